@@ -1,0 +1,9 @@
+"""Image classification by transfer learning. `load` rebuilds a trained model from its checkpoint."""
+
+
+def __getattr__(name: str):
+    if name == "load":  # imported on first use: `import transfer_learning` must not cost a second of torch
+        from transfer_learning.checkpoint import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

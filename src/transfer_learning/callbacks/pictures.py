@@ -1,0 +1,63 @@
+"""What TensorBoard shows beside the curves: shared charts, augmented images, the frozen part's features."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from transfer_learning.data.augment import augment
+from transfer_learning.data.module import ImageData
+from transfer_learning.models.classifier import Classifier
+
+VERSIONS = 5  # augmented versions shown, as in the tutorial
+CHANNELS = 8  # channels of the feature map shown: those that respond most
+
+
+class Pictures(pl.Callback):
+    """Draws them once, before the first epoch, where a run logs to TensorBoard."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: pl.Trainer, model: Classifier) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                writer, data = logger.experiment, trainer.datamodule
+                charts = {name: ["Multiline", [f"train/{key}", f"val/{key}"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
+                writer.add_custom_scalars({"training and validation": charts})
+                writer.add_figure("augmentation", augmented(data))
+                if count := sum(p.numel() for p in model.network.frozen.parameters()):
+                    writer.add_figure("frozen features", features(data, model))
+
+
+def augmented(data: ImageData) -> Figure:
+    """The first training image as it is and its augmented versions, each with its label."""
+    row = data.parts["train"][0]
+    image = torch.from_numpy(np.array(data.pixels[row])).permute(2, 0, 1) / 255
+    draws = torch.from_numpy(data.draws(VERSIONS, epoch=0))
+    versions = augment(image.repeat(VERSIONS, 1, 1, 1), draws)
+    label = data.class_names[data.labels[row]]
+    titles = [f"{label}, as it is", *[f"{label}, augmented"] * VERSIONS]
+    return _row([image.permute(1, 2, 0), *versions.permute(0, 2, 3, 1)], titles)
+
+
+def features(data: ImageData, model: Classifier) -> Figure:
+    """The first training image and the channels of its frozen features (1, C, h, w) that respond most."""
+    row = data.parts["train"][0]
+    pixels = np.array(data.pixels[row])
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    maps = model.network.frozen(image.to(model.device))[0].float().cpu()
+    strongest = maps.mean(dim=(1, 2)).topk(CHANNELS).indices.tolist()
+    titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
+    return _row([pixels, *maps[strongest]], titles)
+
+
+def _row(images: Sequence, titles: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(2.2 * len(images), 2.5), layout="constrained")
+    for axes, image, title in zip(figure.subplots(1, len(images)), images, titles):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    return figure

@@ -1,0 +1,49 @@
+"""Rebuild a trained model from its checkpoint.
+
+A checkpoint is tensors and plain values (`Classifier.on_save_checkpoint`). Frozen weights that come from a name or a file are not in it:
+it tells where they came from. Only the networks listed here are ever built from a checkpoint.
+"""
+
+from pathlib import Path
+
+import torch
+
+from transfer_learning.errors import UserError
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.cnn import CNN
+from transfer_learning.models.vgg16 import FrozenVGG16
+
+NETWORKS = {network.__name__: network for network in (CNN, FrozenVGG16)}
+
+
+def load(path: str | Path, weights: str | None = None) -> Classifier:
+    """Rebuilds a trained model, in evaluation mode, on the CPU.
+
+    Args:
+        path: a checkpoint, `best.ckpt` or `last.ckpt`.
+        weights: where the frozen weights are now, if not where they were: a name or a file of the same SHA-256.
+
+    Returns:
+        A module that maps images (N, 3, H, W) float in [0, 1] to probabilities (N, C); it has `class_names` and `image_size`.
+
+    Raises:
+        UserError: no such file, not a checkpoint of this project, or its frozen weights cannot be had.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        about = saved["model"]
+        network_class, arguments, frozen = NETWORKS[about["network"]], dict(about["arguments"]), about["frozen_weights"]
+    except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: not a checkpoint of this project's networks ({', '.join(NETWORKS)}): {reason}") from error
+    if frozen:
+        arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
+    model = Classifier(network_class(**arguments), about["class_names"], about["image_size"])
+    model.on_load_checkpoint(saved)
+    try:
+        model.load_state_dict(saved["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its own description of the network ({error}).") from error
+    return model.eval()

@@ -1,0 +1,80 @@
+"""The photographs of Kaggle's Dogs vs Cats, from a folder or from Microsoft's public archive."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pooch
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_info
+
+from transfer_learning.data.files import Images, find_images
+from transfer_learning.data.module import ImageData
+from transfer_learning.errors import UserError
+
+URL = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"  # 787 MB
+SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
+
+
+class DogsVsCats(ImageData):
+    """Cats (0) and dogs (1), as class folders or in Kaggle's flat layout.
+
+    Args:
+        root: the folder of the photographs. Nothing is ever downloaded into it.
+        download_to: without `root`, the folder that holds the photographs or gets them from the archive.
+        settings: keyword arguments of `ImageData`.
+    """
+
+    def __init__(self, root: str | Path | None = None, download_to: str | Path = "data", **settings):
+        super().__init__(**settings)
+        self.root = root
+        self.download_to = Path(download_to)
+
+    def find(self) -> Images:
+        if self.root is None:
+            download(self.download_to)
+        return find_images(self.download_to if self.root is None else self.root, class_names=("cat", "dog"))
+
+
+def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
+    """Downloads and unpacks the archive into `folder`, unless something lies there already. The result is complete or absent.
+
+    Raises:
+        UserError: no connection, a connection that breaks, the wrong checksum, or an archive that points outside the folder.
+    """
+    with _locked(folder):
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            return
+        work = folder / ".download"  # all that is unfinished lies here
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            rank_zero_info(f"{folder}: no photographs yet, downloading {url}")
+            progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
+            archive = pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=work, downloader=progress)
+            with zipfile.ZipFile(archive) as members:
+                _refuse_paths_outside(members)
+                members.extractall(work)
+            os.replace(work / "PetImages", folder / "PetImages")
+        except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(
+                f"{folder}: no photographs there, and {url} could not be downloaded ({reason}). Three ways on: put the photographs "
+                "there (PetImages/Cat/1.jpg or train/cat.1.jpg); name their folder, data.root=…; or train on drawings, data=cartoons."
+            ) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _locked(folder: Path) -> FileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {os.strerror(error.errno)}. Expected a folder for the photographs; name another, data.root=…") from error
+    return FileLock(folder / ".lock")
+
+
+def _refuse_paths_outside(members: zipfile.ZipFile) -> None:
+    for name in members.namelist():
+        if name.startswith(("/", "\\")) or ":" in name or ".." in Path(name).parts:
+            raise ValueError(f"the archive holds {name!r}, a path outside the folder")

@@ -1,0 +1,118 @@
+"""Find images in a folder and tell their classes."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pytorch_lightning.utilities import rank_zero_info
+
+from transfer_learning.errors import UserError
+
+NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
+
+
+@dataclass(frozen=True)
+class Images:
+    """N labelled images, not read yet.
+
+    Attributes:
+        names: what a message calls each image, (N,) strings.
+        labels: class codes, (N,) int64 in [0, C).
+        class_names: C names; a code is a position in it.
+        digests: SHA-256 (hex) of each image's bytes, (N,) strings: equal digests are the same image.
+        read: index -> the image, as PIL gives it. It may raise anything: a broken file is the caller's to report.
+    """
+
+    names: Sequence[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    digests: Sequence[str]
+    read: Callable[[int], Image.Image]
+
+
+def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> Images:
+    """Finds the images below `root`, in class folders (`PetImages/Cat/1.jpg`) or in Kaggle's flat layout (`train/cat.1.jpg`).
+
+    A class folder is the folder that an image lies in; `train/cat/…` and `validation/cat/…` are one class, and so are `Cat` and `cat`.
+    Images that neither folder nor name assigns to a class are left out and counted.
+
+    Args:
+        root: a folder.
+        class_names: the classes to look for (a folder may be their plural); None takes every class that the folder shows.
+
+    Raises:
+        UserError: no such folder, no images, or fewer than two classes.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root={root}: no such folder. Expected a folder of class folders or of files named like cat.1.jpg.")
+    files = _files(root)
+    classes = [_known_class(file, class_names) for file in files] if class_names else _classes_found(files)
+    suffixes = Image.registered_extensions()
+    unlabelled = sum(1 for file, name in zip(files, classes) if name is None and file.suffix.lower() in suffixes)
+    if unlabelled:
+        rank_zero_info(f"{root}: {unlabelled} images left out, since neither folder nor file name tells their class")
+
+    labelled = [(file, name) for file, name in zip(files, classes) if name is not None]
+    names = tuple(class_names or sorted({name for _, name in labelled}, key=str.casefold))
+    missing = set(names) - {name for _, name in labelled}
+    if len(names) < 2 or missing:
+        found = ", ".join(sorted({name for _, name in labelled})) or "none"
+        expected = " and ".join(names) if class_names else "at least two classes"
+        raise UserError(
+            f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg)."
+        )
+    paths = [root / file for file, _ in labelled]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_sha256, paths))
+    return Images(
+        names=[str(path) for path in paths],
+        labels=np.array([names.index(name) for _, name in labelled]),
+        class_names=names,
+        digests=digests,
+        read=lambda index: Image.open(paths[index]),
+    )
+
+
+def _files(root: Path) -> list[Path]:
+    """Every file below `root`, relative to it, in an order that no file system decides. Hidden files and macOS's leftovers don't count."""
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(folder, name).relative_to(root) for name in names if not name.startswith(".")]
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
+    """The nearest folder that names a class decides, then the file's own name."""
+    known = {form: name for name in class_names for form in (name.casefold(), name.casefold() + "s")}
+    numbered = NUMBERED.fullmatch(file.name)
+    candidates = [*reversed(file.parent.parts), *([numbered[1]] if numbered else [])]
+    return next((known[name.casefold()] for name in candidates if name.casefold() in known), None)
+
+
+def _classes_found(files: list[Path]) -> list[str | None]:
+    """One folder with numbered files of two classes or more makes the layout Kaggle's; otherwise folders are classes."""
+    in_name = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
+    by_folder = defaultdict(set)
+    for file, name in zip(files, in_name):
+        by_folder[file.parent].add(name and name.casefold())
+    flat = any(len(names - {None}) > 1 for names in by_folder.values())
+    classes = in_name if flat else [file.parent.name or None for file in files]
+    spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling met stands
+    return [name and spelling[name.casefold()] for name in classes]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # it stays in the list: reading its pixels fails too, and that names it in the log
+        return f"unreadable {path} {error.errno}"

@@ -1,0 +1,95 @@
+"""Rows that are computed once and then memory-mapped. Knows neither images nor networks."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_info
+from tqdm import tqdm
+
+from transfer_learning.errors import UserError
+
+CHUNK = 256  # rows held in memory while writing
+
+
+def stored(
+    items: Sequence,
+    encode: Callable[[Sequence], tuple[np.ndarray, dict[int, str]]],
+    key: Mapping,
+    folder: str | Path,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Row i of the result is what `encode` makes of item i: read from `folder` if it lies there, else computed and written.
+
+    The file is complete or absent: it is written beside its place under a lock, and moved there when done.
+
+    Args:
+        items: N things, sliceable.
+        encode: a slice of `items` -> (one row each, any shape and dtype; {position in the slice: why its row means nothing}).
+        key: plain values: all that the rows depend on. `key["what"]` begins the file's name.
+        folder: where such files lie; it is made if missing.
+
+    Returns:
+        (rows (N, …), memory-mapped and read-only; {index: why its row means nothing}).
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{key['what']}-{digest}.npy"
+    found = _opened(path)
+    if found is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):  # a second run waits here, then finds the file
+                found = _opened(path)
+                if found is None:
+                    _write(path, items, encode, key)
+                    found = _opened(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+                raise
+            raise UserError(f"{path}: {os.strerror(error.errno)}. Make room there, or choose another folder: data.cache_dir=…") from error
+    rank_zero_info(f"{path}: {len(items)} rows, {path.stat().st_size / 1e6:,.1f} MB")
+    return found
+
+
+def _opened(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
+    """The rows of a complete file, or None where there is none: its header and size must agree, or it is computed anew."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.stat().st_size != rows.offset + rows.nbytes:
+            return None
+        left_out = json.loads(path.with_suffix(".json").read_text())["left_out"]
+        return rows, {int(index): reason for index, reason in left_out.items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(path: Path, items: Sequence, encode: Callable, key: Mapping) -> None:
+    partial = path.with_suffix(".partial")  # one name, since the lock is held: a killed writer's leftover is overwritten
+    left_out = {}
+    try:
+        # Written, not memory-mapped: on a full disk a write raises, while a store into a mapped page kills the process.
+        with open(partial, "wb") as file, tqdm(total=len(items), desc=key["what"], unit="row", leave=False, disable=None) as bar:
+            for start in range(0, len(items), CHUNK):
+                rows, reasons = encode(items[start : start + CHUNK])
+                if start == 0:
+                    header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (len(items), *rows.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(rows).data)
+                left_out |= {start + position: reason for position, reason in reasons.items()}
+                bar.update(len(rows))
+            file.flush()
+            os.fsync(file.fileno())
+        about = path.with_suffix(".json")
+        about.with_suffix(".json.partial").write_text(json.dumps({"key": dict(key), "left_out": left_out}, indent=1))
+        os.replace(about.with_suffix(".json.partial"), about)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,5 @@
+"""The one error that a user's mistake raises: train.py prints its message, without a traceback."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message is one line: what is wrong, what was expected, what to do."""

@@ -1,0 +1,109 @@
+"""The LightningModule: a network, its loss, its metrics and its optimiser."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchmetrics import MeanMetric
+
+from transfer_learning.data.module import Batch
+from transfer_learning.errors import UserError
+from transfer_learning.models.network import Network
+
+FROZEN = "network.frozen."  # how the keys of frozen weights begin
+Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class Classifier(pl.LightningModule):
+    """Binary cross-entropy on one logit for two classes, cross-entropy on C logits for more.
+
+    Logs over epochs: `train/loss`, `train/acc` (means over the epoch's images, as Keras reports them), `val/…`, `test/…`, `lr`.
+
+    Args:
+        network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
+        class_names: C names, in the order of the codes.
+        image_size: side of the images in pixels.
+        optimizer: trainable parameters -> optimiser; None for a model that only predicts.
+        seed: of the dropout, which is a function of (seed, epoch, batch).
+    """
+
+    def __init__(self, network: Network, class_names: Sequence[str], image_size: int, optimizer: Optimizer | None = None, seed: int = 0):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # the layout in which batches arrive
+        self.class_names = tuple(class_names)
+        self.image_size = image_size
+        self.optimizer = optimizer
+        self.seed = seed
+        # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
+        # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
+        self.means = nn.ModuleDict({f"{part}_{name}": MeanMetric("disable") for part in ("train", "val", "test") for name in ("loss", "acc")})
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, H, W) float in [0, 1] -> probabilities (N, C)."""
+        logits = self.network(images)
+        if logits.shape[1] == 1:
+            return torch.cat([-logits, logits], dim=1).sigmoid()
+        return logits.softmax(dim=1)
+
+    def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self._step(batch, "test")
+
+    def _step(self, batch: Batch, part: str) -> torch.Tensor:
+        logits = self.network(batch.images).float()
+        if logits.shape[1] == 1:
+            losses = F.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float(), reduction="none")
+            predicted = logits[:, 0] > 0
+        else:
+            losses = F.cross_entropy(logits, batch.labels, reduction="none")
+            predicted = logits.argmax(dim=1)
+        for name, values in {"loss": losses.detach(), "acc": predicted == batch.labels}.items():  # (N,) each
+            mean = self.means[f"{part}_{name}"]
+            mean.update(values)
+            self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, batch_size=len(values))
+        return losses.mean()
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        words = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank)).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self._log_epoch()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch()
+
+    def _log_epoch(self) -> None:
+        self.log("step", float(self.current_epoch + 1))  # Lightning takes this as the x axis: curves over epochs, not batches
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
+        return self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds the plain values from which `checkpoint.load` rebuilds the model; leaves out frozen weights that can be had elsewhere."""
+        source = self.network.frozen_source
+        checkpoint["model"] = {
+            "network": type(self.network).__name__,
+            "arguments": self.network.arguments,
+            "class_names": list(self.class_names),
+            "image_size": self.image_size,
+            "frozen_weights": source and {"name": source.name, "sha256": source.sha256},
+        }
+        if source:
+            checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(FROZEN)}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Puts the frozen weights that this model has where they were left out, so that loading stays strict."""
+        if self.network.frozen_source:
+            checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}

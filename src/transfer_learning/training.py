@@ -1,0 +1,84 @@
+"""Train, test the best epoch, report."""
+
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info
+
+from transfer_learning.callbacks.history import History
+from transfer_learning.callbacks.layer_table import count_parameters
+from transfer_learning.data.module import ImageData
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.report import summary, wilson_interval, write_report
+
+# Lightning on itself, and on what is meant here: the frozen part stays in evaluation mode, nothing is logged by step.
+for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*"):
+    warnings.filterwarnings("ignore", message)
+
+
+def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Mapping | None = None) -> dict[str, float | int | str | None]:
+    """Fits the model and tests its best epoch. `metrics.json` and `curves.png` go to `trainer.default_root_dir`.
+
+    Args:
+        trainer: its first ModelCheckpoint that monitors decides which epoch is the best; without one the last epoch is tested.
+        settings: plain values, shown beside the results in TensorBoard's HPARAMS tab.
+
+    Returns:
+        Accuracies in [0, 1] (`val/acc_best` …), counts, seconds, device and precision: what `metrics.json` holds.
+    """
+    history = History()
+    trainer.callbacks.append(history)
+    start = time.perf_counter()
+    trainer.fit(model, datamodule=data)
+    seconds = time.perf_counter() - start
+
+    best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
+    tested = trainer.test(model, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)[0]
+    metrics = _metrics(data, model, trainer, history.rows, tested, seconds)
+    if trainer.is_global_zero:
+        write_report(trainer.default_root_dir, metrics, history.rows)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(dict(settings or {}), {key: metrics[key] for key in ("val/acc_best", "test/acc")})
+                logger.finalize("success")
+    rank_zero_info(summary(trainer.default_root_dir, metrics))
+    return metrics
+
+
+def _metrics(data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], tested: Mapping, seconds: float) -> dict:
+    best = max(epochs, key=lambda row: row["val/acc"])  # the first of equals, as ModelCheckpoint keeps it
+    batches = {"train": trainer.num_training_batches, "val": trainer.num_val_batches[0], "test": trainer.num_test_batches[0]}
+    each = {"train": data.batch_size, "val": data.batch_size * trainer.world_size, "test": data.batch_size * trainer.world_size}
+    images = {part: min(len(rows), batches[part] * each[part]) for part, rows in data.parts.items()}  # fewer where trainer.limit_… says so
+    low, high = wilson_interval(round(tested["test/acc"] * images["test"]), images["test"])
+    trainable, frozen = count_parameters(model.network)
+    return {
+        "val/acc_best": best["val/acc"],
+        "epoch_best": best["epoch"],
+        "val/acc_last": epochs[-1]["val/acc"],
+        "train/acc_last": epochs[-1]["train/acc"],
+        "test/acc": tested["test/acc"],
+        "test/acc_low": low,
+        "test/acc_high": high,
+        "test/loss": tested["test/loss"],
+        "parameters_trainable": trainable,
+        "parameters_frozen": frozen,
+        "images_train": images["train"],
+        "images_val": images["val"],
+        "images_test": images["test"],
+        "epochs": len(epochs),
+        "seconds": seconds,
+        "seconds_per_epoch": statistics.median(row["seconds"] for row in epochs[1:]) if len(epochs) > 1 else None,
+        "device": device_name(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"{device.type} ({platform.machine()})"

@@ -1,0 +1,88 @@
+"""The command: composes the config, builds data, model and trainer, calls `train`.
+
+    python train.py model=vgg16_frozen data.augment=true
+"""
+
+import gc
+import hashlib
+import logging
+import re
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from transfer_learning.errors import UserError
+
+PROJECT = Path(__file__).resolve().parent
+log = logging.getLogger("train")
+# Lightning's advertisements are not this run's news.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "💡 Tip" not in record.getMessage())
+
+
+def folder_name(*parts: object) -> str:
+    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 150 long."""
+    name = re.sub(r"[^\w.=,+-]+", "-", "_".join(str(part) for part in parts if part != ""))
+    return name if len(name) <= 150 else f"{name[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
+OmegaConf.register_new_resolver("terminal", lambda: sys.stdout.isatty(), replace=True)
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
+def build(node: DictConfig, **arguments):
+    """The one place where config becomes objects. Lists and dicts arrive as plain Python's."""
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):  # its message is for the user, Hydra's wrapping is not
+            raise error.__cause__ from None
+        raise
+
+
+def run(cfg: DictConfig) -> float:
+    """Builds everything that `cfg` describes, trains it, and returns the best validation accuracy."""
+    import pytorch_lightning as pl  # torch is imported only when something is trained
+    import torch
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from transfer_learning.models.classifier import Classifier
+    from transfer_learning.training import train
+
+    with logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
+        pl.seed_everything(cfg.seed, verbose=False)
+        data = build(cfg.data)
+        data.setup()
+        network = build(cfg.model, num_classes=len(data.class_names), image_size=data.image_size)
+        model = Classifier(network, data.class_names, data.image_size, build(cfg.optimizer), cfg.seed)
+        callbacks = [build(callback) for callback in cfg.callbacks.values()]
+        loggers = [build(logger) for logger in cfg.logger.values()]
+        trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        settings = {key: plain[key] for key in ("name", "seed", "model", "data", "optimizer", "trainer")}
+        metrics = train(data, model, trainer, settings)
+    del data, network, model, callbacks, loggers, trainer  # the next job of a sweep starts with empty hands
+    gc.collect()
+    torch.cuda.empty_cache()
+    return metrics["val/acc_best"]
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float:
+    try:
+        return run(cfg)
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise CompactHydraException(str(error)) from error
+        log.error(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
