@@ -38,7 +38,7 @@ def split(
         seed: another seed, another split.
 
     Returns:
-        For each part the indices of its images, int64, ordered by class and then by chance.
+        For each part the indices of its images, int64, classes mixed, in an order that follows from (seed, bytes) too.
 
     Raises:
         UserError: a class has fewer images than asked, or a part would be empty.
@@ -59,4 +59,4 @@ def split(
         for part, count in counts.items():
             parts[part] += ordered[:count]
             del ordered[:count]
-    return {part: np.array(indices, dtype=np.int64) for part, indices in parts.items()}
+    return {part: np.array(sorted(indices, key=rank.__getitem__), dtype=np.int64) for part, indices in parts.items()}
