@@ -6,6 +6,7 @@
 import gc
 import hashlib
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from transfer_learning.errors import UserError
 
@@ -40,10 +42,9 @@ def build(node: DictConfig, **arguments):
     """The one place where config becomes objects. Lists and dicts arrive as plain Python's."""
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):  # its message is for the user, Hydra's wrapping is not
-            raise error.__cause__ from None
-        raise
+    except InstantiationException as error:  # Hydra's wrapping names the class, the user typed the key
+        cause = error.__cause__
+        raise (cause if isinstance(cause, UserError) else UserError(f"{node._get_full_key(None)}: {cause or error}")) from cause
 
 
 def run(cfg: DictConfig) -> float:
@@ -64,6 +65,8 @@ def run(cfg: DictConfig) -> float:
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
         loggers = [build(logger) for logger in cfg.logger.values()]
         trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+        if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
         plain = OmegaConf.to_container(cfg, resolve=True)
         settings = {key: plain[key] for key in ("name", "seed", "model", "data", "optimizer", "trainer")}
         metrics = train(data, model, trainer, settings)
@@ -77,7 +80,9 @@ def run(cfg: DictConfig) -> float:
 def main(cfg: DictConfig) -> float:
     try:
         return run(cfg)
-    except UserError as error:
+    except (UserError, OmegaConfBaseException) as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise CompactHydraException(str(error)) from error
         log.error(error)

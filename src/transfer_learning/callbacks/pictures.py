@@ -40,7 +40,7 @@ def augmented(data: ImageData) -> Figure:
     versions = augment(image.repeat(VERSIONS, 1, 1, 1), draws)
     label = data.class_names[data.labels[row]]
     titles = [f"{label}, as it is", *[f"{label}, augmented"] * VERSIONS]
-    return _row([image.permute(1, 2, 0), *versions.permute(0, 2, 3, 1)], titles)
+    return _row([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
 
 
 def features(data: ImageData, model: Classifier) -> Figure:
@@ -48,8 +48,8 @@ def features(data: ImageData, model: Classifier) -> Figure:
     row = data.parts["train"][0]
     pixels = np.array(data.pixels[row])
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    maps = model.network.frozen(image.to(model.device))[0].float().cpu()
-    strongest = maps.mean(dim=(1, 2)).topk(CHANNELS).indices.tolist()
+    maps = model.network.frozen(image.to(model.device))[0].float().cpu().numpy()
+    strongest = np.argsort(-maps.mean(axis=(1, 2)))[:CHANNELS]
     titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
     return _row([pixels, *maps[strongest]], titles)
 

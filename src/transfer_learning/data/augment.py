@@ -51,7 +51,7 @@ def augment(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         draws: (N, 7) float32 from `draw`, on the images' device.
 
     Returns:
-        (N, 3, H, W) of the images' dtype, device and memory format; bilinear, so within the images' range.
+        (N, 3, H, W) of the images' dtype and device; bilinear, so within the images' range.
     """
     height, width = images.shape[2:]
     theta, shear, down, right, zoom_y, zoom_x, flip = draws.unbind(1)

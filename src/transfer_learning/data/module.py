@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageOps
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from transfer_learning.data.augment import augment, draw
@@ -139,12 +139,12 @@ class ImageData(pl.LightningDataModule):
         encode = partial(_decode, images, self.image_size, INTERPOLATIONS[self.interpolation])
         self.pixels, broken = stored(range(len(images.names)), encode, key, self.cache_dir)
         for index, reason in broken.items():
-            rank_zero_warn(f"{images.names[index]}: left out, not readable as an image ({reason})")
+            rank_zero_info(f"{images.names[index]}: left out, not readable as an image ({reason})")
 
         whole = np.array([index for index in range(len(images.names)) if index not in broken], dtype=np.int64)
         chosen = whole[distinct(images.labels[whole], [images.digests[index] for index in whole])]
         for index in sorted(set(whole) - set(chosen)):
-            rank_zero_warn(f"{images.names[index]}: left out, byte for byte another image of the folder")
+            rank_zero_info(f"{images.names[index]}: left out, byte for byte another image of the folder")
         self.class_names = images.class_names
         self.labels = images.labels
         parts = split(images.labels[chosen], [images.digests[index] for index in chosen], images.class_names, self.per_class, self.seed)
@@ -192,7 +192,9 @@ class ImageData(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """uint8 rows -> floats in [0, 1], augmented where the batch carries draws: on the device."""
         images = batch.images.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3), so this is channels-last without a copy
-        return batch._replace(images=images if batch.draws is None else augment(images, batch.draws))
+        if batch.draws is not None:
+            images = augment(images, batch.draws).contiguous(memory_format=torch.channels_last)
+        return batch._replace(images=images)
 
 
 class ImageFolder(ImageData):

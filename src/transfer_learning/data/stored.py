@@ -1,6 +1,5 @@
 """Rows that are computed once and then memory-mapped. Knows neither images nor networks."""
 
-import errno
 import hashlib
 import json
 import os
@@ -52,9 +51,7 @@ def stored(
                     _write(path, items, encode, key)
                     found = _opened(path)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-                raise
-            raise UserError(f"{path}: {os.strerror(error.errno)}. Make room there, or choose another folder: data.cache_dir=…") from error
+            raise UserError(f"{path}: {error.strerror or error}. Make room there, or choose another folder: data.cache_dir=…") from error
     rank_zero_info(f"{path}: {len(items)} rows, {path.stat().st_size / 1e6:,.1f} MB")
     return found
 

@@ -88,7 +88,10 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
             raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
-        return self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        try:
+            return self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        except (TypeError, ValueError) as error:  # torch checks its own arguments
+            raise UserError(f"optimizer: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds the plain values from which `checkpoint.load` rebuilds the model; leaves out frozen weights that can be had elsewhere."""

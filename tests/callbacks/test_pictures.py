@@ -1,0 +1,30 @@
+import numpy as np
+import torch
+
+from transfer_learning.callbacks.pictures import augmented, features
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.vgg16 import FrozenVGG16
+
+
+def test_an_image_as_it_is_and_five_different_versions_with_their_label(small_data):
+    data = small_data()
+    axes = augmented(data).axes
+    pictures = [np.asarray(ax.images[0].get_array()) for ax in axes]
+    row = data.parts["train"][0]
+    np.testing.assert_allclose(pictures[0], data.pixels[row] / 255, atol=1e-6)
+    assert len({picture.tobytes() for picture in pictures}) == 6
+    assert all(data.class_names[data.labels[row]] in ax.get_title() for ax in axes)
+
+
+def test_feature_maps_are_the_frozen_parts_output(small_data):
+    data = small_data(image_size=64)
+    torch.manual_seed(0)
+    model = Classifier(FrozenVGG16(2, 64, weights=None, dense=[4]), data.class_names, 64)
+    image, *maps = features(data, model).axes
+    row = data.parts["train"][0]
+    assert np.array_equal(image.images[0].get_array(), data.pixels[row])
+    with torch.no_grad():
+        expected = model.network.frozen(torch.from_numpy(np.array(data.pixels[row : row + 1])).permute(0, 3, 1, 2) / 255)[0]
+    for ax in maps:
+        channel = int(ax.get_title().removeprefix("channel "))
+        np.testing.assert_allclose(ax.images[0].get_array(), expected[channel], rtol=1e-5)

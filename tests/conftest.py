@@ -1,0 +1,76 @@
+"""What several tests share: small folders of images, small data, the photographs where they are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer_learning.data.cartoons import Cartoons
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.cnn import CNN
+
+PROJECT = Path(__file__).resolve().parents[1]
+PHOTOGRAPHS = PROJECT.parent / "shared" / "dogs-vs-cats"
+VGG16_FILE = PROJECT.parent / "shared" / "weights" / "vgg16_features-imagenet.pth"
+
+
+@pytest.fixture
+def photographs() -> Path:
+    if not PHOTOGRAPHS.is_dir():
+        pytest.skip(f"needs the photographs of Dogs vs Cats in {PHOTOGRAPHS}")
+    return PHOTOGRAPHS
+
+
+@pytest.fixture
+def vgg16_file() -> Path:
+    if not VGG16_FILE.is_file():
+        pytest.skip(f"needs VGG16's ImageNet weights in {VGG16_FILE}")
+    return VGG16_FILE
+
+
+@pytest.fixture
+def write_image():
+    """write_image(path, seed): a small image whose bytes follow from the seed."""
+
+    def write(path: Path, seed: int, size: tuple[int, int] = (24, 18)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_data(tmp_path):
+    """small_data(**settings): 24 + 10 + 10 cartoons at 32 x 32, set up."""
+
+    def make(**settings) -> Cartoons:
+        defaults = dict(image_size=32, batch_size=8, train_per_class=12, val_per_class=5, test_per_class=5, cache_dir=tmp_path / "cache")
+        data = Cartoons(**defaults | settings)
+        data.setup()
+        return data
+
+    return make
+
+
+@pytest.fixture
+def small_model():
+    """small_model(**arguments): a CNN for the small data."""
+
+    def make(learning_rate: float = 0.01, dropout: float = 0.0, seed: int = 0) -> Classifier:
+        torch.manual_seed(0)
+        network = CNN(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=dropout)
+        return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, learning_rate), seed)
+
+    return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads():
+    """As many threads as the smallest machine has, so that a run repeats."""
+    torch.set_num_threads(2)
+    os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from transfer_learning.data.files import find_images
+from transfer_learning.errors import UserError
+
+
+def found(root, **arguments):
+    images = find_images(root, **arguments)
+    return sorted((name.removeprefix(f"{root}/"), images.class_names[label]) for name, label in zip(images.names, images.labels))
+
+
+def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
+    for seed, name in enumerate(["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "more/cat/2.PNG", "more/DOGS/x y.jpg"]):
+        write_image(tmp_path / name, seed)
+    assert found(tmp_path, class_names=("cat", "dog")) == [
+        ("PetImages/Cat/1.jpg", "cat"),
+        ("PetImages/Dog/1.jpg", "dog"),
+        ("more/DOGS/x y.jpg", "dog"),
+        ("more/cat/2.PNG", "cat"),
+    ]
+
+
+def test_kaggles_flat_layout_leaves_out_and_counts_what_tells_no_class(tmp_path, write_image, caplog):
+    for seed, name in enumerate(["train/cat.0.jpg", "train/dog.0.jpg", "train/Dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]):
+        write_image(tmp_path / name, seed)
+    expected = [("train/Dog.12.jpg", "dog"), ("train/cat.0.jpg", "cat"), ("train/dog.0.jpg", "dog")]
+    with caplog.at_level("INFO"):
+        assert found(tmp_path, class_names=("cat", "dog")) == expected
+    assert "2 images left out" in caplog.text
+    assert [(name, label.lower()) for name, label in found(tmp_path)] == expected  # and where the classes are not known beforehand
+
+
+def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image):
+    for seed, name in enumerate(["train/rose/a.jpg", "train/tulip/b.jpg", "validation/rose/c.jpg", "validation/daisy/img.1.jpg"]):
+        write_image(tmp_path / name, seed)
+    images = find_images(tmp_path)
+    assert images.class_names == ("daisy", "rose", "tulip")
+    assert np.bincount(images.labels).tolist() == [1, 2, 1]
+
+
+def test_order_does_not_follow_the_file_system(tmp_path, write_image, monkeypatch):
+    names = ["b/2.png", "b/1.png", "a/3.png", "a/10.png"]
+    for seed, name in enumerate(names):
+        write_image(tmp_path / name, seed)
+    before = find_images(tmp_path)
+    import os
+
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda *a, **k: [(f, s, n[::-1]) for f, s, n in list(walk(*a, **k))[::-1]])
+    assert find_images(tmp_path).names == before.names == [str(tmp_path / name) for name in sorted(names)]
+
+
+def test_hidden_files_do_not_count(tmp_path, write_image):
+    for seed, name in enumerate(["a/1.png", "b/1.png", "a/._1.png", "__MACOSX/a/1.png", ".trash/c/1.png"]):
+        write_image(tmp_path / name, seed)
+    assert found(tmp_path) == [("a/1.png", "a"), ("b/1.png", "b")]
+
+
+@pytest.mark.parametrize(
+    "names, class_names, message",
+    [
+        ([], None, "classes found: none; expected at least two"),
+        (["a/1.png"], None, "classes found: a; expected at least two"),
+        (["1.png", "2.png"], None, "classes found: none"),
+        (["cat/1.png", "fish/1.png"], ("cat", "dog"), "classes found: cat; expected cat and dog"),
+    ],
+)
+def test_fewer_classes_than_needed(tmp_path, write_image, names, class_names, message):
+    for seed, name in enumerate(names):
+        write_image(tmp_path / name, seed)
+    with pytest.raises(UserError, match=message) as error:
+        find_images(tmp_path, class_names)
+    assert f"data.root={tmp_path}" in str(error.value)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        find_images(tmp_path / "nowhere")
+
+
+def test_the_real_photographs(photographs):
+    images = find_images(photographs, class_names=("cat", "dog"))
+    assert np.bincount(images.labels).tolist() == [2500, 2500]
+    assert all(("/cat." in name) == (label == 0) for name, label in zip(images.names, images.labels))

@@ -1,0 +1,176 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfer_learning.data.augment import augment
+from transfer_learning.data.module import ImageFolder
+from transfer_learning.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, write_image):
+    """Two classes of 12 photographs each, of several sizes."""
+    for seed in range(24):
+        write_image(tmp_path / "photographs" / "ab"[seed % 2] / f"{seed}.png", seed, size=(20 + seed, 30))
+    return tmp_path / "photographs"
+
+
+def image_folder(folder, **settings):
+    defaults = dict(image_size=16, batch_size=5, train_per_class=6, val_per_class=3, test_per_class=3, cache_dir=folder.parent / "cache")
+    data = ImageFolder(folder, **defaults | settings)
+    data.setup()
+    return data
+
+
+def epoch_of(data, epoch=0):
+    """(N, 3, H, W) images and (N,) labels of one epoch, as a model gets them."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    batches = [data.on_after_batch_transfer(batch) for batch in loader]
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
+
+
+def test_pixels_are_the_files_stretched_and_in_rgb(folder):
+    data = image_folder(folder)
+    images = data.find()
+    for name, label, row in zip(images.names, images.labels, data.pixels):
+        with Image.open(name) as image:
+            expected = image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)
+        assert np.array_equal(row, expected) and name.split("/")[-2] == "ab"[label]
+
+
+def test_nearest_is_another_cache(folder):
+    nearest, bilinear = image_folder(folder, interpolation="nearest"), image_folder(folder)
+    assert not np.array_equal(nearest.pixels, bilinear.pixels)
+    assert len(list((folder.parent / "cache").glob("*.npy"))) == 2
+
+
+def test_a_changed_file_is_decoded_again(folder, write_image):
+    before = np.array(image_folder(folder).pixels)
+    write_image(folder / "a" / "0.png", seed=99, size=(20, 30))
+    assert (image_folder(folder).pixels != before).any(axis=(1, 2, 3)).sum() == 1
+
+
+def test_images_stay_bytes_until_the_device_and_become_channels_last_floats(folder):
+    data = image_folder(folder, augment=True)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.images.shape == (5, 16, 16, 3) and batch.images.dtype == torch.uint8
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batch = next(iter(loader))
+        images = data.on_after_batch_transfer(batch).images
+        assert images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_without_augmentation_a_float_is_its_byte_over_255(folder):
+    data = image_folder(folder)
+    batch = next(iter(data.val_dataloader()))
+    expected = batch.images.numpy().transpose(0, 3, 1, 2) / np.float32(255)
+    np.testing.assert_allclose(data.on_after_batch_transfer(batch).images.numpy(), expected, rtol=1e-6)
+
+
+def test_an_epoch_shows_each_training_image_once_in_an_order_of_its_own(folder):
+    data = image_folder(folder)
+    first, again, second = epoch_of(data, 0)[0], epoch_of(image_folder(folder), 0)[0], epoch_of(data, 1)[0]
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    sort = lambda images: sorted(images.flatten(1).sum(1).tolist())
+    expected = data.pixels[data.parts["train"]].astype(np.float32) / 255
+    np.testing.assert_allclose(sort(first), sorted(expected.sum(axis=(1, 2, 3))), rtol=1e-4)
+    np.testing.assert_allclose(sort(first), sort(second), rtol=1e-5)
+
+
+def test_order_follows_its_own_seed_and_the_split_does_not(folder):
+    one, other = image_folder(folder), image_folder(folder, order_seed=1)
+    assert all(np.array_equal(one.parts[part], other.parts[part]) for part in one.parts)
+    assert not torch.equal(epoch_of(one)[1], epoch_of(other)[1]) or not torch.equal(epoch_of(one)[0], epoch_of(other)[0])
+
+
+def test_augmentation_depends_on_neither_batch_size_nor_device_count(folder):
+    """Each image of an epoch, found by its position, is what `augment` makes of it with its row of the epoch's table."""
+    data = image_folder(folder, augment=True)
+    rows = data.parts["train"]
+    plain = torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2) / 255
+    for epoch in (0, 3):
+        expected = augment(plain, torch.from_numpy(data.draws(len(rows), epoch)))
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        order = list(loader.sampler)
+        torch.testing.assert_close(epoch_of(data, epoch)[0], expected[order])
+        torch.testing.assert_close(epoch_of(image_folder(folder, augment=True, batch_size=7), epoch)[0], expected[order])
+        for rank in range(2):
+            half = image_folder(folder, augment=True, batch_size=6)
+            half.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+            torch.testing.assert_close(epoch_of(half, epoch)[0], expected[order[rank::2]])
+
+
+def test_evaluation_on_several_devices_counts_each_image_once(folder):
+    data = image_folder(folder, val_per_class=0.25, test_per_class=0.2, train_per_class=0.5)
+    seen = []
+    for rank in range(4):
+        data.trainer = SimpleNamespace(world_size=4, global_rank=rank)
+        seen += [image for batch in data.test_dataloader() for image in batch.images.numpy()]
+    assert sorted(image.tobytes() for image in seen) == sorted(row.tobytes() for row in data.pixels[data.parts["test"]])
+
+
+def test_broken_files_are_left_out_and_named(folder, caplog):
+    whole = (folder / "a" / "0.png").read_bytes()
+    (folder / "a" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "a" / "empty.jpg").write_bytes(b"")
+    (folder / "b" / "text.jpg").write_text("not an image")
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            data = image_folder(folder)
+        for name in ("a/cut.png", "a/empty.jpg", "b/text.jpg"):
+            assert f"{folder}/{name}: left out, not readable" in caplog.text
+        assert sum(len(rows) for rows in data.parts.values()) == 24
+
+
+def test_identical_files_never_land_in_two_parts(folder, caplog):
+    copy = folder / "a" / "copy of 0.png"
+    copy.write_bytes((folder / "a" / "0.png").read_bytes())
+    with caplog.at_level("INFO"):
+        data = image_folder(folder)
+    used = np.concatenate(list(data.parts.values()))
+    assert len({data.pixels[row].tobytes() for row in used}) == len(used) == 24
+    assert f"{copy}: left out, byte for byte another image" in caplog.text
+
+
+def test_an_upright_image_from_a_turned_camera(folder):
+    image = Image.open(folder / "a" / "0.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees to see it upright"
+    image.save(folder / "a" / "turned.png", exif=exif)
+    data = image_folder(folder)
+    turned = next(row for row, name in enumerate(data.find().names) if name.endswith("turned.png"))
+    expected = image.convert("RGB").transpose(Image.Transpose.ROTATE_270).resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(data.pixels[turned], expected)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"image_size": 0}, "data.image_size=0"),
+        ({"image_size": "big"}, "data.image_size=big"),
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"batch_size": 13}, "data.batch_size=13.*at most the 12 training images"),
+        ({"interpolation": "cubic"}, "data.interpolation=cubic.*bilinear, nearest"),
+        ({"cache_dir": "/proc/nowhere"}, "data.cache_dir"),
+    ],
+)
+def test_mistakes_are_named(folder, settings, message):
+    with pytest.raises(UserError, match=message):
+        image_folder(folder, **settings).train_dataloader()
+
+
+def test_the_tutorials_split_of_the_real_photographs(photographs, tmp_path):
+    data = ImageFolder(photographs, image_size=8, cache_dir=tmp_path)
+    data.setup()
+    assert {part: np.bincount(data.labels[rows]).tolist() for part, rows in data.parts.items()} == {
+        "train": [1500, 1500],
+        "val": [500, 500],
+        "test": [500, 500],
+    }

@@ -1,0 +1,115 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from transfer_learning import load
+from transfer_learning.errors import UserError
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.vgg16 import FrozenVGG16
+
+IMAGES = torch.rand(4, 3, 32, 32)
+
+
+def saved(model, data, path, weights_only=False):
+    """Trains one epoch and saves, as ModelCheckpoint does."""
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(path, weights_only)
+    return model.eval()
+
+
+def vgg16(weights):
+    torch.manual_seed(0)
+    network = FrozenVGG16(2, 32, weights=weights, dense=[8])
+    return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    path = tmp_path / "vgg16.pth"
+    torch.manual_seed(5)
+    features = FrozenVGG16(2, 32, weights=None).frozen[1]
+    torch.save({f"features.{key}": value for key, value in features.state_dict().items()}, path)
+    return path
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return all(plain(key) and plain(each) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(each) for each in value)
+    return value is None or type(value) in (bool, int, float, str, torch.Tensor)
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(small_data, small_model, tmp_path, weights_only):
+    path = tmp_path / "model.ckpt"
+    model = saved(small_model(dropout=0.5), small_data(), path, weights_only)
+    checkpoint = torch.load(path, weights_only=True)
+    assert plain({key: value for key, value in checkpoint.items() if key != "state_dict"}) and plain(dict(checkpoint["state_dict"]))
+    loaded = load(path)
+    assert not loaded.training and loaded.class_names == ("cat", "dog") and loaded.image_size == 32
+    assert torch.equal(loaded(IMAGES), model(IMAGES))
+
+
+def test_frozen_weights_of_a_file_are_named_and_left_out(small_data, tmp_path, weights_file):
+    path = tmp_path / "model.ckpt"
+    model = saved(vgg16(str(weights_file)), small_data(), path)
+    checkpoint = torch.load(path, weights_only=True)
+    assert len(checkpoint["state_dict"]) == 4 and path.stat().st_size < 100_000
+    assert checkpoint["model"]["frozen_weights"]["name"] == str(weights_file)
+    assert torch.equal(load(path)(IMAGES), model(IMAGES))
+
+    moved = weights_file.rename(tmp_path / "moved.pth")
+    with pytest.raises(UserError, match="no such file"):
+        load(path)
+    assert torch.equal(load(path, weights=str(moved))(IMAGES), model(IMAGES))
+
+    torch.manual_seed(6)
+    other = {f"features.{key}": value for key, value in FrozenVGG16(2, 32, weights=None).frozen[1].state_dict().items()}
+    torch.save(other, weights_file)
+    with pytest.raises(UserError, match="SHA-256"):
+        load(path)
+
+
+def test_random_frozen_weights_are_kept(small_data, tmp_path):
+    path = tmp_path / "model.ckpt"
+    model = saved(vgg16(None), small_data(), path, weights_only=True)
+    assert path.stat().st_size > 14_714_688 * 4
+    assert torch.equal(load(path)(IMAGES), model(IMAGES))
+
+
+def test_a_run_goes_on_from_it(small_data, tmp_path, weights_file):
+    """Loading stays strict although frozen weights are left out, and takes nothing but plain values."""
+    path = tmp_path / "model.ckpt"
+    data = small_data()
+    saved(vgg16(str(weights_file)), data, path)
+    model = vgg16(str(weights_file))
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+    trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
+    assert trainer.current_epoch == 2
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("this must never be printed",)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, checkpoint: torch.save(checkpoint | {"model": Harmful()}, path),
+        lambda path, checkpoint: torch.save({"state_dict": {}}, path),
+        lambda path, checkpoint: torch.save(checkpoint | {"model": checkpoint["model"] | {"network": "os.system"}}, path),
+        lambda path, checkpoint: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path, checkpoint: path.write_bytes(b""),
+        lambda path, checkpoint: path.unlink(),
+    ],
+)
+def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(small_data, small_model, tmp_path, capsys, write):
+    path = tmp_path / "model.ckpt"
+    saved(small_model(), small_data(), path)
+    write(path, torch.load(path, weights_only=True))
+    with pytest.raises(UserError, match=str(path)) as error:
+        load(path)
+    assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from transfer_learning import load
+from transfer_learning.callbacks.layer_table import LayerTable
+from transfer_learning.callbacks.pictures import Pictures
+from transfer_learning.training import train
+
+
+@pytest.fixture
+def finished(tmp_path, small_data, small_model):
+    """A run of three epochs, from Python alone: (folder, data, metrics)."""
+    data, folder = small_data(augment=True), tmp_path / "run"
+    checkpoints = dict(dirpath=folder / "checkpoints", enable_version_counter=False)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=3, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+        callbacks=[
+            LayerTable(),
+            Pictures(),
+            ModelCheckpoint(filename="best", monitor="val/acc", mode="max", save_weights_only=True, **checkpoints),
+            ModelCheckpoint(filename="last", **checkpoints),
+        ],
+    )  # fmt: skip
+    return folder, data, train(data, small_model(), trainer, {"seed": 0, "optimizer": {"lr": 0.01}})
+
+
+def accuracy(path, data, part):
+    """Of a checkpoint on a part, in plain torch."""
+    rows = data.parts[part]
+    with torch.no_grad():
+        probabilities = load(path)(torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2) / 255)
+    return float(np.mean(probabilities.argmax(1).numpy() == data.labels[rows]))
+
+
+def test_metrics_are_those_of_the_checkpoints(finished):
+    folder, data, metrics = finished
+    best, last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+    assert metrics == json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/acc"] == pytest.approx(accuracy(best, data, "test"))
+    assert metrics["val/acc_best"] == pytest.approx(accuracy(best, data, "val"))
+    assert metrics["val/acc_last"] == pytest.approx(accuracy(last, data, "val"))
+    assert torch.load(best, weights_only=True)["epoch"] + 1 == metrics["epoch_best"]
+    assert torch.load(last, weights_only=True)["epoch"] + 1 == metrics["epochs"] == 3
+    assert [metrics[f"images_{part}"] for part in ("train", "val", "test")] == [24, 10, 10]
+    assert 0 < metrics["seconds_per_epoch"] < metrics["seconds"]
+    assert (folder / "curves.png").stat().st_size > 5_000
+
+
+def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
+    folder, _, metrics = finished
+    events = EventAccumulator(str(folder), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    for tag in ("train/loss", "train/acc", "val/loss", "val/acc", "lr"):
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3]
+    assert max(event.value for event in events.Scalars("val/acc")) == pytest.approx(metrics["val/acc_best"])
+    assert tags["images"] == ["augmentation"]
+    assert {"layers/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
+    assert [event.value for event in events.Scalars("test/acc")][-1] == pytest.approx(metrics["test/acc"])
+    assert "hp_metric" not in tags["scalars"]
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
+
+
+def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_data, small_model):
+    data, model = small_data(), small_model()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, logger=False, enable_checkpointing=False,
+    )  # fmt: skip
+    metrics = train(data, model, trainer)
+    assert metrics["val/acc_best"] == metrics["val/acc_last"] and metrics["seconds_per_epoch"] is None
