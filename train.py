@@ -27,9 +27,9 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda reco
 
 
 def folder_name(*parts: object) -> str:
-    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 150 long."""
+    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long."""
     name = re.sub(r"[^\w.=,+-]+", "-", "_".join(str(part) for part in parts if part != ""))
-    return name if len(name) <= 150 else f"{name[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)

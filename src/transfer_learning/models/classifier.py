@@ -76,14 +76,14 @@ class Classifier(pl.LightningModule):
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def on_train_epoch_end(self) -> None:
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
         self._log_epoch()
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch()
 
     def _log_epoch(self) -> None:
-        self.log("step", float(self.current_epoch + 1))  # Lightning takes this as the x axis: curves over epochs, not batches
+        self.log("step", float(self.current_epoch + 1), sync_dist=True)  # Lightning takes this as the x axis: curves over epochs, not batches
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimizer is None:

@@ -1,0 +1,185 @@
+"""The command, as a user types it, and the config it composes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import train
+from transfer_learning import load
+from transfer_learning.models.vgg16 import FrozenVGG16
+
+PROJECT = Path(train.__file__).parent
+TINY = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2"
+FILES = {".hydra", "train.log", "checkpoints", "metrics.json", "curves.png", "hparams.yaml"}
+KEYS = {
+    "val/acc_best", "epoch_best", "val/acc_last", "train/acc_last", "test/acc", "test/acc_low", "test/acc_high", "test/loss",
+    "parameters_trainable", "parameters_frozen", "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_per_epoch",
+    "device", "precision",
+}  # fmt: skip
+
+
+def config(*overrides):
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def command(*arguments, cwd=PROJECT, **environment):
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "train.py"), *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=280
+    )
+
+
+def complete(folder: Path) -> dict:
+    """The metrics of a run's folder that holds all it should."""
+    names = {path.name for path in folder.iterdir()}
+    assert FILES <= names and any(name.startswith("events.out.tfevents") for name in names)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) == KEYS
+    return metrics
+
+
+@pytest.mark.parametrize(
+    "model, augment, lr, epochs",
+    [
+        ("basic_cnn", False, 1e-3, 30),
+        ("basic_cnn", True, 1e-4, 100),
+        ("regularised_cnn", False, 1e-3, 30),
+        ("regularised_cnn", True, 1e-4, 100),
+        ("vgg16_frozen", False, 1e-4, 30),
+        ("vgg16_frozen", True, 2e-5, 100),
+    ],
+)
+def test_learning_rate_and_epochs_are_the_tutorials(model, augment, lr, epochs):
+    cfg = config(f"model={model}", f"data.augment={augment}")
+    assert (cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.data.batch_size, cfg.data.image_size) == (lr, epochs, 30, 150)
+    cfg = config(f"model={model}", f"data.augment={augment}", "optimizer.lr=0.5", "trainer.max_epochs=7")
+    assert (cfg.optimizer.lr, cfg.trainer.max_epochs) == (0.5, 7)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_other_optimisers_have_a_learning_rate_of_their_own(optimizer):
+    assert config("model=vgg16_frozen", f"optimizer={optimizer}").optimizer.lr == config(f"optimizer={optimizer}").optimizer.lr
+
+
+def test_the_splits_seed_does_not_follow_the_runs():
+    cfg = config("seed=5")
+    assert (cfg.data.seed, cfg.data.order_seed) == (0, 5)
+
+
+def test_rmsprop_is_keras_2s():
+    """Keras 2: accumulator = rho * accumulator + (1 - rho) * g²; w -= lr * g / (sqrt(accumulator) + epsilon)."""
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = instantiate(config("optimizer.lr=0.01").optimizer)([w])
+    expected, accumulator = w.detach().double(), torch.zeros(3).double()
+    for step in range(20):
+        gradient = torch.tensor([1e-7, 0.3 * step, -2.0])
+        w.grad = gradient.clone()
+        optimizer.step()
+        accumulator = 0.9 * accumulator + 0.1 * gradient.double() ** 2
+        expected = expected - 0.01 * gradient.double() / (accumulator.sqrt() + 1e-7)
+    torch.testing.assert_close(w.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_callbacks_and_loggers_come_and_go_by_name():
+    assert "early_stopping" not in config().callbacks
+    assert "early_stopping" in config("callbacks=[checkpoints,early_stopping]").callbacks
+    assert set(config("~callbacks.pictures").callbacks) == set(config().callbacks) - {"pictures"}
+    assert not config("~logger.tensorboard").logger
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+def test_one_run_from_another_directory(tmp_path):
+    run = tmp_path / "run"
+    result = command(*TINY.split(), f"hydra.run.dir={run}", f"data.cache_dir={tmp_path}/cache", "model=regularised_cnn", "data.augment=true", "model.channels=[4]", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    metrics = complete(run)
+    assert metrics["epochs"] == 2 and metrics["images_test"] == 16
+    model = load(run / "checkpoints" / "best.ckpt")
+    assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2) and model.class_names == ("cat", "dog")
+    log = (run / "train.log").read_text()
+    for text in (result.stdout, log):
+        assert re.search(r"epoch   2/2  loss \d\.\d{4}  accuracy \d\.\d{4}  validation loss .*  validation accuracy .* s\n", text)
+        for shown in ("cat datasets: (20,) (8,) (8,)", "(40, 32, 32, 3)", "trainable parameters: ", "best validation accuracy", f"tensorboard --logdir {run}"):
+            assert text.count(shown) == 1
+    assert not (set(tmp_path.iterdir()) - {run, tmp_path / "cache"})
+
+
+def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_path):
+    torch.manual_seed(0)
+    weights = {f"features.{key}": value for key, value in FrozenVGG16(2, 32, weights=None).frozen[1].state_dict().items()}
+    torch.save(weights, tmp_path / "vgg16.pth")
+    result = command(
+        "-m", "model=basic_cnn,vgg16_frozen", "data.augment=false,true", *TINY.split(), f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache",
+        VGG16_WEIGHTS=str(tmp_path / "vgg16.pth"),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert len(folders) == 4
+    metrics = [complete(folder) for folder in folders]
+    assert all(re.match(r"\d_data.augment=.*,model=", folder.name) for folder in folders)
+    assert len({each["test/loss"] for each in metrics}) == 4
+    assert [each["parameters_frozen"] > 0 for each in metrics] == [False, False, True, True]
+    alone = command(*TINY.split(), "model=basic_cnn", "data.augment=true", f"hydra.run.dir={tmp_path}/alone", f"data.cache_dir={tmp_path}/cache")
+    assert alone.returncode == 0, alone.stderr
+    assert complete(tmp_path / "alone")["test/loss"] == metrics[1]["test/loss"]  # a job of a sweep is as good as a run of its own
+
+
+def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path):
+    runs = {}
+    for trainer in ("cpu", "ddp_cpu"):
+        folder = tmp_path / trainer
+        arguments = [*TINY.split(), f"trainer={trainer}", "model.channels=[4,8]", f"hydra.run.dir={folder}", f"data.cache_dir={tmp_path}/cache", "data.batch_size=10"]
+        result = command(*arguments)
+        assert result.returncode == 0, result.stderr
+        runs[trainer] = complete(folder)
+        text = (folder / "train.log").read_text()
+        assert text.count("best validation accuracy") == text.count("epoch   2/2") == 1
+        assert {path.name for path in folder.glob("*.log")} == {"train.log"}
+    assert runs["ddp_cpu"]["test/loss"] == pytest.approx(runs["cpu"]["test/loss"], rel=1e-3)
+    assert runs["ddp_cpu"]["val/acc_last"] == pytest.approx(runs["cpu"]["val/acc_last"])
+    assert runs["ddp_cpu"]["images_test"] == runs["cpu"]["images_test"] == 16
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("data.root=/nowhere", "data.root=/nowhere: no such folder"),
+        ("data=image_folder", "data.root"),
+        ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
+        ("data.agument=true", "Key 'agument' is not in struct"),
+        ("modle=basic_cnn", "Could not override 'modle'"),
+        ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tregularised_cnn\n\tvgg16_frozen"),
+    ],
+)
+def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, arguments, message):
+    if torch.cuda.is_available() and "trainer=gpu" in arguments:
+        pytest.skip("there is a GPU")
+    result = command(*arguments.split(), f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache", HYDRA_FULL_ERROR="")
+    assert result.returncode == 1
+    assert message in result.stdout + result.stderr and "Traceback" not in result.stdout + result.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_several_devices_within_a_sweep_are_refused(tmp_path):
+    result = command("-m", "seed=0", *TINY.split(), "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache")
+    assert result.returncode == 1 and "several devices within a sweep" in result.stderr
+
+
+def test_folder_names_are_readable_and_bounded():
+    assert train.folder_name(3, "model=basic_cnn,data.augment=true") == "3_model=basic_cnn,data.augment=true"
+    assert train.folder_name(0, "model.weights=../a b/w.pth,model.dense=[512]") == "0_model.weights=..-a-b-w.pth,model.dense=-512-"
+    long = [train.folder_name(0, "x" * 400 + last) for last in "ab"]
+    assert long[0] != long[1] and max(map(len, long)) <= 200
