@@ -67,13 +67,25 @@ def run(cfg: DictConfig) -> float:
         trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
         if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
-        plain = OmegaConf.to_container(cfg, resolve=True)
-        settings = {key: plain[key] for key in ("name", "seed", "model", "data", "optimizer", "trainer")}
-        metrics = train(data, model, trainer, settings)
+        metrics = train(data, model, trainer, _settings(cfg))
     del data, network, model, callbacks, loggers, trainer  # the next job of a sweep starts with empty hands
     gc.collect()
     torch.cuda.empty_cache()
     return metrics["val/acc_best"]
+
+
+def _settings(cfg: DictConfig) -> dict:
+    """What TensorBoard's HPARAMS tab shows beside the results: its first five columns, by name, and all the rest."""
+    choices, plain = HydraConfig.get().runtime.choices, OmegaConf.to_container(cfg, resolve=True)
+    return {
+        "augment": plain["data"]["augment"],
+        "epochs": plain["trainer"]["max_epochs"],
+        "lr": plain["optimizer"].get("lr"),
+        "model": choices.model,
+        "optimizer": choices.optimizer,
+        "other": {group: plain[group] for group in ("data", "model", "optimizer", "trainer")},
+        "seed": cfg.seed,
+    }
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

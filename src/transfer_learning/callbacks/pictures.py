@@ -14,6 +14,7 @@ from transfer_learning.data.module import ImageData
 from transfer_learning.models.classifier import Classifier
 
 VERSIONS = 5  # augmented versions shown, as in the tutorial
+COLUMNS = 3
 CHANNELS = 8  # channels of the feature map shown: those that respond most
 
 
@@ -25,7 +26,7 @@ class Pictures(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 writer, data = logger.experiment, trainer.datamodule
-                charts = {name: ["Multiline", [f"train/{key}", f"val/{key}"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
+                charts = {name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
                 writer.add_custom_scalars({"training and validation": charts})
                 writer.add_figure("augmentation", augmented(data))
                 if count := sum(p.numel() for p in model.network.frozen.parameters()):
@@ -40,7 +41,7 @@ def augmented(data: ImageData) -> Figure:
     versions = augment(image.repeat(VERSIONS, 1, 1, 1), draws)
     label = data.class_names[data.labels[row]]
     titles = [f"{label}, as it is", *[f"{label}, augmented"] * VERSIONS]
-    return _row([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
+    return _grid([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
 
 
 def features(data: ImageData, model: Classifier) -> Figure:
@@ -51,13 +52,14 @@ def features(data: ImageData, model: Classifier) -> Figure:
     maps = model.network.frozen(image.to(model.device))[0].float().cpu().numpy()
     strongest = np.argsort(-maps.mean(axis=(1, 2)))[:CHANNELS]
     titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
-    return _row([pixels, *maps[strongest]], titles)
+    return _grid([pixels, *maps[strongest]], titles)
 
 
-def _row(images: Sequence, titles: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(2.2 * len(images), 2.5), layout="constrained")
-    for axes, image, title in zip(figure.subplots(1, len(images)), images, titles):
+def _grid(images: Sequence, titles: Sequence[str]) -> Figure:
+    rows = -(-len(images) // COLUMNS)
+    figure = Figure(figsize=(2 * COLUMNS, 2.2 * rows), layout="constrained")
+    for axes, image, title in zip(figure.subplots(rows, COLUMNS).flat, images, titles):
         axes.imshow(image)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title)
         axes.set_axis_off()
     return figure

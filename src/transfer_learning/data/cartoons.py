@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from transfer_learning.data.files import Images
 from transfer_learning.data.module import ImageData
 
+VERSION = 1  # raise it when a drawing changes: stored pixels and the split follow from it
 SIDE = 400  # drawn large: stretching it to data.image_size smooths the edges
 INK, WHITE = (30, 25, 30), (245, 245, 240)
 Points = list[tuple[float, float]]
@@ -34,7 +35,7 @@ class Cartoons(ImageData):
     def find(self) -> Images:
         per_class = math.ceil(sum(self.per_class.values()))
         labels = np.arange(2 * per_class) % 2
-        names = [f"cartoon {index} of seed {self.drawing_seed}" for index in range(len(labels))]
+        names = [f"cartoon {index} of seed {self.drawing_seed}, version {VERSION}" for index in range(len(labels))]
         digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
         return Images(names, labels, ("cat", "dog"), digests, read=lambda index: cartoon(int(labels[index]), names[index]))
 

@@ -1,10 +1,8 @@
 """The LightningDataModule: owns the split and the augmentation, hands out batches."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,17 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image, ImageOps
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from transfer_learning.data.augment import augment, draw
+from transfer_learning.data.decode import INTERPOLATIONS, decode
 from transfer_learning.data.files import Images, find_images
 from transfer_learning.data.split import distinct, split
 from transfer_learning.data.stored import stored
 from transfer_learning.errors import UserError
-
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
 
 # Batches are slices of an array in memory: worker processes would only copy them.
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -136,7 +132,7 @@ class ImageData(pl.LightningDataModule):
             "what": f"pixels-{self.image_size}-{self.interpolation}",
             "images": hashlib.sha256("\n".join(images.digests).encode()).hexdigest(),
         }
-        encode = partial(_decode, images, self.image_size, INTERPOLATIONS[self.interpolation])
+        encode = partial(decode, images, self.image_size, self.interpolation)
         self.pixels, broken = stored(range(len(images.names)), encode, key, self.cache_dir)
         for index, reason in broken.items():
             rank_zero_info(f"{images.names[index]}: left out, not readable as an image ({reason})")
@@ -215,20 +211,3 @@ class ImageFolder(ImageData):
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
-
-
-def _decode(images: Images, size: int, interpolation: Image.Resampling, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
-    """Images -> (N, size, size, 3) uint8, RGB, upright, stretched; {position: why it could not be read}."""
-    rows, reasons = np.zeros((len(indices), size, size, 3), dtype=np.uint8), {}
-
-    def decode(position: int) -> None:
-        try:
-            with images.read(indices[position]) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                rows[position] = upright.resize((size, size), interpolation)
-        except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
-            reasons[position] = f"{type(error).__name__}: {error}"
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
-        list(pool.map(decode, range(len(indices))))
-    return rows, reasons

@@ -1,0 +1,38 @@
+"""From an image, whatever its format, to pixels."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from transfer_learning.data.files import Images
+
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
+
+
+def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
+    """Decodes some of the images, turns them upright as their camera noted, and stretches them to a square.
+
+    Args:
+        size: side of the square in pixels.
+        interpolation: a key of `INTERPOLATIONS`.
+        indices: N positions in `images`.
+
+    Returns:
+        (pixels (N, size, size, 3) uint8, RGB; {position: why it could not be read, and its pixels are black}).
+    """
+    pixels, reasons = np.zeros((len(indices), size, size, 3), dtype=np.uint8), {}
+
+    def decode_one(position: int) -> None:
+        try:
+            with images.read(indices[position]) as image:
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+                pixels[position] = upright.resize((size, size), INTERPOLATIONS[interpolation])
+        except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
+            reasons[position] = f"{type(error).__name__}: {error}"
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
+        list(pool.map(decode_one, range(len(indices))))
+    return pixels, reasons
