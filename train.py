@@ -1,6 +1,6 @@
 """The command: composes the config, builds data, model and trainer, calls `train`.
 
-    python train.py model=vgg16_frozen data.augment=true
+python train.py model=vgg16_frozen data.augment=true
 """
 
 import gc
@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
@@ -50,28 +51,34 @@ def build(node: DictConfig, **arguments):
 def run(cfg: DictConfig) -> float:
     """Builds everything that `cfg` describes, trains it, and returns the best validation accuracy."""
     import pytorch_lightning as pl  # torch is imported only when something is trained
-    import torch
+    from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from transfer_learning.models.classifier import Classifier
     from transfer_learning.training import train
 
     with logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
-        pl.seed_everything(cfg.seed, verbose=False)
         data = build(cfg.data)
         data.setup()
+        pl.seed_everything(cfg.seed, verbose=False)  # initial weights; all else has its own function of (seed, epoch, …)
         network = build(cfg.model, num_classes=len(data.class_names), image_size=data.image_size)
         model = Classifier(network, data.class_names, data.image_size, build(cfg.optimizer), cfg.seed)
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
-        loggers = [build(logger) for logger in cfg.logger.values()]
-        trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+        trainer = build(
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=[build(logger) for logger in cfg.logger.values()],
+            # Lightning adds its own where none is named
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+            enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        )
         if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
-        metrics = train(data, model, trainer, _settings(cfg))
-    del data, network, model, callbacks, loggers, trainer  # the next job of a sweep starts with empty hands
-    gc.collect()
-    torch.cuda.empty_cache()
-    return metrics["val/acc_best"]
+        try:
+            return train(data, model, trainer, _settings(cfg))["val/acc_best"]
+        except MisconfigurationException as error:
+            raise UserError(f"trainer: {error}") from error
 
 
 def _settings(cfg: DictConfig) -> dict:
@@ -92,13 +99,17 @@ def _settings(cfg: DictConfig) -> dict:
 def main(cfg: DictConfig) -> float:
     try:
         return run(cfg)
-    except (UserError, OmegaConfBaseException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise CompactHydraException(str(error)) from error
-        log.error(error)
-        sys.exit(1)
+    except Exception as error:
+        mistake = isinstance(error, (UserError, OmegaConfBaseException)) and not os.environ.get("HYDRA_FULL_ERROR")
+        log.error(error, exc_info=not mistake)
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            sys.exit(1)
+        traceback.clear_frames(error.__traceback__)  # Hydra keeps a failed job's exception: that must not keep the job's model
+        raise CompactHydraException(str(error)) from error
+    finally:  # the next job of a sweep starts with empty hands
+        gc.collect()
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()
 
 
 if __name__ == "__main__":

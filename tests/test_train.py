@@ -17,7 +17,9 @@ from transfer_learning import load
 from transfer_learning.models.vgg16 import FrozenVGG16
 
 PROJECT = Path(train.__file__).parent
-TINY = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2"
+TINY = (
+    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2"
+)
 FILES = {".hydra", "train.log", "checkpoints", "metrics.json", "curves.png", "hparams.yaml"}
 KEYS = {
     "val/acc_best", "epoch_best", "val/acc_last", "train/acc_last", "test/acc", "test/acc_low", "test/acc_high", "test/loss",
@@ -33,7 +35,12 @@ def config(*overrides):
 
 def command(*arguments, cwd=PROJECT, **environment):
     return subprocess.run(
-        [sys.executable, str(PROJECT / "train.py"), *arguments], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=280
+        [sys.executable, str(PROJECT / "train.py"), *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
 
 
@@ -103,7 +110,15 @@ def test_help_does_not_wait_for_torch():
 
 def test_one_run_from_another_directory(tmp_path):
     run = tmp_path / "run"
-    result = command(*TINY.split(), f"hydra.run.dir={run}", f"data.cache_dir={tmp_path}/cache", "model=regularised_cnn", "data.augment=true", "model.channels=[4]", cwd=tmp_path)
+    result = command(
+        *TINY.split(),
+        f"hydra.run.dir={run}",
+        f"data.cache_dir={tmp_path}/cache",
+        "model=regularised_cnn",
+        "data.augment=true",
+        "model.channels=[4]",
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stderr
     metrics = complete(run)
     assert metrics["epochs"] == 2 and metrics["images_test"] == 16
@@ -112,7 +127,13 @@ def test_one_run_from_another_directory(tmp_path):
     log = (run / "train.log").read_text()
     for text in (result.stdout, log):
         assert re.search(r"epoch   2/2  loss \d\.\d{4}  accuracy \d\.\d{4}  validation loss .*  validation accuracy .* s\n", text)
-        for shown in ("cat datasets: (20,) (8,) (8,)", "(40, 32, 32, 3)", "trainable parameters: ", "best validation accuracy", f"tensorboard --logdir {run}"):
+        for shown in (
+            "cat datasets: (20,) (8,) (8,)",
+            "(40, 32, 32, 3)",
+            "trainable parameters: ",
+            "best validation accuracy",
+            f"tensorboard --logdir {run}",
+        ):
             assert text.count(shown) == 1
     assert not (set(tmp_path.iterdir()) - {run, tmp_path / "cache"})
 
@@ -132,7 +153,9 @@ def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_pa
     assert all(re.match(r"\d_data.augment=.*,model=", folder.name) for folder in folders)
     assert len({each["test/loss"] for each in metrics}) == 4
     assert [each["parameters_frozen"] > 0 for each in metrics] == [False, False, True, True]
-    alone = command(*TINY.split(), "model=basic_cnn", "data.augment=true", f"hydra.run.dir={tmp_path}/alone", f"data.cache_dir={tmp_path}/cache")
+    alone = command(
+        *TINY.split(), "model=basic_cnn", "data.augment=true", f"hydra.run.dir={tmp_path}/alone", f"data.cache_dir={tmp_path}/cache"
+    )
     assert alone.returncode == 0, alone.stderr
     assert complete(tmp_path / "alone")["test/loss"] == metrics[1]["test/loss"]  # a job of a sweep is as good as a run of its own
 
@@ -141,7 +164,14 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path):
     runs = {}
     for trainer in ("cpu", "ddp_cpu"):
         folder = tmp_path / trainer
-        arguments = [*TINY.split(), f"trainer={trainer}", "model.channels=[4,8]", f"hydra.run.dir={folder}", f"data.cache_dir={tmp_path}/cache", "data.batch_size=10"]
+        arguments = [
+            *TINY.split(),
+            f"trainer={trainer}",
+            "model.channels=[4,8]",
+            f"hydra.run.dir={folder}",
+            f"data.cache_dir={tmp_path}/cache",
+            "data.batch_size=10",
+        ]
         result = command(*arguments)
         assert result.returncode == 0, result.stderr
         runs[trainer] = complete(folder)
@@ -157,6 +187,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path):
     "arguments, message",
     [
         ("data.root=/nowhere", "data.root=/nowhere: no such folder"),
+        ("data=cartoons data.augment=no", "data.augment=no: expected true or false"),
         ("data=image_folder", "data.root"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
         ("data.agument=true", "Key 'agument' is not in struct"),
@@ -174,7 +205,9 @@ def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, arguments, m
 
 
 def test_several_devices_within_a_sweep_are_refused(tmp_path):
-    result = command("-m", "seed=0", *TINY.split(), "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache")
+    result = command(
+        "-m", "seed=0", *TINY.split(), "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"
+    )
     assert result.returncode == 1 and "several devices within a sweep" in result.stderr
 
 

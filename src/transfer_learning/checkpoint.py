@@ -40,7 +40,11 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
         raise UserError(f"{path}: not a checkpoint of this project's networks ({', '.join(NETWORKS)}): {reason}") from error
     if frozen:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
-    model = Classifier(network_class(**arguments), about["class_names"], about["image_size"])
+    try:
+        network = network_class(**arguments)
+    except UserError as error:
+        raise UserError(f"{path} needs its frozen weights: {error} To say where they are now: load(path, weights=…).") from error
+    model = Classifier(network, about["class_names"], about["image_size"])
     model.on_load_checkpoint(saved)
     try:
         model.load_state_dict(saved["state_dict"])

@@ -39,7 +39,12 @@ def curves(epochs: Sequence[Mapping]) -> Figure:
     for axes, key, title in zip(figure.subplots(1, 2), ("acc", "loss"), ("Accuracy", "Loss")):
         for part, label in (("train", "training"), ("val", "validation")):
             known = [row for row in epochs if f"{part}/{key}" in row]
-            axes.plot([row["epoch"] for row in known], [row[f"{part}/{key}"] for row in known], label=label, marker="." if len(known) < 40 else None)
+            axes.plot(
+                [row["epoch"] for row in known],
+                [row[f"{part}/{key}"] for row in known],
+                label=label,
+                marker="." if len(known) < 40 else None,
+            )
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend()

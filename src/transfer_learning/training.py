@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.layer_table import count_parameters
 from transfer_learning.data.module import ImageData
+from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.report import summary, wilson_interval, write_report
 
@@ -26,21 +27,33 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     """Fits the model and tests its best epoch. `metrics.json` and `curves.png` go to `trainer.default_root_dir`.
 
     Args:
-        trainer: its first ModelCheckpoint that monitors decides which epoch is the best; without one the last epoch is tested.
+        trainer: its first ModelCheckpoint that monitors something decides which epoch is the best; without one it is the last.
         settings: plain values, shown beside the results in TensorBoard's HPARAMS tab.
 
     Returns:
-        Accuracies in [0, 1] (`val/acc_best` …), counts, seconds, device and precision: what `metrics.json` holds.
+        What `metrics.json` holds: accuracies in [0, 1] (`val/acc_best` …), counts, seconds of the fit, device, precision.
+
+    Raises:
+        UserError: no epoch would be, or was, validated and tested.
     """
+    if 0 in (trainer.limit_val_batches, trainer.limit_test_batches):
+        raise UserError(
+            "trainer.limit_val_batches, limit_test_batches: expected more than 0, since validation finds the best epoch to test."
+        )
     history = History()
     trainer.callbacks.append(history)
+    model.train()  # one that was loaded comes in evaluation mode
     start = time.perf_counter()
     trainer.fit(model, datamodule=data)
     seconds = time.perf_counter() - start
 
-    best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
-    tested = trainer.test(model, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)[0]
-    metrics = _metrics(data, model, trainer, history.rows, tested, seconds)
+    validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
+    if not validated:
+        raise UserError(f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one.")
+    path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+    best = validated[torch.load(path, "cpu", weights_only=True)["epoch"] + 1 if path else max(validated)]
+    tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+    metrics = _metrics(data, model, trainer, history.rows, best, tested, seconds)
     if trainer.is_global_zero:
         write_report(trainer.default_root_dir, metrics, history.rows)
         for logger in trainer.loggers:
@@ -51,8 +64,9 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     return metrics
 
 
-def _metrics(data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], tested: Mapping, seconds: float) -> dict:
-    best = max(epochs, key=lambda row: row["val/acc"])  # the first of equals, as ModelCheckpoint keeps it
+def _metrics(
+    data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], best: Mapping, tested: Mapping, seconds: float
+) -> dict[str, float | int | str | None]:
     batches = {"train": trainer.num_training_batches, "val": trainer.num_val_batches[0], "test": trainer.num_test_batches[0]}
     each = {"train": data.batch_size, "val": data.batch_size * trainer.world_size, "test": data.batch_size * trainer.world_size}
     images = {part: min(len(rows), batches[part] * each[part]) for part, rows in data.parts.items()}  # fewer where trainer.limit_… says so
@@ -61,7 +75,7 @@ def _metrics(data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: li
     return {
         "val/acc_best": best["val/acc"],
         "epoch_best": best["epoch"],
-        "val/acc_last": epochs[-1]["val/acc"],
+        "val/acc_last": [row["val/acc"] for row in epochs if "val/acc" in row][-1],
         "train/acc_last": epochs[-1]["train/acc"],
         "test/acc": tested["test/acc"],
         "test/acc_low": low,

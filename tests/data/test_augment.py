@@ -4,6 +4,7 @@ import torch
 from scipy.ndimage import affine_transform
 
 from transfer_learning.data.augment import augment, draw
+from transfer_learning.errors import UserError
 
 
 def keras_augment(image, draws):
@@ -16,9 +17,7 @@ def keras_augment(image, draws):
     zoom = [[zoom_y, 0, 0], [0, zoom_x, 0], [0, 0, 1]]
     centre = [[1, 0, height / 2 - 0.5], [0, 1, width / 2 - 0.5], [0, 0, 1]]
     matrix = np.array(centre) @ rotation @ shift @ shearing @ zoom @ np.linalg.inv(centre)
-    result = np.stack(
-        [affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest") for c in range(3)], axis=-1
-    )
+    result = np.stack([affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest") for c in range(3)], axis=-1)
     return result[:, ::-1] if flip else result
 
 
@@ -50,6 +49,11 @@ def test_ranges_are_the_tutorials():
     np.testing.assert_allclose(draws[:, :6].min(axis=0), low, rtol=2e-3)
     np.testing.assert_allclose(draws[:, :6].mean(axis=0), np.add(low, high) / 2, atol=0.01)
     assert set(draws[:, 6]) == {0, 1} and abs(draws[:, 6].mean() - 0.5) < 0.02
+
+
+def test_a_zoom_that_turns_images_inside_out():
+    with pytest.raises(UserError, match="data.augmentation.zoom=1"):
+        draw(3, 0, 0, zoom=1)
 
 
 def test_draws_are_a_function_of_seed_epoch_and_image():

@@ -10,7 +10,11 @@ def test_a_drawing_follows_from_its_seed():
 def test_labels_names_and_numbers(small_data):
     data = small_data()
     assert data.class_names == ("cat", "dog")
-    assert {part: np.bincount(data.labels[rows]).tolist() for part, rows in data.parts.items()} == {"train": [12, 12], "val": [5, 5], "test": [5, 5]}
+    assert {part: np.bincount(data.labels[rows]).tolist() for part, rows in data.parts.items()} == {
+        "train": [12, 12],
+        "val": [5, 5],
+        "test": [5, 5],
+    }
 
 
 def test_colour_alone_tells_nothing():

@@ -64,9 +64,11 @@ def visible(folder) -> list[str]:
 def test_a_good_archive_is_unpacked_once(tmp_path, serve, monkeypatch):
     body = archive()
     folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "README").write_text("no photograph")
     download(folder, serve(body), sha256(body))
-    assert visible(folder) == ["PetImages"]
-    download(folder, "http://127.0.0.1:9/never asked", "")  # something lies there, so nobody is asked
+    assert visible(folder) == ["PetImages", "README"]
+    download(folder, "http://127.0.0.1:9/never asked", "")  # photographs lie there, so nobody is asked
 
     data = DogsVsCats(download_to=folder, cache_dir=tmp_path / "cache", image_size=8, train_per_class=1, val_per_class=1, test_per_class=1)
     data.setup()

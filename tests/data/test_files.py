@@ -31,6 +31,15 @@ def test_kaggles_flat_layout_leaves_out_and_counts_what_tells_no_class(tmp_path,
     assert [(name, label.lower()) for name, label in found(tmp_path)] == expected  # and where the classes are not known beforehand
 
 
+def test_folders_are_classes_whatever_the_cameras_file_names(tmp_path, write_image):
+    names = ["rose/IMG.1.png", "rose/DSC.1.png", "tulip/IMG.2.png", "tulip/Screenshot at 10.31.22.png", "docs/readme.txt"]
+    for seed, name in enumerate(names[:4]):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / names[4]).write_text("a folder without an image is no class")
+    assert find_images(tmp_path).class_names == ("rose", "tulip")
+
+
 def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image):
     for seed, name in enumerate(["train/rose/a.jpg", "train/tulip/b.jpg", "validation/rose/c.jpg", "validation/daisy/img.1.jpg"]):
         write_image(tmp_path / name, seed)

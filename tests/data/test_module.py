@@ -139,6 +139,14 @@ def test_identical_files_never_land_in_two_parts(folder, caplog):
     assert f"{copy}: left out, byte for byte another image" in caplog.text
 
 
+def test_sixteen_bits_are_scaled_to_eight(folder):
+    ramp = np.linspace(0, 65535, 24 * 24).astype(np.uint16).reshape(24, 24)
+    Image.fromarray(ramp).save(folder / "a" / "deep.png")
+    data = image_folder(folder, interpolation="nearest", image_size=24)
+    deep = next(row for row, name in enumerate(data.find().names) if name.endswith("deep.png"))
+    assert np.array_equal(data.pixels[deep][..., 1], ramp // 256)
+
+
 def test_an_upright_image_from_a_turned_camera(folder):
     image = Image.open(folder / "a" / "0.png")
     exif = Image.Exif()
@@ -155,6 +163,9 @@ def test_an_upright_image_from_a_turned_camera(folder):
     [
         ({"image_size": 0}, "data.image_size=0"),
         ({"image_size": "big"}, "data.image_size=big"),
+        ({"image_size": True}, "data.image_size=True"),
+        ({"augment": "no"}, "data.augment=no"),
+        ({"order_seed": -1}, "data.order_seed=-1"),
         ({"batch_size": 0}, "data.batch_size=0"),
         ({"batch_size": 13}, "data.batch_size=13.*at most the 12 training images"),
         ({"interpolation": "cubic"}, "data.interpolation=cubic.*bilinear, nearest"),

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.vgg16 import FrozenVGG16
@@ -78,6 +79,12 @@ def test_probabilities_of_two_classes_sum_to_one(small_model):
     assert probabilities.shape == (3, 2)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
     torch.testing.assert_close(probabilities[:, 1], torch.sigmoid(model.network(images)[:, 0]))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 31, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32)])
+def test_images_that_a_model_does_not_take(small_model, images):
+    with pytest.raises(UserError, match=r"expected \(N, 3, 32, 32\) float"):
+        small_model()(images)
 
 
 def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(small_data):

@@ -49,9 +49,10 @@ def test_a_name_is_torchvisions_file_in_torchs_cache(random_file, tmp_path, monk
     assert network.frozen_source.name == "IMAGENET1K_FEATURES"
 
 
-def test_offline_and_not_cached_is_one_error_with_the_ways_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", [urllib.error.URLError("no network"), RuntimeError("no network, and an invalid hash value")])
+def test_offline_and_not_cached_is_one_error_with_the_ways_on(tmp_path, monkeypatch, fault):
     def offline(*arguments, **settings):
-        raise urllib.error.URLError("no network")
+        raise fault
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)

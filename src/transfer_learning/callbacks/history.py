@@ -12,8 +12,8 @@ class History(pl.Callback):
     """Records each epoch and prints it.
 
     Attributes:
-        rows: one dict an epoch: "epoch" (from 1), the keys of `COLUMNS` (means over images), "seconds" (from the end of the epoch before,
-            so validation and checkpoints are in it).
+        rows: one dict an epoch: "epoch" (from 1), the keys of `COLUMNS` (means over images; validation's where there was
+            one), "seconds" (from the end of the epoch before, so validation and checkpoints are in it).
     """
 
     def __init__(self):
@@ -21,10 +21,16 @@ class History(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.mark = time.perf_counter()
+        self.validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         now = time.perf_counter()
-        measured = {key: trainer.callback_metrics[key].item() for key in COLUMNS if key in trainer.callback_metrics}
+        known = [key for key in COLUMNS if key in trainer.callback_metrics and (self.validated or not key.startswith("val/"))]
+        measured = {key: trainer.callback_metrics[key].item() for key in known}
+        self.validated = False
         row = {"epoch": trainer.current_epoch + 1, **measured, "seconds": now - self.mark}
         self.mark = now
         self.rows.append(row)

@@ -35,12 +35,14 @@ def layer_table(network: nn.Module, image_size: int) -> str:
 
         return hook
 
-    leaves = [(name, layer) for name, layer in network.named_modules() if not list(layer.children()) and not isinstance(layer, nn.Sequential)]
+    leaves = [
+        (name, layer) for name, layer in network.named_modules() if not list(layer.children()) and not isinstance(layer, nn.Sequential)
+    ]
     hooks = [layer.register_forward_hook(record(name)) for name, layer in leaves]
     was_training = network.training
-    device = next(network.parameters()).device
+    like = next(network.parameters())
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
+        network.eval()(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
     network.train(was_training)
     for hook in hooks:
         hook.remove()

@@ -29,7 +29,7 @@ class Pictures(pl.Callback):
                 charts = {name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
                 writer.add_custom_scalars({"training and validation": charts})
                 writer.add_figure("augmentation", augmented(data))
-                if count := sum(p.numel() for p in model.network.frozen.parameters()):
+                if list(model.network.frozen.parameters()):
                     writer.add_figure("frozen features", features(data, model))
 
 
@@ -49,7 +49,7 @@ def features(data: ImageData, model: Classifier) -> Figure:
     row = data.parts["train"][0]
     pixels = np.array(data.pixels[row])
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    maps = model.network.frozen(image.to(model.device))[0].float().cpu().numpy()
+    maps = model.network.frozen(image.to(model.device, model.dtype))[0].float().cpu().numpy()
     strongest = np.argsort(-maps.mean(axis=(1, 2)))[:CHANNELS]
     titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
     return _grid([pixels, *maps[strongest]], titles)

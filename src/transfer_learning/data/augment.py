@@ -7,6 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from transfer_learning.errors import UserError
+
 COLUMNS = 7  # rotation, shear (radians); shift down, shift right (shares of the side); zoom down, zoom right; flip (0 or 1)
 
 
@@ -33,7 +35,12 @@ def draw(
 
     Returns:
         (N, 7) float32, columns as in `COLUMNS`.
+
+    Raises:
+        UserError: `zoom` would turn images inside out.
     """
+    if not 0 <= zoom < 1:
+        raise UserError(f"data.augmentation.zoom={zoom}: expected at least 0 and less than 1.")
     uniform = np.random.default_rng((seed, epoch)).random((count, COLUMNS))
     low = np.array([-np.radians(rotation), -np.radians(shear), -shift, -shift, 1 - zoom, 1 - zoom])
     high = np.array([np.radians(rotation), np.radians(shear), shift, shift, 1 + zoom, 1 + zoom])

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from transfer_learning.data.files import Images
 from transfer_learning.data.module import ImageData
+from transfer_learning.errors import UserError
 
 VERSION = 1  # raise it when a drawing changes: stored pixels and the split follow from it
 SIDE = 400  # drawn large: stretching it to data.image_size smooths the edges
@@ -33,7 +34,11 @@ class Cartoons(ImageData):
         self.drawing_seed = drawing_seed
 
     def find(self) -> Images:
-        per_class = math.ceil(sum(self.per_class.values()))
+        if not all(isinstance(count, int) for count in self.per_class.values()):
+            raise UserError(
+                f"data=cartoons: expected whole numbers for train, val and test_per_class, not {list(self.per_class.values())}."
+            )
+        per_class = sum(self.per_class.values())
         labels = np.arange(2 * per_class) % 2
         names = [f"cartoon {index} of seed {self.drawing_seed}, version {VERSION}" for index in range(len(labels))]
         digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
@@ -54,7 +59,9 @@ def cartoon(label: int, seed: str) -> Image.Image:
     scale, mirror, lean = chance.uniform(48, 82), chance.choice((-1, 1)), math.radians(chance.uniform(-20, 20))
     place = SIDE / 2 + chance.uniform(-60, 60), SIDE / 2 - 25 + chance.uniform(-50, 50)
     body = Pen(draw, place, scale, mirror, lean)
-    head = Pen(draw, body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15)), scale, mirror, lean + math.radians(chance.uniform(-25, 25)))
+    head = Pen(
+        draw, body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15)), scale, mirror, lean + math.radians(chance.uniform(-25, 25))
+    )
     (_cat if label == 0 else _dog)(body, head, fur, patch, chance)
     return image
 

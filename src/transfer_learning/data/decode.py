@@ -28,6 +28,8 @@ def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]
     def decode_one(position: int) -> None:
         try:
             with images.read(indices[position]) as image:
+                if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to 8, not scale
+                    image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 pixels[position] = upright.resize((size, size), INTERPOLATIONS[interpolation])
         except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pooch
 from filelock import FileLock
+from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.files import Images, find_images
@@ -29,26 +30,29 @@ class DogsVsCats(ImageData):
     def __init__(self, root: str | Path | None = None, download_to: str | Path = "data", **settings):
         super().__init__(**settings)
         self.root = root
-        self.download_to = Path(download_to)
+        self.download_to = Path(download_to).expanduser()
 
     def find(self) -> Images:
         if self.root is None:
             download(self.download_to)
-        return find_images(self.download_to if self.root is None else self.root, class_names=("cat", "dog"))
+        return find_images(self.root or self.download_to, class_names=("cat", "dog"))
 
 
 def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
-    """Downloads and unpacks the archive into `folder`, unless something lies there already. The result is complete or absent.
+    """Downloads and unpacks the archive into `folder`, unless images lie there already. The result is complete or absent.
 
     Raises:
-        UserError: no connection, a connection that breaks, the wrong checksum, or an archive that points outside the folder.
+        UserError: no connection, a connection that breaks, the wrong checksum, an archive that points outside the folder, a full disk.
     """
-    with _locked(folder):
-        if any(not path.name.startswith(".") for path in folder.iterdir()):
-            return
-        work = folder / ".download"  # all that is unfinished lies here
-        shutil.rmtree(work, ignore_errors=True)
-        try:
+    if _has_images(folder):
+        return
+    work = folder / ".download"  # all that is unfinished lies here
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if _has_images(folder):  # another run was faster
+                return
+            shutil.rmtree(work, ignore_errors=True)
             rank_zero_info(f"{folder}: no photographs yet, downloading {url}")
             progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
             archive = pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=work, downloader=progress)
@@ -56,22 +60,19 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
                 _refuse_paths_outside(members)
                 members.extractall(work)
             os.replace(work / "PetImages", folder / "PetImages")
-        except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise UserError(
-                f"{folder}: no photographs there, and {url} could not be downloaded ({reason}). Three ways on: put the photographs "
-                "there (PetImages/Cat/1.jpg or train/cat.1.jpg); name their folder, data.root=…; or train on drawings, data=cartoons."
-            ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"{folder}: no photographs there, and {url} could not be downloaded ({reason}). Three ways on: put the photographs "
+            "there (PetImages/Cat/1.jpg or train/cat.1.jpg); name their folder, data.root=…; or train on drawings, data=cartoons."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
-def _locked(folder: Path) -> FileLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {os.strerror(error.errno)}. Expected a folder for the photographs; name another, data.root=…") from error
-    return FileLock(folder / ".lock")
+def _has_images(folder: Path) -> bool:
+    suffixes = Image.registered_extensions()
+    return any(path.suffix.lower() in suffixes and ".download" not in path.parts for path in folder.rglob("*"))
 
 
 def _refuse_paths_outside(members: zipfile.ZipFile) -> None:

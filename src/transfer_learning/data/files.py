@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.errors import UserError
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
+PART = re.compile(r"(train|val|test)\w*", re.IGNORECASE)  # … and the folders in which it lies
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     if len(names) < 2 or missing:
         found = ", ".join(sorted({name for _, name in labelled})) or "none"
         expected = " and ".join(names) if class_names else "at least two classes"
-        raise UserError(
-            f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg)."
-        )
+        raise UserError(f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg).")
     paths = [root / file for file, _ in labelled]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, paths))
@@ -99,13 +97,13 @@ def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
 
 
 def _classes_found(files: list[Path]) -> list[str | None]:
-    """One folder with numbered files of two classes or more makes the layout Kaggle's; otherwise folders are classes."""
-    in_name = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
-    by_folder = defaultdict(set)
-    for file, name in zip(files, in_name):
-        by_folder[file.parent].add(name and name.casefold())
-    flat = any(len(names - {None}) > 1 for names in by_folder.values())
-    classes = in_name if flat else [file.parent.name or None for file in files]
+    """Where images lie in folders named for parts only (`train`, `test1`, or `root` itself), their names tell classes; else folders do."""
+    suffixes = Image.registered_extensions()
+    holders = {file.parent for file in files if file.suffix.lower() in suffixes}
+    if all(folder == Path() or PART.fullmatch(folder.name) for folder in holders):
+        classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
+    else:
+        classes = [file.parent.name or None if file.parent in holders else None for file in files]
     spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling met stands
     return [name and spelling[name.casefold()] for name in classes]
 

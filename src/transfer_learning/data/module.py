@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -104,9 +105,16 @@ class ImageData(pl.LightningDataModule):
         cache_dir: str | Path = "outputs/cache",
     ):
         super().__init__()
-        for name, value in {"image_size": image_size, "batch_size": batch_size}.items():
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"data.{name}={value}: expected a whole number of at least 1.")
+        for name, value, least in (
+            ("image_size", image_size, 1),
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("order_seed", order_seed, 0),
+        ):
+            if type(value) is not int or value < least:
+                raise UserError(f"data.{name}={value}: expected a whole number of at least {least}.")
+        if type(augment) is not bool:  # "no" would be true
+            raise UserError(f"data.augment={augment}: expected true or false.")
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"data.interpolation={interpolation}: expected one of {', '.join(INTERPOLATIONS)}.")
         self.image_size = image_size
@@ -162,16 +170,16 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rows = self.parts["train"]
-        part = Part(self.pixels, self.labels, rows, partial(self.draws, len(rows)) if self.augment else None)
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world_size = self.trainer.world_size if self.trainer else 1
         if self.batch_size % world_size or self.batch_size > len(rows):
             raise UserError(
-                f"data.batch_size={self.batch_size}: expected a multiple of the {world_size} devices, and at most the {len(rows)} training images."
+                f"data.batch_size={self.batch_size}: expected a multiple of the {world_size} devices, "
+                f"at most the {len(rows)} training images."
             )
+        part = Part(self.pixels, self.labels, rows, partial(self.draws, len(rows)) if self.augment else None)
         # The sampler adds the epoch to its seed: neighbouring seeds must not share their orders.
         seed = int(np.random.SeedSequence(self.order_seed).generate_state(1)[0])
-        part.sampler = DistributedSampler(part, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
-        return DataLoader(part, self.batch_size // world_size, sampler=part.sampler, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
+        return self._loader(part, self.batch_size // world_size, DistributedSampler, shuffle=True, seed=seed)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation("val")
@@ -180,10 +188,14 @@ class ImageData(pl.LightningDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, part: str) -> DataLoader:
-        """Each device evaluates its own share, so that no image counts twice."""
+        rows = Part(self.pixels, self.labels, self.parts[part])
+        return self._loader(rows, self.batch_size, UnrepeatedDistributedSampler, shuffle=False)  # no image counts twice
+
+    def _loader(self, part: Part, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
+        """Shares a part out over the devices. Lightning leaves distributed samplers in place and tells them the epoch."""
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        rows = Part(self.pixels, self.labels, self.parts[part][rank::world_size])
-        return DataLoader(rows, self.batch_size, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
+        part.sampler = sampler(part, num_replicas=world_size, rank=rank, **settings)
+        return DataLoader(part, batch_size, sampler=part.sampler, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """uint8 rows -> floats in [0, 1], augmented where the batch carries draws: on the device."""

@@ -27,8 +27,8 @@ def split(
 ) -> dict[str, np.ndarray]:
     """Splits distinct images into disjoint parts, every class alike.
 
-    An image's place follows from (seed, its bytes) alone: the same images are split alike on every machine, wherever they lie and
-    whatever they are called.
+    The split follows from (seed, the images' bytes): the same images are split alike on every machine, wherever they lie and whatever
+    they are called.
 
     Args:
         labels: class codes, (N,) int64.
@@ -44,6 +44,9 @@ def split(
         UserError: a class has fewer images than asked, or a part would be empty.
     """
     rank = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in digests]
+    for part, n in per_class.items():
+        if type(n) not in (int, float) or n <= 0 or (type(n) is float and n > 1):
+            raise UserError(f"data.{part}_per_class={n}: expected a whole number of images, or a share of the class above 0 and at most 1.")
     parts = {part: [] for part in per_class}
     available = Counter(labels.tolist())
     for code, name in enumerate(class_names):
@@ -51,10 +54,13 @@ def split(
         asked = ", ".join(f"data.{part}_per_class={n}" for part, n in per_class.items())
         if sum(counts.values()) > available[code]:
             raise UserError(
-                f"class '{name}' has {available[code]} images, but {sum(counts.values())} are asked for ({asked}): ask for fewer, or for shares like 0.6."
+                f"class '{name}' has {available[code]} images, but {sum(counts.values())} are asked for ({asked}): "
+                "ask for fewer, or for shares like 0.6."
             )
         if min(counts.values()) < 1:
-            raise UserError(f"class '{name}' with {available[code]} images leaves a part empty ({asked}): every part needs at least one image.")
+            raise UserError(
+                f"class '{name}' with {available[code]} images leaves a part empty ({asked}): every part needs at least one image."
+            )
         ordered = sorted(np.flatnonzero(labels == code), key=rank.__getitem__)
         for part, count in counts.items():
             parts[part] += ordered[:count]

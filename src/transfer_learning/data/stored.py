@@ -38,7 +38,7 @@ def stored(
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{key['what']}-{digest}.npy"
     found = _opened(path)

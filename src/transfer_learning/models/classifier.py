@@ -39,11 +39,16 @@ class Classifier(pl.LightningModule):
         self.seed = seed
         # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
         # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
-        self.means = nn.ModuleDict({f"{part}_{name}": MeanMetric("disable") for part in ("train", "val", "test") for name in ("loss", "acc")})
+        self.means = nn.ModuleDict(
+            {f"{part}_{name}": MeanMetric("disable") for part in ("train", "val", "test") for name in ("loss", "acc")}
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, H, W) float in [0, 1] -> probabilities (N, C)."""
-        logits = self.network(images)
+        """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C)."""
+        if images.shape[1:] != (3, self.image_size, self.image_size) or not images.is_floating_point():
+            expected = f"(N, 3, {self.image_size}, {self.image_size}) float in [0, 1]"
+            raise UserError(f"images are {tuple(images.shape)} {images.dtype}, expected {expected}.")
+        logits = self.network(images.to(self.dtype)).float()
         if logits.shape[1] == 1:
             return torch.cat([-logits, logits], dim=1).sigmoid()
         return logits.softmax(dim=1)
@@ -58,7 +63,7 @@ class Classifier(pl.LightningModule):
         self._step(batch, "test")
 
     def _step(self, batch: Batch, part: str) -> torch.Tensor:
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images.to(self.dtype)).float()
         if logits.shape[1] == 1:
             losses = F.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float(), reduction="none")
             predicted = logits[:, 0] > 0
@@ -83,7 +88,9 @@ class Classifier(pl.LightningModule):
         self._log_epoch()
 
     def _log_epoch(self) -> None:
-        self.log("step", float(self.current_epoch + 1), sync_dist=True)  # Lightning takes this as the x axis: curves over epochs, not batches
+        self.log(
+            "step", float(self.current_epoch + 1), sync_dist=True
+        )  # Lightning takes this as the x axis: curves over epochs, not batches
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimizer is None:

@@ -22,7 +22,14 @@ class CNN(Network):
         UserError: the image is too small for so many convolutions.
     """
 
-    def __init__(self, num_classes: int, image_size: int, channels: Sequence[int] = (16, 64, 128), dense: Sequence[int] = (512,), dropout: float = 0.0):
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        channels: Sequence[int] = (16, 64, 128),
+        dense: Sequence[int] = (512,),
+        dropout: float = 0.0,
+    ):
         arguments = dict(num_classes=num_classes, image_size=image_size, channels=list(channels), dense=list(dense), dropout=dropout)
         layers, size = [], image_size
         for inputs, outputs in zip([3, *channels], channels):

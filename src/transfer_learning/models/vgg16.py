@@ -75,7 +75,9 @@ class FrozenVGG16(Network):
             try:
                 features.load_state_dict(state)
             except RuntimeError as error:
-                raise UserError(f"model.weights={weights}: not VGG16's convolutions in torchvision's layout ({_first_line(error)}).") from error
+                raise UserError(
+                    f"model.weights={weights}: not VGG16's convolutions in torchvision's layout ({_first_line(error)})."
+                ) from error
         head = nn.Sequential(*dense_layers(512 * side * side, list(dense), dropout, outputs_for(num_classes)))
         head.apply(keras_init)
         arguments = dict(num_classes=num_classes, image_size=image_size, weights=source and source.name, dense=list(dense), dropout=dropout)
@@ -109,10 +111,11 @@ def _downloaded(named: VGG16_Weights) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(named.url, str(path), hash_prefix=file_name.rsplit("-", 1)[1].removesuffix(".pth"))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no connection; the wrong bytes
             raise UserError(
                 f"model.weights={named.name}: {path} is not there, and {named.url} cannot be downloaded ({_first_line(error)}). "
-                "Put it there, or name a file with model.weights=… or the environment variable VGG16_WEIGHTS, or take random weights: model.weights=null."
+                "Put it there, or name a file with model.weights=… or the environment variable VGG16_WEIGHTS, "
+                "or take random weights: model.weights=null."
             ) from error
     return path
 
