@@ -211,6 +211,20 @@ def test_several_devices_within_a_sweep_are_refused(tmp_path):
     assert result.returncode == 1 and "several devices within a sweep" in result.stderr
 
 
+def test_a_failed_job_of_a_sweep_says_so_in_its_own_log_and_the_others_go_on(tmp_path):
+    result = command(
+        "-m",
+        "data.image_size=10,32",
+        *TINY.replace("data.image_size=32", "").split(),
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        f"data.cache_dir={tmp_path}/cache",
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stdout + result.stderr
+    failed, finished = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert "data.image_size=10: too small" in (failed / "train.log").read_text()
+    complete(finished)
+
+
 def test_folder_names_are_readable_and_bounded():
     assert train.folder_name(3, "model=basic_cnn,data.augment=true") == "3_model=basic_cnn,data.augment=true"
     assert train.folder_name(0, "model.weights=../a b/w.pth,model.dense=[512]") == "0_model.weights=..-a-b-w.pth,model.dense=-512-"

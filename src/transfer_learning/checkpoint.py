@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.vgg16 import FrozenVGG16
@@ -36,8 +36,7 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
         about = saved["model"]
         network_class, arguments, frozen = NETWORKS[about["network"]], dict(about["arguments"]), about["frozen_weights"]
     except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: not a checkpoint of this project's networks ({', '.join(NETWORKS)}): {reason}") from error
+        raise UserError(f"{path}: not a checkpoint of this project's networks, {', '.join(NETWORKS)} ({first_line(error)}).") from error
     if frozen:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
     try:
@@ -49,5 +48,5 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
     try:
         model.load_state_dict(saved["state_dict"])
     except RuntimeError as error:
-        raise UserError(f"{path}: its weights do not fit its own description of the network ({error}).") from error
+        raise UserError(f"{path}: its weights do not fit its own description of the network ({first_line(error)}).") from error
     return model.eval()

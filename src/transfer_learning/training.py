@@ -50,8 +50,8 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
     if not validated:
         raise UserError(f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one.")
-    path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None)
-    best = validated[torch.load(path, "cpu", weights_only=True)["epoch"] + 1 if path else max(validated)]
+    path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None) or None
+    best = validated[torch.load(path, "cpu", mmap=True, weights_only=True)["epoch"] + 1 if path else max(validated)]
     tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     metrics = _metrics(data, model, trainer, history.rows, best, tested, seconds)
     if trainer.is_global_zero:

@@ -139,25 +139,6 @@ def test_identical_files_never_land_in_two_parts(folder, caplog):
     assert f"{copy}: left out, byte for byte another image" in caplog.text
 
 
-def test_sixteen_bits_are_scaled_to_eight(folder):
-    ramp = np.linspace(0, 65535, 24 * 24).astype(np.uint16).reshape(24, 24)
-    Image.fromarray(ramp).save(folder / "a" / "deep.png")
-    data = image_folder(folder, interpolation="nearest", image_size=24)
-    deep = next(row for row, name in enumerate(data.find().names) if name.endswith("deep.png"))
-    assert np.array_equal(data.pixels[deep][..., 1], ramp // 256)
-
-
-def test_an_upright_image_from_a_turned_camera(folder):
-    image = Image.open(folder / "a" / "0.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn by 90 degrees to see it upright"
-    image.save(folder / "a" / "turned.png", exif=exif)
-    data = image_folder(folder)
-    turned = next(row for row, name in enumerate(data.find().names) if name.endswith("turned.png"))
-    expected = image.convert("RGB").transpose(Image.Transpose.ROTATE_270).resize((16, 16), Image.Resampling.BILINEAR)
-    assert np.array_equal(data.pixels[turned], expected)
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from transfer_learning.data.files import Images
+from transfer_learning.errors import first_line
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
 
@@ -33,7 +34,7 @@ def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 pixels[position] = upright.resize((size, size), INTERPOLATIONS[interpolation])
         except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
-            reasons[position] = f"{type(error).__name__}: {error}"
+            reasons[position] = first_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock
         list(pool.map(decode_one, range(len(indices))))

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.files import Images, find_images
 from transfer_learning.data.module import ImageData
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, first_line
 
 URL = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"  # 787 MB
 SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
@@ -61,9 +61,8 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
                 members.extractall(work)
             os.replace(work / "PetImages", folder / "PetImages")
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
-            f"{folder}: no photographs there, and {url} could not be downloaded ({reason}). Three ways on: put the photographs "
+            f"{folder}: no photographs there, and {url} could not be downloaded ({first_line(error)}). Three ways on: put the photographs "
             "there (PetImages/Cat/1.jpg or train/cat.1.jpg); name their folder, data.root=…; or train on drawings, data=cartoons."
         ) from error
     finally:

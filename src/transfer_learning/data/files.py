@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.errors import UserError
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
-PART = re.compile(r"(train|val|test)\w*", re.IGNORECASE)  # … and the folders in which it lies
+PART = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)  # train, test1, validation_data
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     """Finds the images below `root`, in class folders (`PetImages/Cat/1.jpg`) or in Kaggle's flat layout (`train/cat.1.jpg`).
 
     A class folder is the folder that an image lies in; `train/cat/…` and `validation/cat/…` are one class, and so are `Cat` and `cat`.
-    Images that neither folder nor name assigns to a class are left out and counted.
+    Folders named for parts (`train`, `test1`) are no classes. Images whose folder and name tell no class are left out and counted.
 
     Args:
         root: a folder.
@@ -97,13 +97,14 @@ def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
 
 
 def _classes_found(files: list[Path]) -> list[str | None]:
-    """Where images lie in folders named for parts only (`train`, `test1`, or `root` itself), their names tell classes; else folders do."""
+    """Folders that hold images are classes, unless they are named for parts; where all are (or it is `root` itself), file names decide."""
     suffixes = Image.registered_extensions()
     holders = {file.parent for file in files if file.suffix.lower() in suffixes}
-    if all(folder == Path() or PART.fullmatch(folder.name) for folder in holders):
-        classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
+    folders = {folder for folder in holders if folder.name and not PART.fullmatch(folder.name)}
+    if folders:
+        classes = [file.parent.name if file.parent in folders else None for file in files]
     else:
-        classes = [file.parent.name or None if file.parent in holders else None for file in files]
+        classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
     spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling met stands
     return [name and spelling[name.casefold()] for name in classes]
 

@@ -64,7 +64,7 @@ def _opened(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
             return None
         left_out = json.loads(path.with_suffix(".json").read_text())["left_out"]
         return rows, {int(index): reason for index, reason in left_out.items()}
-    except (FileNotFoundError, NotADirectoryError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -88,9 +88,8 @@ class Classifier(pl.LightningModule):
         self._log_epoch()
 
     def _log_epoch(self) -> None:
-        self.log(
-            "step", float(self.current_epoch + 1), sync_dist=True
-        )  # Lightning takes this as the x axis: curves over epochs, not batches
+        # Lightning takes this value as the x axis: curves over epochs, not over batches.
+        self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimizer is None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.models import VGG16_Weights, vgg16
 
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.network import Frozen, Network, dense_layers, keras_init, outputs_for
 
 CAFFE = VGG16_Weights.IMAGENET1K_FEATURES  # the weights that Keras ships, and the preprocessing of a weights file
@@ -76,7 +76,7 @@ class FrozenVGG16(Network):
                 features.load_state_dict(state)
             except RuntimeError as error:
                 raise UserError(
-                    f"model.weights={weights}: not VGG16's convolutions in torchvision's layout ({_first_line(error)})."
+                    f"model.weights={weights}: not VGG16's convolutions in torchvision's layout ({first_line(error)})."
                 ) from error
         head = nn.Sequential(*dense_layers(512 * side * side, list(dense), dropout, outputs_for(num_classes)))
         head.apply(keras_init)
@@ -99,7 +99,7 @@ def _read(weights: str, sha256: str | None) -> tuple[object, Weights, dict[str, 
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
     except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
-        raise UserError(f"model.weights={weights}: {path} is not a state_dict that can be read safely ({_first_line(error)}).") from error
+        raise UserError(f"model.weights={weights}: {path} is not a state_dict that can be read safely ({first_line(error)}).") from error
     return (named or CAFFE).transforms(), Weights(weights if named else str(path), found), state
 
 
@@ -113,12 +113,8 @@ def _downloaded(named: VGG16_Weights) -> Path:
             torch.hub.download_url_to_file(named.url, str(path), hash_prefix=file_name.rsplit("-", 1)[1].removesuffix(".pth"))
         except (OSError, RuntimeError) as error:  # no connection; the wrong bytes
             raise UserError(
-                f"model.weights={named.name}: {path} is not there, and {named.url} cannot be downloaded ({_first_line(error)}). "
+                f"model.weights={named.name}: {path} is not there, and {named.url} cannot be downloaded ({first_line(error)}). "
                 "Put it there, or name a file with model.weights=… or the environment variable VGG16_WEIGHTS, "
                 "or take random weights: model.weights=null."
             ) from error
     return path
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

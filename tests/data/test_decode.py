@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer_learning.data.decode import decode
+from transfer_learning.data.files import Images
+
+
+def decoded(path, size, interpolation="nearest"):
+    """The (size, size, 3) pixels of one file, or why there are none."""
+    images = Images([str(path)], np.zeros(1, dtype=np.int64), ("a", "b"), ["digest"], read=lambda index: Image.open(path))
+    pixels, reasons = decode(images, size, interpolation, [0])
+    return reasons.get(0, pixels[0])
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mode, suffix", [("L", "png"), ("1", "png"), ("P", "gif"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "tif")])
+def test_every_kind_of_colour_becomes_rgb(tmp_path, picture, mode, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    picture.convert(mode).save(path)
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(decoded(path, 24), expected)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    ramp = np.linspace(0, 65535, 24 * 24).astype(np.uint16).reshape(24, 24)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    assert np.array_equal(decoded(tmp_path / "deep.png", 24)[..., 1], ramp // 256)
+
+
+def test_an_image_from_a_turned_camera_is_upright(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees to see it upright"
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(decoded(tmp_path / "turned.png", 24), picture.transpose(Image.Transpose.ROTATE_270))
+
+
+def test_bilinear_is_antialiased_and_nearest_takes_single_pixels(tmp_path):
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    assert np.abs(decoded(tmp_path / "stripes.png", 8, "bilinear").astype(int)[:, 1:-1] - 100).max() <= 2
+    assert set(np.unique(decoded(tmp_path / "stripes.png", 8))) <= {0, 200}
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"just a text"])
+def test_a_broken_file_is_black_and_its_reason_told(tmp_path, picture, damage):
+    picture.save(tmp_path / "whole.png")
+    path = tmp_path / "broken.png"
+    path.write_bytes(damage((tmp_path / "whole.png").read_bytes()))
+    assert isinstance(decoded(path, 24), str)
+    path.unlink()
+    assert "FileNotFoundError" in decoded(path, 24)  # it vanished between listing and reading
