@@ -47,6 +47,13 @@ def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image)
     assert np.bincount(images.labels).tolist() == [1, 2, 1]
 
 
+def test_a_format_that_pillow_cannot_read_is_still_an_image_to_report(tmp_path, write_image):
+    write_image(tmp_path / "rose" / "1.png", 0)
+    (tmp_path / "daisy").mkdir()
+    (tmp_path / "daisy" / "phone.HEIC").write_bytes(b"from a telephone")
+    assert find_images(tmp_path).class_names == ("daisy", "rose")
+
+
 def test_order_does_not_follow_the_file_system(tmp_path, write_image, monkeypatch):
     names = ["b/2.png", "b/1.png", "a/3.png", "a/10.png"]
     for seed, name in enumerate(names):

@@ -13,26 +13,27 @@ from transfer_learning.errors import first_line
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
 
 
-def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
-    """Decodes some of the images, turns them upright as their camera noted, and stretches them to a square.
+def to_pixels(image: Image.Image, size: int, interpolation: str = "bilinear") -> np.ndarray:
+    """Turns an image upright as its camera noted, and stretches it to a square: (size, size, 3) uint8, RGB.
 
     Args:
         size: side of the square in pixels.
         interpolation: a key of `INTERPOLATIONS`.
-        indices: N positions in `images`.
-
-    Returns:
-        (pixels (N, size, size, 3) uint8, RGB; {position: why it could not be read, and its pixels are black}).
     """
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to 8, not scale
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return np.asarray(upright.resize((size, size), INTERPOLATIONS[interpolation]))
+
+
+def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
+    """The images at N indices as pixels: (N, size, size, 3) uint8, and {position: why it could not be read, and is black}."""
     pixels, reasons = np.zeros((len(indices), size, size, 3), dtype=np.uint8), {}
 
     def decode_one(position: int) -> None:
         try:
             with images.read(indices[position]) as image:
-                if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to 8, not scale
-                    image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-                pixels[position] = upright.resize((size, size), INTERPOLATIONS[interpolation])
+                pixels[position] = to_pixels(image, size, interpolation)
         except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
             reasons[position] = first_line(error)
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pooch
 from filelock import FileLock
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 
-from transfer_learning.data.files import Images, find_images
+from transfer_learning.data.files import Images, find_images, is_image_name
 from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError, first_line
 
@@ -70,8 +69,7 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
 
 
 def _has_images(folder: Path) -> bool:
-    suffixes = Image.registered_extensions()
-    return any(path.suffix.lower() in suffixes and ".download" not in path.parts for path in folder.rglob("*"))
+    return any(is_image_name(path) and ".download" not in path.parts for path in folder.rglob("*"))
 
 
 def _refuse_paths_outside(members: zipfile.ZipFile) -> None:

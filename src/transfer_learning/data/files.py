@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,7 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
         raise UserError(f"data.root={root}: no such folder. Expected a folder of class folders or of files named like cat.1.jpg.")
     files = _files(root)
     classes = [_known_class(file, class_names) for file in files] if class_names else _classes_found(files)
-    suffixes = Image.registered_extensions()
-    unlabelled = sum(1 for file, name in zip(files, classes) if name is None and file.suffix.lower() in suffixes)
+    unlabelled = sum(1 for file, name in zip(files, classes) if name is None and is_image_name(file))
     if unlabelled:
         rank_zero_info(f"{root}: {unlabelled} images left out, since neither folder nor file name tells their class")
 
@@ -79,6 +79,11 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     )
 
 
+def is_image_name(path: Path) -> bool:
+    """Whether a file calls itself an image, of whatever format: whether it is one shows when it is read."""
+    return path.suffix.lower() in Image.registered_extensions() or (guess_type(path.name)[0] or "").startswith("image/")
+
+
 def _files(root: Path) -> list[Path]:
     """Every file below `root`, relative to it, in an order that no file system decides. Hidden files and macOS's leftovers don't count."""
     found = []
@@ -98,8 +103,7 @@ def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
 
 def _classes_found(files: list[Path]) -> list[str | None]:
     """Folders that hold images are classes, unless they are named for parts; where all are (or it is `root` itself), file names decide."""
-    suffixes = Image.registered_extensions()
-    holders = {file.parent for file in files if file.suffix.lower() in suffixes}
+    holders = {file.parent for file in files if is_image_name(file)}
     folders = {folder for folder in holders if folder.name and not PART.fullmatch(folder.name)}
     if folders:
         classes = [file.parent.name if file.parent in folders else None for file in files]
