@@ -23,7 +23,7 @@ def to_pixels(image: Image.Image, size: int, interpolation: str = "bilinear") ->
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to 8, not scale
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     upright = ImageOps.exif_transpose(image).convert("RGB")
-    return np.asarray(upright.resize((size, size), INTERPOLATIONS[interpolation]))
+    return np.array(upright.resize((size, size), INTERPOLATIONS[interpolation]))
 
 
 def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
