@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -59,6 +60,6 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
             f"test accuracy of that epoch {metrics['test/acc']:.4f} on {metrics['images_test']} images "
             f"(95 % interval {metrics['test/acc_low']:.4f} to {metrics['test/acc_high']:.4f})",
             f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}",
-            f"curves: tensorboard --logdir {folder}",
+            f"curves: tensorboard --logdir {shlex.quote(str(folder))}",
         ]
     )
