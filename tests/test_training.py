@@ -67,7 +67,8 @@ def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
     assert tags["images"] == ["augmentation"]
     assert {"layers/text_summary", "custom_scalars__config__"} <= set(tags["tensors"])
     assert [event.value for event in events.Scalars("test/acc")][-1] == pytest.approx(metrics["test/acc"])
-    assert "hp_metric" not in tags["scalars"]
+    assert not {"hp_metric", "epoch", "step"} & set(tags["scalars"])
+    assert max(event.step for tag in tags["scalars"] for event in events.Scalars(tag)) == 3
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
 
 

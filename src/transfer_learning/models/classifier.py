@@ -82,14 +82,16 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
-        self._log_epoch()
+        self._log_x_axis(self.current_epoch + 1)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_epoch()
+        self._log_x_axis(self.current_epoch + 1)
 
-    def _log_epoch(self) -> None:
-        # Lightning takes this value as the x axis: curves over epochs, not over batches.
-        self.log("step", float(self.current_epoch + 1), sync_dist=True)
+    def on_test_epoch_end(self) -> None:
+        self._log_x_axis(self.current_epoch)  # the fit is over: this is how many epochs it had
+
+    def _log_x_axis(self, epochs: int) -> None:
+        self.log("step", float(epochs), sync_dist=True)  # Lightning takes this value as the step: curves over epochs, not over batches
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimizer is None:
