@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -65,6 +66,19 @@ def small_model():
         torch.manual_seed(0)
         network = CNN(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=dropout)
         return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, learning_rate), seed)
+
+    return make
+
+
+@pytest.fixture
+def quiet_trainer():
+    """quiet_trainer(**settings): a Trainer on the CPU that shows nothing and, unless told, writes nothing."""
+
+    def make(**settings) -> pl.Trainer:
+        quiet = dict(
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0
+        )
+        return pl.Trainer(accelerator="cpu", **quiet | settings)
 
     return make
 

@@ -1,5 +1,4 @@
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from transfer_learning import load
@@ -10,12 +9,17 @@ from transfer_learning.models.vgg16 import FrozenVGG16
 IMAGES = torch.rand(4, 3, 32, 32)
 
 
-def saved(model, data, path, weights_only=False):
-    """Trains one epoch and saves, as ModelCheckpoint does."""
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
-    trainer.fit(model, datamodule=data)
-    trainer.save_checkpoint(path, weights_only)
-    return model.eval()
+@pytest.fixture
+def saved(quiet_trainer):
+    """saved(model, data, path, weights_only): trains one epoch, saves as ModelCheckpoint does, and gives the model back."""
+
+    def run(model, data, path, weights_only=False):
+        trainer = quiet_trainer(max_epochs=1)
+        trainer.fit(model, datamodule=data)
+        trainer.save_checkpoint(path, weights_only)
+        return model.eval()
+
+    return run
 
 
 def vgg16(weights):
@@ -42,7 +46,7 @@ def plain(value):
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(small_data, small_model, tmp_path, weights_only):
+def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(saved, small_data, small_model, tmp_path, weights_only):
     path = tmp_path / "model.ckpt"
     model = saved(small_model(dropout=0.5), small_data(), path, weights_only)
     checkpoint = torch.load(path, weights_only=True)
@@ -52,7 +56,7 @@ def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(small_data, sm
     assert torch.equal(loaded(IMAGES), model(IMAGES))
 
 
-def test_frozen_weights_of_a_file_are_named_and_left_out(small_data, tmp_path, weights_file):
+def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_path, weights_file):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file)), small_data(), path)
     checkpoint = torch.load(path, weights_only=True)
@@ -72,20 +76,20 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(small_data, tmp_path, w
         load(path)
 
 
-def test_random_frozen_weights_are_kept(small_data, tmp_path):
+def test_random_frozen_weights_are_kept(saved, small_data, tmp_path):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(None), small_data(), path, weights_only=True)
     assert path.stat().st_size > 14_714_688 * 4
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
 
-def test_a_run_goes_on_from_it(small_data, tmp_path, weights_file):
+def test_a_run_goes_on_from_it(saved, quiet_trainer, small_data, tmp_path, weights_file):
     """Loading stays strict although frozen weights are left out, and takes nothing but plain values."""
     path = tmp_path / "model.ckpt"
     data = small_data()
     saved(vgg16(str(weights_file)), data, path)
     model = vgg16(str(weights_file))
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+    trainer = quiet_trainer(max_epochs=2)
     trainer.fit(model, datamodule=data, ckpt_path=path, weights_only=True)
     assert trainer.current_epoch == 2
 
@@ -106,7 +110,7 @@ class Harmful:
         lambda path, checkpoint: path.unlink(),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(small_data, small_model, tmp_path, capsys, write):
+def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(saved, small_data, small_model, tmp_path, capsys, write):
     path = tmp_path / "model.ckpt"
     saved(small_model(), small_data(), path)
     write(path, torch.load(path, weights_only=True))

@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -17,20 +16,22 @@ from transfer_learning.training import train
 
 
 @pytest.fixture
-def finished(tmp_path, small_data, small_model):
+def finished(tmp_path, small_data, small_model, quiet_trainer):
     """A run of three epochs, from Python alone: (folder, data, metrics)."""
     data, folder = small_data(augment=True), tmp_path / "run"
     checkpoints = dict(dirpath=folder / "checkpoints", enable_version_counter=False)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=3, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
+    trainer = quiet_trainer(
+        max_epochs=3,
+        default_root_dir=folder,
+        enable_checkpointing=True,
+        logger=TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
         callbacks=[
             LayerTable(),
             Pictures(),
             ModelCheckpoint(filename="best", monitor="val/acc", mode="max", save_weights_only=True, **checkpoints),
             ModelCheckpoint(filename="last", **checkpoints),
         ],
-    )  # fmt: skip
+    )
     return folder, data, train(data, small_model(), trainer, {"seed": 0, "optimizer": {"lr": 0.01}})
 
 
@@ -72,24 +73,21 @@ def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
 
 
-def quiet_trainer(folder, **settings):
-    defaults = dict(accelerator="cpu", max_epochs=3, default_root_dir=folder, logger=False, num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-    return pl.Trainer(**defaults | settings)
-
-
-def test_the_epoch_reported_is_the_epoch_tested(tmp_path, small_data, small_model):
+def test_the_epoch_reported_is_the_epoch_tested(tmp_path, small_data, small_model, quiet_trainer):
     """The best by another measure, named after a checkpoint that measures nothing."""
     data = small_data()
     last = ModelCheckpoint(tmp_path, filename="last")
     best = ModelCheckpoint(tmp_path, filename="best", monitor="val/loss", mode="max", save_weights_only=True)
-    metrics = train(data, small_model(), quiet_trainer(tmp_path, callbacks=[last, best]))
+    metrics = train(
+        data, small_model(), quiet_trainer(max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last, best])
+    )
     assert torch.load(best.best_model_path, weights_only=True)["epoch"] + 1 == metrics["epoch_best"]
     assert metrics["test/acc"] == pytest.approx(accuracy(best.best_model_path, data, "test"))
     assert metrics["val/acc_best"] == pytest.approx(accuracy(best.best_model_path, data, "val"))
 
 
-def test_epochs_without_validation(tmp_path, small_data, small_model):
-    trainer = quiet_trainer(tmp_path, check_val_every_n_epoch=2, enable_checkpointing=False)
+def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trainer):
+    trainer = quiet_trainer(max_epochs=3, default_root_dir=tmp_path, check_val_every_n_epoch=2)
     metrics = train(small_data(), small_model(), trainer)
     assert (metrics["epochs"], metrics["epoch_best"]) == (3, 2)
     rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
@@ -97,17 +95,17 @@ def test_epochs_without_validation(tmp_path, small_data, small_model):
 
 
 @pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}])
-def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, small_model, settings):
+def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, small_model, settings, quiet_trainer):
     with pytest.raises(UserError, match="expected"):
-        train(small_data(), small_model(), quiet_trainer(tmp_path, enable_checkpointing=False, **settings))
+        train(small_data(), small_model(), quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings))
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_any_precision(tmp_path, small_data, small_model, precision):
-    trainer = quiet_trainer(tmp_path, max_epochs=1, precision=precision, enable_checkpointing=False, callbacks=[LayerTable(), Pictures()])
+def test_any_precision(tmp_path, small_data, small_model, precision, quiet_trainer):
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=precision, callbacks=[LayerTable(), Pictures()])
     assert train(small_data(augment=True), small_model(), trainer)["precision"] == precision
 
 
-def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_data, small_model):
-    metrics = train(small_data(), small_model(), quiet_trainer(tmp_path, max_epochs=1, enable_checkpointing=False))
+def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_data, small_model, quiet_trainer):
+    metrics = train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
     assert metrics["val/acc_best"] == metrics["val/acc_last"] and metrics["seconds_per_epoch"] is None

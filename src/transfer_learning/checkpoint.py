@@ -27,7 +27,7 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
         A module that maps images (N, 3, H, W) float in [0, 1] to probabilities (N, C); it has `class_names` and `image_size`.
 
     Raises:
-        UserError: no such file, not a checkpoint of this project, or its frozen weights cannot be had.
+        UserError: no such file, not a checkpoint of this project, or its network or frozen weights cannot be had again.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
@@ -41,8 +41,10 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
     try:
         network = network_class(**arguments)
-    except UserError as error:
-        raise UserError(f"{path} needs its frozen weights: {error} To say where they are now: load(path, weights=…).") from error
+    except (TypeError, UserError) as error:
+        raise UserError(
+            f"{path}: its {about['network']} cannot be built again: {error} Weights that moved: load(path, weights=…)."
+        ) from error
     model = Classifier(network, about["class_names"], about["image_size"])
     model.on_load_checkpoint(saved)
     try:

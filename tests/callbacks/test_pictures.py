@@ -25,6 +25,8 @@ def test_feature_maps_are_the_frozen_parts_output(small_data):
     assert np.array_equal(image.images[0].get_array(), data.pixels[row])
     with torch.no_grad():
         expected = model.network.frozen(torch.from_numpy(np.array(data.pixels[row : row + 1])).permute(0, 3, 1, 2) / 255)[0]
+    strongest = expected.mean(dim=(1, 2)).topk(8).indices.tolist()
+    assert [int(ax.get_title().removeprefix("channel ")) for ax in maps] == strongest
     for ax in maps:
         channel = int(ax.get_title().removeprefix("channel "))
         np.testing.assert_allclose(ax.images[0].get_array(), expected[channel], rtol=1e-5)

@@ -76,7 +76,10 @@ def test_an_epoch_shows_each_training_image_once_in_an_order_of_its_own(folder):
     data = image_folder(folder)
     first, again, second = epoch_of(data, 0)[0], epoch_of(image_folder(folder), 0)[0], epoch_of(data, 1)[0]
     assert torch.equal(first, again) and not torch.equal(first, second)
-    sort = lambda images: sorted(images.flatten(1).sum(1).tolist())
+
+    def sort(images):
+        return sorted(images.flatten(1).sum(1).tolist())
+
     expected = data.pixels[data.parts["train"]].astype(np.float32) / 255
     np.testing.assert_allclose(sort(first), sorted(expected.sum(axis=(1, 2, 3))), rtol=1e-4)
     np.testing.assert_allclose(sort(first), sort(second), rtol=1e-5)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
@@ -10,13 +9,16 @@ from transfer_learning.models.cnn import CNN
 from transfer_learning.models.vgg16 import FrozenVGG16
 
 
-def fit(model, data, epochs=2, **settings):
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, use_distributed_sampler=False, **settings,
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data)
-    return trainer
+@pytest.fixture
+def fit(quiet_trainer):
+    """fit(model, data, epochs) -> the trainer that did."""
+
+    def run(model, data, epochs=2):
+        trainer = quiet_trainer(max_epochs=epochs)
+        trainer.fit(model, datamodule=data)
+        return trainer
+
+    return run
 
 
 def plain_loop(model, data, epochs, learning_rate):
@@ -49,7 +51,7 @@ def evaluate(model, data, loader):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_trains_as_a_plain_loop_does_and_reports_its_means(small_data, small_model, augment):
+def test_trains_as_a_plain_loop_does_and_reports_its_means(fit, small_data, small_model, augment):
     data, model, reference = small_data(augment=augment, batch_size=7), small_model(), small_model()  # 24 images: a last batch of 3
     trainer = fit(model, data)
     loss, accuracy = plain_loop(reference, data, epochs=2, learning_rate=0.01)
@@ -62,7 +64,7 @@ def test_trains_as_a_plain_loop_does_and_reports_its_means(small_data, small_mod
     assert trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
 
 
-def test_three_classes_have_three_logits_and_cross_entropy(small_data):
+def test_three_classes_have_three_logits_and_cross_entropy(fit, small_data):
     data = small_data()
     data.labels = np.arange(len(data.labels)) % 3
     model = Classifier(CNN(3, 32, channels=[4], dense=[8]), "abc", 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
@@ -87,7 +89,7 @@ def test_images_that_a_model_does_not_take(small_model, images):
         small_model()(images)
 
 
-def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(small_data):
+def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(fit, small_data):
     torch.manual_seed(0)
     network = FrozenVGG16(2, 32, weights=None, dense=[8])
     model = Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
@@ -99,10 +101,10 @@ def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(small_d
     assert len(optimised) == 4 and all(parameter.requires_grad for parameter in optimised)
 
 
-def test_dropout_is_a_function_of_seed_epoch_and_batch(small_model):
+def test_dropout_is_a_function_of_seed_epoch_and_batch(quiet_trainer, small_model):
     def mask(seed, epoch, batch_index):
         model = small_model(seed=seed)
-        model.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        model.trainer = quiet_trainer()
         model.trainer.fit_loop.epoch_progress.current.completed = model.trainer.fit_loop.epoch_progress.current.processed = epoch
         torch.rand(batch_index + 1)  # whatever was drawn before does not matter
         model.on_train_batch_start(None, batch_index)
@@ -114,7 +116,7 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(small_model):
         assert not torch.equal(first, other)
 
 
-def test_a_fit_repeats_bit_for_bit_with_dropout_and_augmentation(small_data, small_model):
+def test_a_fit_repeats_bit_for_bit_with_dropout_and_augmentation(fit, small_data, small_model):
     weights = []
     for disturbance in range(2):
         torch.manual_seed(disturbance)

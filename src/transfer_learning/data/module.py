@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -65,7 +66,7 @@ class Part(Dataset):
         )
 
 
-class ImageData(pl.LightningDataModule):
+class ImageData(pl.LightningDataModule, ABC):
     """Labelled images, decoded once, split, and handed out in batches. A source is a subclass with its own `find`.
 
     Without a trainer: `setup()`, then `train_dataloader()`; `on_after_batch_transfer` makes a batch of it that a model takes.
@@ -128,9 +129,9 @@ class ImageData(pl.LightningDataModule):
         self.cache_dir = cache_dir
         self.pixels = None
 
+    @abstractmethod
     def find(self) -> Images:
         """Lists the source's images."""
-        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         if self.pixels is not None:
@@ -170,7 +171,7 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rows = self.parts["train"]
-        world_size = self.trainer.world_size if self.trainer else 1
+        world_size, _ = self._devices
         if self.batch_size % world_size or self.batch_size > len(rows):
             raise UserError(
                 f"data.batch_size={self.batch_size}: expected a multiple of the {world_size} devices, "
@@ -193,9 +194,14 @@ class ImageData(pl.LightningDataModule):
 
     def _loader(self, part: Part, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
         """Shares a part out over the devices. Lightning leaves distributed samplers in place and tells them the epoch."""
-        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world_size, rank = self._devices
         part.sampler = sampler(part, num_replicas=world_size, rank=rank, **settings)
         return DataLoader(part, batch_size, sampler=part.sampler, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
+
+    @property
+    def _devices(self) -> tuple[int, int]:
+        """(how many, which of them this process serves)."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """uint8 rows -> floats in [0, 1], augmented where the batch carries draws: on the device."""

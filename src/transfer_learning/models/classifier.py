@@ -27,7 +27,10 @@ class Classifier(pl.LightningModule):
         class_names: C names, in the order of the codes.
         image_size: side of the images in pixels.
         optimizer: trainable parameters -> optimiser; None for a model that only predicts.
-        seed: of the dropout, which is a function of (seed, epoch, batch).
+        seed: of the dropout, which is a function of (seed, epoch, batch, device).
+
+    Raises:
+        UserError: images that are not as `forward` says; from a fit, no optimiser or one that refuses its arguments.
     """
 
     def __init__(self, network: Network, class_names: Sequence[str], image_size: int, optimizer: Optimizer | None = None, seed: int = 0):
