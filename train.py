@@ -23,8 +23,10 @@ from transfer_learning.errors import UserError
 
 PROJECT = Path(__file__).resolve().parent
 log = logging.getLogger("train")
-# Lightning's advertisements are not this run's news.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "💡 Tip" not in record.getMessage())
+# Lightning's advertisements and estimates are not this run's news.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: not re.search("💡 Tip|to estimate number of stepping", record.getMessage())
+)
 
 
 def folder_name(*parts: object) -> str:
@@ -33,10 +35,18 @@ def folder_name(*parts: object) -> str:
     return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def input_size(backbone: str, weights: str | None) -> int:
+    """The image size that torchvision's weights expect, in pixels."""
+    from transfer_learning.models.weights import input_size
+
+    return input_size(backbone, weights)
+
+
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
 OmegaConf.register_new_resolver("terminal", lambda: sys.stdout.isatty(), replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("input_size", input_size, replace=True)
 
 
 def build(node: DictConfig, **arguments):
@@ -63,7 +73,8 @@ def run(cfg: DictConfig) -> float:
         data.setup()
         pl.seed_everything(cfg.seed, verbose=False)  # initial weights; all else has its own function of (seed, epoch, …)
         network = build(cfg.model, num_classes=len(data.class_names), image_size=data.image_size)
-        model = Classifier(network, data.class_names, data.image_size, build(cfg.optimizer), cfg.seed)
+        optimizer, schedule = build(cfg.optimizer), build(cfg.scheduler)
+        model = Classifier(network, data.class_names, data.image_size, optimizer, schedule, cfg.seed)
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
         trainer = build(
             cfg.trainer,

@@ -65,7 +65,7 @@ def small_model():
     def make(learning_rate: float = 0.01, dropout: float = 0.0, seed: int = 0) -> Classifier:
         torch.manual_seed(0)
         network = CNN(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=dropout)
-        return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, learning_rate), seed)
+        return Classifier(network, ("cat", "dog"), 32, lambda groups: torch.optim.SGD(groups, learning_rate), seed=seed)
 
     return make
 

@@ -4,7 +4,7 @@ import torch
 from transfer_learning import load
 from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
-from transfer_learning.models.vgg16 import FrozenVGG16
+from transfer_learning.models.pretrained import Pretrained
 
 IMAGES = torch.rand(4, 3, 32, 32)
 
@@ -22,18 +22,23 @@ def saved(quiet_trainer):
     return run
 
 
-def vgg16(weights):
+def vgg16(weights, **settings):
     torch.manual_seed(0)
-    network = FrozenVGG16(2, 32, weights=weights, dense=[8])
+    network = Pretrained(2, 32, weights=weights, **settings)
     return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
+
+
+def save_convolutions(path):
+    """Random ones, in torchvision's layout."""
+    state = Pretrained(2, 32, weights=None).frozen.state_dict()
+    torch.save({f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if key.startswith("block")}, path)
 
 
 @pytest.fixture
 def weights_file(tmp_path):
     path = tmp_path / "vgg16.pth"
     torch.manual_seed(5)
-    features = FrozenVGG16(2, 32, weights=None).frozen[1]
-    torch.save({f"features.{key}": value for key, value in features.state_dict().items()}, path)
+    save_convolutions(path)
     return path
 
 
@@ -60,7 +65,10 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file)), small_data(), path)
     checkpoint = torch.load(path, weights_only=True)
-    assert len(checkpoint["state_dict"]) == 4 and path.stat().st_size < 100_000
+    assert (
+        set(checkpoint["state_dict"]) == {"network.trainable.head.1.weight", "network.trainable.head.1.bias"}
+        and path.stat().st_size < 100_000
+    )
     assert checkpoint["model"]["frozen_weights"]["name"] == str(weights_file)
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
@@ -70,10 +78,20 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_
     assert torch.equal(load(path, weights=str(moved))(IMAGES), model(IMAGES))
 
     torch.manual_seed(6)
-    other = {f"features.{key}": value for key, value in FrozenVGG16(2, 32, weights=None).frozen[1].state_dict().items()}
-    torch.save(other, weights_file)
+    save_convolutions(weights_file)
     with pytest.raises(UserError, match="SHA-256"):
         load(path)
+
+
+@pytest.mark.parametrize("unfreeze, kept", [("block5", 3), ("block4", 6), ("all", 13)])
+def test_it_holds_what_was_trained_and_only_that(saved, small_data, tmp_path, weights_file, unfreeze, kept):
+    path = tmp_path / "model.ckpt"
+    model = saved(vgg16(str(weights_file), unfreeze=unfreeze), small_data(), path, weights_only=True)
+    convolutions = [key for key, value in torch.load(path, weights_only=True)["state_dict"].items() if value.ndim == 4]
+    assert len(convolutions) == kept
+    if unfreeze == "all":  # everything is in it, so the file need not be
+        weights_file.unlink()
+    assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
 
 def test_random_frozen_weights_are_kept(saved, small_data, tmp_path):

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 
 import train
 from transfer_learning import load
-from transfer_learning.models.vgg16 import FrozenVGG16
+from transfer_learning.models.pretrained import Pretrained
 
 PROJECT = Path(train.__file__).parent
 TINY = (
@@ -23,8 +23,8 @@ TINY = (
 FILES = {".hydra", "train.log", "checkpoints", "metrics.json", "curves.png", "hparams.yaml"}
 KEYS = {
     "val/acc_best", "epoch_best", "val/acc_last", "train/acc_last", "test/acc", "test/acc_low", "test/acc_high", "test/loss",
-    "parameters_trainable", "parameters_frozen", "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_per_epoch",
-    "device", "precision",
+    "parameters_trainable", "parameters_frozen", "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_encoding",
+    "seconds_per_epoch", "device", "precision",
 }  # fmt: skip
 
 
@@ -70,6 +70,18 @@ def test_learning_rate_and_epochs_are_the_tutorials(model, augment, lr, epochs):
     assert (cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.data.batch_size, cfg.data.image_size) == (lr, epochs, 30, 150)
     cfg = config(f"model={model}", f"data.augment={augment}", "optimizer.lr=0.5", "trainer.max_epochs=7")
     assert (cfg.optimizer.lr, cfg.trainer.max_epochs) == (0.5, 7)
+
+
+def test_image_size_follows_from_the_weights_unless_somebody_says_otherwise():
+    assert config("model=frozen").data.image_size == 224
+    assert config("model=frozen", "model.backbone=efficientnet_v2_s").data.image_size == 384
+    assert config("model=frozen", "model.backbone=vit_b_16", "model.weights=IMAGENET1K_SWAG_E2E_V1").data.image_size == 384
+    assert config("model=frozen", "data.image_size=64").data.image_size == 64
+
+
+def test_schedules_come_by_name():
+    schedule = instantiate(config("scheduler=cosine", "scheduler.warmup=0.5").scheduler)
+    assert schedule(0.25) == 0.5 and instantiate(config().scheduler)(0.25) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -140,8 +152,8 @@ def test_one_run_from_another_directory(tmp_path):
 
 def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_path):
     torch.manual_seed(0)
-    weights = {f"features.{key}": value for key, value in FrozenVGG16(2, 32, weights=None).frozen[1].state_dict().items()}
-    torch.save(weights, tmp_path / "vgg16.pth")
+    state = Pretrained(2, 32, weights=None).frozen.state_dict()  # block5.28.weight is torchvision's features.28.weight
+    torch.save({f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if "block" in key}, tmp_path / "vgg16.pth")
     result = command(
         "-m", "model=basic_cnn,vgg16_frozen", "data.augment=false,true", *TINY.split(), f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache",
         VGG16_WEIGHTS=str(tmp_path / "vgg16.pth"),
@@ -192,7 +204,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path):
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
-        ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tregularised_cnn\n\tvgg16_frozen"),
+        ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tfrozen\n\tregularised_cnn\n\tvgg16_finetuned\n\tvgg16_frozen"),
     ],
 )
 def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, arguments, message):

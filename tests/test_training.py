@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -12,6 +13,10 @@ from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.errors import UserError
+from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.network import Frozen
+from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.models.schedule import cosine
 from transfer_learning.training import train
 
 
@@ -109,3 +114,94 @@ def test_any_precision(tmp_path, small_data, small_model, precision, quiet_train
 def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_data, small_model, quiet_trainer):
     metrics = train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
     assert metrics["val/acc_best"] == metrics["val/acc_last"] and metrics["seconds_per_epoch"] is None
+
+
+@pytest.fixture
+def pretrained():
+    """pretrained(**settings): a small ResNet with random weights, always the same, and dropout; an optimiser with momentum."""
+
+    def make(schedule=None, optimizer=lambda groups: torch.optim.SGD(groups, 0.01, momentum=0.9), **settings):
+        torch.manual_seed(0)
+        network = Pretrained(2, 32, **{"backbone": "resnet18", "weights": None, "layer_norm": True, "dropout": 0.3} | settings)
+        return Classifier(network, ("cat", "dog"), 32, optimizer, **{"schedule": schedule} if schedule else {})
+
+    return make
+
+
+def history(trainer):
+    return next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
+
+
+@pytest.mark.parametrize("unfreeze", [None, "block5", "block3"])
+@pytest.mark.parametrize("settings", [{}, {"augment": True}, {"augment": True, "views": 2}])
+def test_stored_outputs_and_end_to_end_give_the_same_losses(tmp_path, small_data, pretrained, quiet_trainer, unfreeze, settings):
+    """Stored by `train`, and by Lightning alone, which knows nothing of storing: every image passes the frozen part every epoch."""
+    stored = quiet_trainer(max_epochs=3, default_root_dir=tmp_path)
+    metrics = train(small_data(**settings), pretrained(unfreeze=unfreeze), stored)
+    end_to_end = quiet_trainer(max_epochs=3, callbacks=[History()])
+    model, data = pretrained(unfreeze=unfreeze), small_data(**settings)
+    end_to_end.fit(model, datamodule=data)
+    for ours, theirs in zip(history(stored), history(end_to_end), strict=True):
+        for key in ("train/loss", "train/acc", "val/loss", "val/acc"):
+            assert ours[key] == pytest.approx(theirs[key], rel=2e-4), key
+    assert metrics["test/loss"] == pytest.approx(end_to_end.test(model, datamodule=data, verbose=False)[0]["test/loss"], rel=2e-4)
+
+
+def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(tmp_path, small_data, pretrained, quiet_trainer, monkeypatch):
+    passed = []
+    forward = Frozen.forward
+    monkeypatch.setattr(Frozen, "forward", lambda self, images: passed.append(len(images)) or forward(self, images))
+    for learning_rate in (0.1, 0.01):
+        trainer = quiet_trainer(max_epochs=4, default_root_dir=tmp_path)
+        train(small_data(), pretrained(dropout=learning_rate, optimizer=lambda g: torch.optim.SGD(g, learning_rate)), trainer)
+        assert sum(passed) == 24 + 10 + 10
+    train(small_data(augment=True, views=3), pretrained(), quiet_trainer(max_epochs=7, default_root_dir=tmp_path))
+    assert sum(passed) == 24 + 10 + 10 + 3 * 24  # validation and test images were there
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_outputs_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, pretrained, quiet_trainer, precision):
+    data = small_data()
+    metrics = train(data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=precision))
+    (outputs,) = (tmp_path / "cache").glob("outputs-train*.npy")
+    assert np.load(outputs).dtype == (np.float64 if precision == "64-true" else np.int16)  # bfloat16's bits
+    assert np.isfinite(metrics["test/loss"]) and metrics["seconds_encoding"] > 0 and not data.encoded
+
+
+def test_the_head_learns_first_then_the_block_at_its_share_of_the_rate(tmp_path, small_data, pretrained, quiet_trainer):
+    """Both groups exist from the start; rates are the cosine's, written out, at each step."""
+    model = pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.25, optimizer=lambda g: torch.optim.AdamW(g, 0.01))
+    begin = [value.clone() for value in model.network.trainable.pretrained.parameters()]
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, model, optimizer):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+
+        def on_train_epoch_end(self, trainer, model):
+            parameters = model.network.trainable.pretrained.parameters()
+            moved.append([not torch.equal(a, b) for a, b in zip(begin, parameters)])
+
+    moved = []
+    train(small_data(), model, quiet_trainer(max_epochs=4, default_root_dir=tmp_path, callbacks=[Watch()]))
+    assert not any(moved[0] + moved[1]) and sum(moved[2]) == sum(moved[3]) == 5  # the five convolutions, none of the batch norms
+    expected = [0.01 * cosine((step + 0.5) / 12) for step in range(12)]  # 24 images in batches of 8, 4 epochs
+    assert [head for head, _ in seen] == pytest.approx(expected)
+    assert [block for _, block in seen] == pytest.approx([0] * 6 + [0.25 * rate for rate in expected[6:]])
+
+
+def test_a_resumed_fine_tuning_goes_on_as_if_it_had_not_stopped(tmp_path, small_data, pretrained, quiet_trainer):
+    """From a checkpoint of the epoch in which only the head had learnt, with views, a schedule and dropout."""
+
+    def fit(folder, resume=None):
+        checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        trainer = quiet_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[checkpoint], limit_val_batches=0)
+        model, data = pretrained(cosine, unfreeze="block5", head_epochs=1, lr_share=0.5), small_data(augment=True, views=2)
+        frozen = model.network.frozen
+        data.encode_once(lambda batch: frozen(data.on_after_batch_transfer(batch).x), {"frozen": frozen.key})
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        return torch.cat([parameter.detach().flatten() for parameter in model.network.trainable.parameters()])
+
+    straight = fit(tmp_path / "a")
+    resumed = fit(tmp_path / "b", resume=tmp_path / "a" / "epoch=0.ckpt")
+    assert torch.equal(straight, resumed)

@@ -11,9 +11,9 @@ import torch
 from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
-from transfer_learning.models.vgg16 import FrozenVGG16
+from transfer_learning.models.pretrained import Pretrained
 
-NETWORKS = {network.__name__: network for network in (CNN, FrozenVGG16)}
+NETWORKS = {network.__name__: network for network in (CNN, Pretrained)}
 
 
 def load(path: str | Path, weights: str | None = None) -> Classifier:

@@ -4,7 +4,7 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.layer_table import count_parameters
+from transfer_learning.data.batch import Batch
 from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
@@ -44,8 +45,11 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     trainer.callbacks.append(history)
     model.train()  # one that was loaded comes in evaluation mode
     start = time.perf_counter()
+    frozen = model.network.frozen.key
+    data.encode_once(_frozen_pass(data, model, trainer), frozen and {"frozen": frozen, "precision": str(trainer.precision)})
+    encoded = time.perf_counter()
     trainer.fit(model, datamodule=data)
-    seconds = time.perf_counter() - start
+    seconds = {"seconds": time.perf_counter() - encoded, "seconds_encoding": encoded - start}
 
     validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
     if not validated:
@@ -53,6 +57,7 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None) or None
     best = validated[torch.load(path, "cpu", mmap=True, weights_only=True)["epoch"] + 1 if path else max(validated)]
     tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+    data.encoded = {}  # images again, for whatever model comes next
     metrics = _metrics(data, model, trainer, history.rows, best, tested, seconds)
     if trainer.is_global_zero:
         write_report(trainer.default_root_dir, metrics, history.rows)
@@ -64,8 +69,21 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     return metrics
 
 
+def _frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Callable[[Batch], torch.Tensor]:
+    """The frozen part as the fit would use it: on its device, in its precision."""
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    frozen = precision.convert_module(model.network.frozen.to(device))
+
+    def encode(batch: Batch) -> torch.Tensor:
+        batch = data.on_after_batch_transfer(model.transfer_batch_to_device(batch, device, 0))
+        with precision.forward_context():
+            return frozen(precision.convert_input(batch.x))
+
+    return encode
+
+
 def _metrics(
-    data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], best: Mapping, tested: Mapping, seconds: float
+    data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], best: Mapping, tested: Mapping, seconds: dict
 ) -> dict[str, float | int | str | None]:
     batches = {"train": trainer.num_training_batches, "val": trainer.num_val_batches[0], "test": trainer.num_test_batches[0]}
     each = {"train": data.batch_size, "val": data.batch_size * trainer.world_size, "test": data.batch_size * trainer.world_size}
@@ -87,7 +105,7 @@ def _metrics(
         "images_val": images["val"],
         "images_test": images["test"],
         "epochs": len(epochs),
-        "seconds": seconds,
+        **seconds,
         "seconds_per_epoch": statistics.median(row["seconds"] for row in epochs[1:]) if len(epochs) > 1 else None,
         "device": device_name(trainer.strategy.root_device),
         "precision": str(trainer.precision),

@@ -1,23 +1,23 @@
 from transfer_learning.callbacks.layer_table import layer_table
-from transfer_learning.models.vgg16 import FrozenVGG16
+from transfer_learning.models.pretrained import Pretrained
 
 
 def test_layers_shapes_and_parameters_are_those_that_keras_prints():
-    table = layer_table(FrozenVGG16(2, 150, weights=None), 150)
+    table = layer_table(Pretrained(2, 150, weights=None, pool="none", dense=[512, 512], dropout=0.3), 150)
     lines = {line.split()[0]: line for line in table.splitlines()}
     for name, shape, parameters, state in [
-        ("frozen.1.0", "(N, 64, 150, 150)", "1,792", "frozen"),  # block1_conv1
-        ("frozen.1.28", "(N, 512, 9, 9)", "2,359,808", "frozen"),  # block5_conv3
-        ("frozen.1.30", "(N, 512, 4, 4)", "0", ""),  # block5_pool
-        ("trainable.1", "(N, 512)", "4,194,816", "trainable"),
-        ("trainable.7", "(N, 1)", "513", "trainable"),
+        ("frozen.block1.0", "(N, 64, 150, 150)", "1,792", "frozen"),  # block1_conv1
+        ("frozen.block5.28", "(N, 512, 9, 9)", "2,359,808", "frozen"),  # block5_conv3
+        ("frozen.block5.30", "(N, 512, 4, 4)", "0", ""),  # block5_pool
+        ("trainable.head.1", "(N, 512)", "4,194,816", "trainable"),
+        ("trainable.head.7", "(N, 1)", "513", "trainable"),
     ]:
         assert shape in lines[name] and lines[name].endswith(f" {parameters}  {state}".rstrip())
     assert table.endswith("trainable parameters: 4,457,985   frozen parameters: 14,714,688")
 
 
 def test_the_network_is_left_as_it_was():
-    network = FrozenVGG16(2, 32, weights=None).train()
+    network = Pretrained(2, 32, weights=None).train()
     layer_table(network, 32)
     assert network.trainable.training and not network.frozen.training
     assert not any(layer._forward_hooks for layer in network.modules())

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
-from transfer_learning.models.vgg16 import FrozenVGG16
+from transfer_learning.models.pretrained import Pretrained
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def plain_loop(model, data, epochs, learning_rate):
         losses, correct = [], []
         for batch in loader:
             batch = data.on_after_batch_transfer(batch)
-            p = torch.sigmoid(model.network(batch.images)[:, 0].double())
+            p = torch.sigmoid(model.network(batch.x)[:, 0].double())
             each = torch.where(batch.labels == 1, -p.log(), -(1 - p).log())
             optimizer.zero_grad()
             each.mean().backward()
@@ -44,7 +44,7 @@ def evaluate(model, data, loader):
     """Loss and accuracy over a loader's images, in plain torch, from the probabilities."""
     with torch.no_grad():
         batches = [data.on_after_batch_transfer(batch) for batch in loader]
-        probabilities = torch.cat([model(batch.images) for batch in batches]).double()
+        probabilities = torch.cat([model(batch.x) for batch in batches]).double()
         labels = torch.cat([batch.labels for batch in batches])
     loss = -probabilities[torch.arange(len(labels)), labels].log().mean()
     return loss.item(), (probabilities.argmax(1) == labels).double().mean().item()
@@ -91,7 +91,7 @@ def test_images_that_a_model_does_not_take(small_model, images):
 
 def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(fit, small_data):
     torch.manual_seed(0)
-    network = FrozenVGG16(2, 32, weights=None, dense=[8])
+    network = Pretrained(2, 32, weights=None, pool="none", dense=[8])
     model = Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     trainer = fit(model, small_data(), epochs=1)

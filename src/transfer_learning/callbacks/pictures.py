@@ -29,27 +29,34 @@ class Pictures(pl.Callback):
                 charts = {name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
                 writer.add_custom_scalars({"training and validation": charts})
                 writer.add_figure("augmentation", augmented(data))
-                if list(model.network.frozen.parameters()):
-                    writer.add_figure("frozen features", features(data, model))
+                if figure := features(data, model):
+                    writer.add_figure("frozen features", figure)
 
 
 def augmented(data: ImageData) -> Figure:
     """The first training image as it is and its augmented versions, each with its label."""
     row = data.parts["train"][0]
     image = torch.from_numpy(np.array(data.pixels[row])).permute(2, 0, 1) / 255
-    draws = torch.from_numpy(data.draws(VERSIONS, epoch=0))
-    versions = augment(image.repeat(VERSIONS, 1, 1, 1), draws)
+    draws = torch.from_numpy(data.draws(epoch=0)[:VERSIONS])
+    versions = augment(image.repeat(len(draws), 1, 1, 1), draws)
     label = data.class_names[data.labels[row]]
     titles = [f"{label}, as it is", *[f"{label}, augmented"] * VERSIONS]
     return _grid([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
 
 
-def features(data: ImageData, model: Classifier) -> Figure:
-    """The first training image and the channels of its frozen features (1, C, h, w) that respond most."""
+def features(data: ImageData, model: Classifier) -> Figure | None:
+    """The first training image and the channels of its last frozen maps (1, C, h, w) that respond most; None where there are no maps."""
     row = data.parts["train"][0]
     pixels = np.array(data.pixels[row])
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    maps = model.network.frozen(image.to(model.device, model.dtype))[0].float().cpu().numpy()
+    maps, x = None, image.to(model.device, model.dtype)
+    with torch.no_grad():
+        for index, layer in enumerate(model.network.frozen):
+            x = layer(x)
+            if index and x.ndim == 4 and x.shape[-1] > 1:  # not the preprocessing, nor pooled
+                maps = x[0].float().cpu().numpy()
+    if maps is None:
+        return None
     strongest = np.argsort(-maps.mean(axis=(1, 2)))[:CHANNELS]
     titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
     return _grid([pixels, *maps[strongest]], titles)

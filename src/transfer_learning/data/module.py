@@ -3,19 +3,19 @@
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.utilities import rank_zero_info
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from transfer_learning.data.augment import augment, draw
+from transfer_learning.data.batch import Batch, Part, to_rows
 from transfer_learning.data.decode import INTERPOLATIONS, decode
 from transfer_learning.data.files import Images, find_images
 from transfer_learning.data.split import distinct, split
@@ -25,45 +25,7 @@ from transfer_learning.errors import UserError
 # Batches are slices of an array in memory: worker processes would only copy them.
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
-
-class Batch(NamedTuple):
-    """
-    Attributes:
-        images: (N, H, W, 3) uint8 from the loader; (N, 3, H, W) float32 in [0, 1], channels-last, once on the device.
-        labels: (N,) int64 class codes.
-        draws: (N, 7) float32, each image's augmentation (`augment.draw`), or None.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    draws: torch.Tensor | None
-
-
-class Part(Dataset):
-    """One part of the split. A list of positions becomes one batch: one indexing operation, no Python for each image.
-
-    Args:
-        pixels: (M, H, W, 3) uint8, all images.
-        labels: (M,) int64.
-        rows: this part's images, (N,) indices into `pixels`.
-        draw: epoch -> (N, 7) float32 augmentation draws; None leaves images as they are.
-    """
-
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray, draw: Callable[[int], np.ndarray] | None = None):
-        self.pixels, self.labels, self.rows = pixels, labels, rows
-        self.draw = draw and lru_cache(maxsize=1)(draw)
-        self.sampler: DistributedSampler | None = None  # where the epoch is known
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        rows = self.rows[positions]
-        return Batch(
-            images=torch.from_numpy(np.asarray(self.pixels[rows])),
-            labels=torch.from_numpy(self.labels[rows]),
-            draws=torch.from_numpy(self.draw(self.sampler.epoch)[positions]) if self.draw else None,
-        )
+ENCODED_TOGETHER = 32  # images that pass a frozen part at once: VGG16's first maps at 224 pixels are then 410 MB
 
 
 class ImageData(pl.LightningDataModule, ABC):
@@ -76,11 +38,12 @@ class ImageData(pl.LightningDataModule, ABC):
         batch_size: images of a training step over all devices together.
         augment: whether training images are augmented, anew for each image and epoch.
         augmentation: the ranges, as keyword arguments of `augment.draw`; None is the tutorial's.
+        views: with `augment`, K > 0 draws K versions of each training image once, to be encoded once; an epoch shows one of them.
         train_per_class, val_per_class, test_per_class: whole numbers are counts, fractions are shares of the class.
-        seed: of the split.
-        order_seed: of the order and the augmentation of each epoch.
+        seed: of the split and of the views.
+        order_seed: of each epoch's order and augmentation, or choice of views.
         interpolation: "bilinear" (antialiased) or "nearest".
-        cache_dir: where decoded images lie.
+        cache_dir: where decoded and encoded images lie.
 
     Attributes (after `setup`):
         class_names: C names.
@@ -97,6 +60,7 @@ class ImageData(pl.LightningDataModule, ABC):
         batch_size: int = 30,
         augment: bool = False,
         augmentation: Mapping[str, float] | None = None,
+        views: int = 0,
         train_per_class: int | float = 1500,
         val_per_class: int | float = 500,
         test_per_class: int | float = 500,
@@ -109,6 +73,7 @@ class ImageData(pl.LightningDataModule, ABC):
         for name, value, least in (
             ("image_size", image_size, 1),
             ("batch_size", batch_size, 1),
+            ("views", views, 0),
             ("seed", seed, 0),
             ("order_seed", order_seed, 0),
         ):
@@ -116,18 +81,22 @@ class ImageData(pl.LightningDataModule, ABC):
                 raise UserError(f"data.{name}={value}: expected a whole number of at least {least}.")
         if type(augment) is not bool:  # "no" would be true
             raise UserError(f"data.augment={augment}: expected true or false.")
+        if views and not augment:
+            raise UserError(f"data.views={views}: views are augmented images, so it needs data.augment=true.")
         if interpolation not in INTERPOLATIONS:
             raise UserError(f"data.interpolation={interpolation}: expected one of {', '.join(INTERPOLATIONS)}.")
         self.image_size = image_size
         self.batch_size = batch_size
         self.augment = augment
         self.augmentation = dict(augmentation or {})
+        self.views = views
         self.per_class = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
         self.seed = seed
         self.order_seed = order_seed
         self.interpolation = interpolation
         self.cache_dir = cache_dir
         self.pixels = None
+        self.encoded = {}
 
     @abstractmethod
     def find(self) -> Images:
@@ -143,6 +112,7 @@ class ImageData(pl.LightningDataModule, ABC):
         }
         encode = partial(decode, images, self.image_size, self.interpolation)
         self.pixels, broken = stored(range(len(images.names)), encode, key, self.cache_dir)
+        self.pixels_key = key
         for index, reason in broken.items():
             rank_zero_info(f"{images.names[index]}: left out, not readable as an image ({reason})")
 
@@ -165,9 +135,53 @@ class ImageData(pl.LightningDataModule, ABC):
         shown = self.labels[np.random.default_rng(self.seed).choice(self.parts["train"], 5)].tolist()
         rank_zero_info(f"five labels: {[self.class_names[code] for code in shown]} -> {shown}")
 
-    def draws(self, count: int, epoch: int) -> np.ndarray:
-        """(count, 7) float32: the augmentation of the first `count` training images in an epoch."""
-        return draw(count, self.order_seed, epoch, **self.augmentation)
+    def encode_once(self, encode: Callable[[Batch], torch.Tensor], key: Mapping | None) -> None:
+        """From now on hands out what `encode` makes of the images, wherever they are the same in every epoch: computed once, and stored.
+
+        Args:
+            encode: a batch as the loader has it -> (N, …) float, on any device: a network's frozen part.
+            key: plain values, all that the outputs of `encode` depend on besides the images; None ends it.
+
+        Raises:
+            UserError: what `stored` raises.
+        """
+        self.encoded = {}
+        for part in self.parts if key else ():
+            views = range(self.views) if part == "train" and self.augment else [None]
+            if versions := [self._encoded(encode, key, part, view) for view in views]:
+                self.encoded[part] = versions
+
+    def _encoded(self, encode: Callable[[Batch], torch.Tensor], key: Mapping, part: str, view: int | None) -> np.ndarray:
+        """(N, …): a part's encoded images, as they are or in one of their views."""
+        rows, name = self.parts[part], f"outputs-{part}" if view is None else f"outputs-{part}-view{view}"
+        draws = None if view is None else torch.from_numpy(self.view(view))
+
+        def encode_rows(rows: np.ndarray) -> tuple[np.ndarray, dict]:
+            outputs = []
+            for start in range(0, len(rows), ENCODED_TOGETHER):
+                some = rows[start : start + ENCODED_TOGETHER]
+                pixels, labels = torch.from_numpy(np.asarray(self.pixels[some])), torch.from_numpy(self.labels[some])
+                outputs.append(encode(Batch(pixels, labels, None if draws is None else draws[some], encoded=False)))
+            return to_rows(torch.cat(outputs)), {}
+
+        about = {"what": name, "pixels": self.pixels_key, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
+        about |= {} if view is None else {"draws": hashlib.sha256(draws.numpy().tobytes()).hexdigest()}
+        return stored(rows, encode_rows, about | dict(key), self.cache_dir)[0]
+
+    def view(self, number: int) -> np.ndarray:
+        """(M, 7) float32: the draws of every image's view of that number, a function of (seed, image, number)."""
+        return draw(len(self.pixels), self.seed, number, **self.augmentation)
+
+    def choices(self, epoch: int) -> np.ndarray:
+        """(N,) int64 in [0, views): the view that each training image has in an epoch."""
+        return np.random.default_rng((self.order_seed, epoch, 1)).integers(self.views, size=len(self.parts["train"]))
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """(N, 7) float32: the augmentation of each training image in an epoch."""
+        rows = self.parts["train"]
+        if self.views:
+            return np.stack([self.view(number) for number in range(self.views)])[self.choices(epoch), rows]
+        return draw(len(rows), self.order_seed, epoch, **self.augmentation)
 
     def train_dataloader(self) -> DataLoader:
         rows = self.parts["train"]
@@ -177,7 +191,7 @@ class ImageData(pl.LightningDataModule, ABC):
                 f"data.batch_size={self.batch_size}: expected a multiple of the {world_size} devices, "
                 f"at most the {len(rows)} training images."
             )
-        part = Part(self.pixels, self.labels, rows, partial(self.draws, len(rows)) if self.augment else None)
+        part = self._part("train")
         # The sampler adds the epoch to its seed: neighbouring seeds must not share their orders.
         seed = int(np.random.SeedSequence(self.order_seed).generate_state(1)[0])
         return self._loader(part, self.batch_size // world_size, DistributedSampler, shuffle=True, seed=seed)
@@ -189,8 +203,13 @@ class ImageData(pl.LightningDataModule, ABC):
         return self._evaluation("test")
 
     def _evaluation(self, part: str) -> DataLoader:
-        rows = Part(self.pixels, self.labels, self.parts[part])
-        return self._loader(rows, self.batch_size, UnrepeatedDistributedSampler, shuffle=False)  # no image counts twice
+        return self._loader(self._part(part), self.batch_size, UnrepeatedDistributedSampler, shuffle=False)  # no image counts twice
+
+    def _part(self, name: str) -> Part:
+        rows, augmented = self.parts[name], name == "train" and self.augment
+        if name not in self.encoded:
+            return Part([self.pixels], rows, self.labels[rows], draw=self.draws if augmented else None)
+        return Part(self.encoded[name], np.arange(len(rows)), self.labels[rows], choose=self.choices if augmented else None, encoded=True)
 
     def _loader(self, part: Part, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
         """Shares a part out over the devices. Lightning leaves distributed samplers in place and tells them the epoch."""
@@ -204,11 +223,13 @@ class ImageData(pl.LightningDataModule, ABC):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
-        """uint8 rows -> floats in [0, 1], augmented where the batch carries draws: on the device."""
-        images = batch.images.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3), so this is channels-last without a copy
+        """uint8 images -> floats in [0, 1], augmented where the batch carries draws: on the device."""
+        if batch.encoded:
+            return batch
+        images = batch.x.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3), so this is channels-last without a copy
         if batch.draws is not None:
             images = augment(images, batch.draws).contiguous(memory_format=torch.channels_last)
-        return batch._replace(images=images)
+        return batch._replace(x=images)
 
 
 class ImageFolder(ImageData):

@@ -1,6 +1,7 @@
 """The LightningModule: a network, its loss, its metrics and its optimiser."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -9,36 +10,48 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics import MeanMetric
 
-from transfer_learning.data.module import Batch
+from transfer_learning.data.batch import Batch
 from transfer_learning.errors import UserError
 from transfer_learning.models.network import Network
+from transfer_learning.models.schedule import constant
 
 FROZEN = "network.frozen."  # how the keys of frozen weights begin
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
 
 
 class Classifier(pl.LightningModule):
     """Binary cross-entropy on one logit for two classes, cross-entropy on C logits for more.
 
-    Logs over epochs: `train/loss`, `train/acc` (means over the epoch's images, as Keras reports them), `val/…`, `test/…`, `lr`.
+    Logs over epochs: `train/loss`, `train/acc` (means over the epoch's images, as Keras reports them), `val/…`, `test/…`, and
+    of its last step `lr`, of the head, and `lr_pretrained`, of the blocks that learn too.
 
     Args:
         network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
         class_names: C names, in the order of the codes.
         image_size: side of the images in pixels.
-        optimizer: trainable parameters -> optimiser; None for a model that only predicts.
+        optimizer: parameter groups -> optimiser; None for a model that only predicts.
+        schedule: progress of the fit in [0, 1] -> factor of the learning rate (`schedule.py`), for each step.
         seed: of the dropout, which is a function of (seed, epoch, batch, device).
 
     Raises:
         UserError: images that are not as `forward` says; from a fit, no optimiser or one that refuses its arguments.
     """
 
-    def __init__(self, network: Network, class_names: Sequence[str], image_size: int, optimizer: Optimizer | None = None, seed: int = 0):
+    def __init__(
+        self,
+        network: Network,
+        class_names: Sequence[str],
+        image_size: int,
+        optimizer: Optimizer | None = None,
+        schedule: Callable[[float], float] = constant,
+        seed: int = 0,
+    ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # the layout in which batches arrive
         self.class_names = tuple(class_names)
         self.image_size = image_size
         self.optimizer = optimizer
+        self.schedule = schedule
         self.seed = seed
         # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
         # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
@@ -66,7 +79,8 @@ class Classifier(pl.LightningModule):
         self._step(batch, "test")
 
     def _step(self, batch: Batch, part: str) -> torch.Tensor:
-        logits = self.network(batch.images.to(self.dtype)).float()
+        x = batch.x if batch.encoded else self.network.frozen(batch.x.to(self.dtype))
+        logits = self.network.trainable(x).float()
         if logits.shape[1] == 1:
             losses = F.binary_cross_entropy_with_logits(logits[:, 0], batch.labels.float(), reduction="none")
             predicted = logits[:, 0] > 0
@@ -83,8 +97,12 @@ class Classifier(pl.LightningModule):
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank)).generate_state(2)
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.rates = dict(zip(("lr", "lr_pretrained"), (group["lr"] for group in optimizer.param_groups)))
+
     def on_train_epoch_end(self) -> None:
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
+        for name, rate in self.rates.items():
+            self.log(name, rate, sync_dist=True)
         self._log_x_axis(self.current_epoch + 1)
 
     def on_validation_epoch_end(self) -> None:
@@ -96,13 +114,26 @@ class Classifier(pl.LightningModule):
     def _log_x_axis(self, epochs: int) -> None:
         self.log("step", float(epochs), sync_dist=True)  # Lightning takes this value as the step: curves over epochs, not over batches
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> dict:
+        """One group of parameters, or two with rates of their own: the head's, and the pretrained blocks' that wait for it."""
         if self.optimizer is None:
             raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
+        groups = [{"params": parameters} for parameters in self.network.parameter_groups() if parameters]
         try:
-            return self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+            optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:  # torch checks its own arguments
             raise UserError(f"optimizer: {error}") from error
+        steps = self.trainer.estimated_stepping_batches
+        waiting = self.network.head_epochs * math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+        def factor(step: int) -> float:
+            return self.schedule((step + 0.5) / steps)
+
+        def pretrained_factor(step: int) -> float:
+            return factor(step) * self.network.lr_share if step >= waiting else 0.0
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [factor, pretrained_factor][: len(groups)])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Adds the plain values from which `checkpoint.load` rebuilds the model; leaves out frozen weights that can be had elsewhere."""
