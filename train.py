@@ -101,7 +101,7 @@ def _settings(cfg: DictConfig) -> dict:
         "lr": plain["optimizer"].get("lr"),
         "model": choices.model,
         "optimizer": choices.optimizer,
-        "other": {group: plain[group] for group in ("data", "model", "optimizer", "trainer")},
+        "other": {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")},
         "seed": cfg.seed,
     }
 

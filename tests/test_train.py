@@ -172,14 +172,21 @@ def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_pa
     assert complete(tmp_path / "alone")["test/loss"] == metrics[1]["test/loss"]  # a job of a sweep is as good as a run of its own
 
 
-def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path):
+@pytest.mark.parametrize(
+    "model",
+    [
+        "model.channels=[4,8]",
+        "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=1 model.dropout=0",
+    ],
+)
+def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, model):
     runs = {}
     for trainer in ("cpu", "ddp_cpu"):
         folder = tmp_path / trainer
         arguments = [
             *TINY.split(),
             f"trainer={trainer}",
-            "model.channels=[4,8]",
+            *model.split(),
             f"hydra.run.dir={folder}",
             f"data.cache_dir={tmp_path}/cache",
             "data.batch_size=10",

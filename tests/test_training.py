@@ -99,7 +99,7 @@ def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trai
     assert ["val/acc" in row for row in rows] == [False, True, False]
 
 
-@pytest.mark.parametrize("settings", [{"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}])
+@pytest.mark.parametrize("settings", [{"limit_train_batches": 0}, {"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}])
 def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, small_model, settings, quiet_trainer):
     with pytest.raises(UserError, match="expected"):
         train(small_data(), small_model(), quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings))
@@ -191,17 +191,37 @@ def test_the_head_learns_first_then_the_block_at_its_share_of_the_rate(tmp_path,
 
 
 def test_a_resumed_fine_tuning_goes_on_as_if_it_had_not_stopped(tmp_path, small_data, pretrained, quiet_trainer):
-    """From a checkpoint of the epoch in which only the head had learnt, with views, a schedule and dropout."""
+    """From a checkpoint of a time when only the head had learnt, saved at a validation, with views, a schedule and dropout."""
 
     def fit(folder, resume=None):
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        trainer = quiet_trainer(max_epochs=3, enable_checkpointing=True, callbacks=[checkpoint], limit_val_batches=0)
-        model, data = pretrained(cosine, unfreeze="block5", head_epochs=1, lr_share=0.5), small_data(augment=True, views=2)
+        trainer = quiet_trainer(max_epochs=4, enable_checkpointing=True, callbacks=[checkpoint], check_val_every_n_epoch=2)
+        model, data = pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.5), small_data(augment=True, views=2)
         frozen = model.network.frozen
         data.encode_once(lambda batch: frozen(data.on_after_batch_transfer(batch).x), {"frozen": frozen.key})
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
         return torch.cat([parameter.detach().flatten() for parameter in model.network.trainable.parameters()])
 
     straight = fit(tmp_path / "a")
-    resumed = fit(tmp_path / "b", resume=tmp_path / "a" / "epoch=0.ckpt")
+    resumed = fit(tmp_path / "b", resume=tmp_path / "a" / "epoch=1.ckpt")
     assert torch.equal(straight, resumed)
+
+
+def test_a_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
+    for schedule in (None, cosine):
+        trainer = quiet_trainer(max_epochs=-1, max_steps=7)
+        trainer.fit(pretrained(schedule, unfreeze="block5", head_epochs=1), datamodule=small_data())
+        assert trainer.global_step == 7
+
+
+@pytest.mark.parametrize(
+    "settings, schedule, head_epochs, message",
+    [
+        ({"max_epochs": -1, "max_time": "00:00:00:01"}, cosine, 0, "scheduler: .*trainer.max_epochs or max_steps"),
+        ({"max_epochs": 2}, None, 2, "model.head_epochs=2: .*would never learn"),
+        ({"max_epochs": 2}, lambda progress: cosine(progress, 1.5), 0, "scheduler.warmup=1.5"),
+    ],
+)
+def test_schedules_that_cannot_be(small_data, pretrained, quiet_trainer, settings, schedule, head_epochs, message):
+    with pytest.raises(UserError, match=message):
+        quiet_trainer(**settings).fit(pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data())

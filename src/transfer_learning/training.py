@@ -37,10 +37,8 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     Raises:
         UserError: no epoch would be, or was, validated and tested.
     """
-    if 0 in (trainer.limit_val_batches, trainer.limit_test_batches):
-        raise UserError(
-            "trainer.limit_val_batches, limit_test_batches: expected more than 0, since validation finds the best epoch to test."
-        )
+    if 0 in (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches):
+        raise UserError("trainer.limit_…_batches: expected more than 0, since training is validated and its best epoch tested.")
     history = History()
     trainer.callbacks.append(history)
     model.train()  # one that was loaded comes in evaluation mode

@@ -46,7 +46,9 @@ def main(precision: str = "32-true", rounds: str = "5") -> None:
     for name, values in seconds.items():
         print(f"{name:7s} {IMAGES / statistics.median(values):7.1f} images/s  ({IMAGES / max(values):.1f} to {IMAGES / min(values):.1f})")
     ratios = [a / b for a, b in zip(*seconds.values())]
-    print(f"stored / bare: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), {rounds} rounds, {precision}, {device}")
+    print(
+        f"stored / bare: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), {rounds} rounds, {precision}, {device}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,15 @@ IMAGES, FEATURES, BATCH, EPOCHS = 3000, 512 * 4 * 4, 30, 30
 def jobs(overrides: list[str]) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         seeds = ",".join(str(seed) for seed in range(JOBS))
-        command = [sys.executable, PROJECT / "train.py", "-m", "model=vgg16_frozen", f"seed={seeds}", f"hydra.sweep.dir={folder}", *overrides]
+        command = [
+            sys.executable,
+            PROJECT / "train.py",
+            "-m",
+            "model=vgg16_frozen",
+            f"seed={seeds}",
+            f"hydra.sweep.dir={folder}",
+            *overrides,
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         runs = sorted(path for path in Path(folder).iterdir() if path.is_dir())
         ends = [os.stat(run / "metrics.json").st_mtime for run in runs]

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 import torchvision
@@ -16,16 +18,22 @@ def test_as_many_parameters_as_the_tutorial():
     assert count_parameters(network) == (4_457_985, 14_714_688)
 
 
-@pytest.fixture(params=["resnet18", "resnet50", "efficientnet_v2_s", "convnext_tiny", "vit_b_16"])
+NETWORKS = ["resnet18", "resnet50", "efficientnet_v2_s", "convnext_tiny", "vit_b_16", "regnet_y_400mf", "mnasnet0_5", "densenet121"]
+
+
+@pytest.fixture(params=NETWORKS)
 def torchvisions(request, tmp_path):
-    """A network as torchvision builds it, in evaluation mode, and a file of its weights: (name, network, path)."""
+    """A network as torchvision builds it, in evaluation mode, and a file of its weights as published: (name, network, path)."""
     torch.manual_seed(0)
     size = {"image_size": 64} if request.param.startswith("vit") else {}
     network = torchvision.models.get_model(request.param, **size).eval()
     for name, value in network.named_buffers():  # statistics that differ from those of a new network
         if name.endswith("running_mean"):
             nn.init.normal_(value, std=0.1)
-    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    state = network.state_dict()
+    for key in [key for key in state if "denselayer" in key]:  # DenseNet's files have norm.1 where its code has norm1
+        state[re.sub(r"\.(norm|conv)([12])\.", r".\1.\2.", key)] = state.pop(key)
+    torch.save(state, tmp_path / "weights.pth")
     return request.param, network, tmp_path / "weights.pth"
 
 
@@ -34,7 +42,7 @@ def test_features_are_what_torchvisions_network_gives_its_last_layer(torchvision
     seen = []
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     last.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
-    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms(crop_size=64)
     ours = Pretrained(2, 64, name, str(path)).eval()
     with torch.no_grad():
         network((IMAGES - torch.tensor(preset.mean).view(3, 1, 1)) / torch.tensor(preset.std).view(3, 1, 1))
@@ -83,9 +91,13 @@ def test_batch_norms_stay_as_they_are_in_blocks_that_learn_unless_asked():
         ({"preprocess": "rescaled"}, "model.preprocess=rescaled: expected weights or rescale"),
         ({"preprocess": "rescale", "backbone": "resnet18"}, "model.preprocess=rescale: .* VGG16's original weights"),
         ({"batch_norm": "yes"}, "model.batch_norm=yes: expected frozen or train"),
-        ({"image_size": 31}, "data.image_size=31: too small for vgg16"),
+        ({"pool": "none", "backbone": "vit_b_16"}, "model.pool=none: vit_b_16 hands no map"),
+        ({"head_epochs": None}, "model.head_epochs=None: expected a whole number"),
+        ({"lr_share": "small"}, "model.lr_share=small: expected a number"),
+        ({"image_size": 31}, "data.image_size=31: vgg16 cannot take it"),
         ({"image_size": 50, "backbone": "vit_b_16"}, "data.image_size=50: vit_b_16 cannot take it"),
-        ({"backbone": "squeezenet1_0"}, "model.backbone=squeezenet1_0: has no last dense layer"),
+        ({"backbone": "squeezenet1_0"}, "model.backbone=squeezenet1_0: it does not end in one dense layer"),
+        ({"backbone": "googlenet"}, "model.backbone=googlenet: it does not end in one dense layer"),
     ],
 )
 def test_mistakes_are_named(settings, message):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from transfer_learning.errors import UserError
 from transfer_learning.models.schedule import constant, cosine
 
 
@@ -19,3 +20,9 @@ def test_warm_up_rises_linearly_to_the_whole_rate():
 
 def test_constant_is_one():
     assert constant(0.0) == constant(1.0) == 1
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1, 2])
+def test_a_warm_up_that_cannot_be(warmup):
+    with pytest.raises(UserError, match=f"scheduler.warmup={warmup}"):
+        cosine(0.5, warmup)

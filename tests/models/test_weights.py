@@ -112,10 +112,14 @@ def test_two_weights_of_one_network_differ_in_preprocessing():
     assert entry("vgg16", None) is entry("vgg16", "a/file.pth") is VGG16_Weights.IMAGENET1K_FEATURES
 
 
-def test_a_published_file_is_known_by_its_checksum_whatever_it_is_called():
-    """The first digits of the SHA-256 that torchvision publishes: vgg16-397923af.pth."""
-    assert entry("vgg16", "mine.pth", "397923af" + 56 * "0") is VGG16_Weights.IMAGENET1K_V1
-    assert entry("vgg16", "mine.pth", 64 * "0") is VGG16_Weights.IMAGENET1K_FEATURES
+def test_a_published_file_is_known_by_its_checksum_whatever_it_is_called(tmp_path, monkeypatch):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"weights")
+    assert entry("vgg16", str(path)) is VGG16_Weights.IMAGENET1K_FEATURES
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert VGG16_Weights.IMAGENET1K_V1.url.endswith("vgg16-397923af.pth")  # the first digits of the SHA-256
+    monkeypatch.setattr("transfer_learning.models.weights._hash_in_name", lambda known: {"IMAGENET1K_V1": digest[:8]}.get(known.name, "-"))
+    assert entry("vgg16", str(path)) is VGG16_Weights.IMAGENET1K_V1
 
 
 def test_no_such_network():

@@ -1,6 +1,7 @@
 """The LightningDataModule: owns the split and the augmentation, hands out batches."""
 
 import hashlib
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -143,8 +144,9 @@ class ImageData(pl.LightningDataModule, ABC):
             key: plain values, all that the outputs of `encode` depend on besides the images; None ends it.
 
         Raises:
-            UserError: what `stored` raises.
+            UserError: what `setup` and `stored` raise.
         """
+        self.setup()
         self.encoded = {}
         for part in self.parts if key else ():
             views = range(self.views) if part == "train" and self.augment else [None]
@@ -165,7 +167,9 @@ class ImageData(pl.LightningDataModule, ABC):
             return to_rows(torch.cat(outputs)), {}
 
         about = {"what": name, "pixels": self.pixels_key, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
-        about |= {} if view is None else {"draws": hashlib.sha256(draws.numpy().tobytes()).hexdigest()}
+        about |= (
+            {} if view is None else {"draws": hashlib.sha256(draws.numpy().tobytes() + inspect.getsource(augment).encode()).hexdigest()}
+        )
         return stored(rows, encode_rows, about | dict(key), self.cache_dir)[0]
 
     def view(self, number: int) -> np.ndarray:

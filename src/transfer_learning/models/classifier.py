@@ -53,6 +53,7 @@ class Classifier(pl.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.seed = seed
+        self.rates: dict[str, float] = {}  # of the last step
         # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
         # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
         self.means = nn.ModuleDict(
@@ -123,8 +124,16 @@ class Classifier(pl.LightningModule):
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:  # torch checks its own arguments
             raise UserError(f"optimizer: {error}") from error
-        steps = self.trainer.estimated_stepping_batches
-        waiting = self.network.head_epochs * math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        steps, waiting = max(1, self.trainer.estimated_stepping_batches), 0
+        if math.isinf(steps) and self.schedule(0.5) != self.schedule(1.0):
+            raise UserError("scheduler: it ends with the fit, so trainer.max_epochs or max_steps must say when that is.")
+        if len(groups) > 1 and self.network.head_epochs:
+            self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
+            waiting = self.network.head_epochs * math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            if waiting >= steps:
+                raise UserError(
+                    f"model.head_epochs={self.network.head_epochs}: the fit is no longer, so unfrozen blocks would never learn."
+                )
 
         def factor(step: int) -> float:
             return self.schedule((step + 0.5) / steps)

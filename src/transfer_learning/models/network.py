@@ -23,7 +23,10 @@ class Frozen(nn.Sequential):
 
     @property
     def key(self) -> str | None:
-        """What the outputs depend on besides images and precision, layers and numbers, as SHA-256 (hex); None without weights."""
+        """SHA-256 (hex) of the layers as they print themselves and of all their numbers; None where there are no weights.
+
+        With images and precision that is all that outputs depend on, unless a layer's own code is changed.
+        """
         if not list(self.parameters()):
             return None
         digest = hashlib.sha256(repr(self).encode())

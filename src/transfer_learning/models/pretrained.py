@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import VGG, ConvNeXt, EfficientNet, ResNet, VGG16_Weights
+from torchvision.models import VGG, ConvNeXt, EfficientNet, GoogLeNet, Inception3, ResNet, VGG16_Weights
 
 from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.network import Frozen, Network, dense_layers, keras_init, outputs_for
@@ -38,14 +38,14 @@ class TrainedOn(nn.Sequential):
 
     def __init__(self, *layers: nn.Module, batch_norm: str):
         super().__init__(*layers)
-        self.still = [] if batch_norm == "train" else [layer for layer in self.modules() if isinstance(layer, _BatchNorm)]
-        for layer in self.still:
-            layer.requires_grad_(False)
+        self.batch_norm = batch_norm
+        self.train()
 
     def train(self, mode: bool = True) -> "TrainedOn":
         super().train(mode)
-        for layer in self.still:
-            layer.eval()
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm) and self.batch_norm == "frozen":
+                layer.eval().requires_grad_(False)
         return self
 
 
@@ -61,7 +61,8 @@ class Pretrained(Network):
         backbone: the name of a classification network in `torchvision.models`.
         weights: a name in torchvision's weights of it, a file that holds a state_dict in torchvision's layout, or None for random weights.
         unfreeze: the cut. None trains the head alone; the name of a block that block, those after it and the head; "all" everything.
-        preprocess: "weights", as the weights expect it, or "rescale", as the tutorial feeds VGG16.
+        preprocess: "weights", the mean and deviation that they expect (images are stretched, however their publishers cropped theirs), or
+            "rescale", as the tutorial feeds VGG16.
         pool: "average" over a map's places, or "none", which keeps them.
         layer_norm: whether the head begins with a layer norm.
         dense: widths of the head's hidden layers.
@@ -96,6 +97,10 @@ class Pretrained(Network):
         for key, choices in {"preprocess": ("weights", "rescale"), "pool": ("average", "none"), "batch_norm": ("frozen", "train")}.items():
             if arguments[key] not in choices:
                 raise UserError(f"model.{key}={arguments[key]}: expected {' or '.join(choices)}.")
+        if type(head_epochs) is not int or head_epochs < 0:
+            raise UserError(f"model.head_epochs={head_epochs}: expected a whole number of at least 0.")
+        if type(lr_share) not in (int, float) or lr_share < 0:
+            raise UserError(f"model.lr_share={lr_share}: expected a number of at least 0.")
         if weights is None:
             known, source, state = entry(backbone, None), None, None
         else:
@@ -105,6 +110,8 @@ class Pretrained(Network):
         preset = known.transforms()
         layers = OrderedDict(preprocess=Rescale() if preprocess == "rescale" else Normalise(preset.mean, preset.std))
         layers |= _blocks(_built(backbone, image_size, state, weights), pool == "average")
+        if "body" in layers and pool == "none":
+            raise UserError(f"model.pool=none: {backbone} hands no map to its last layer; leave it average.")
         names = list(layers)
         blocks = [name for name in names if name.startswith("block")]
         if unfreeze not in (None, "all", *blocks):
@@ -130,21 +137,24 @@ def _built(backbone: str, image_size: int, state: dict | None, weights: str | No
     """Torchvision's network without its last layer (VGG: without any dense layer), with the weights of `state` or random ones."""
     size = {"image_size": image_size} if backbone.startswith("vit") else {}  # its position embeddings are weights
     try:
-        # On "meta" nothing is made that would be replaced: VGG's dense layers alone are 120 million weights.
-        with torch.device("meta" if state or backbone.startswith("vgg") else "cpu"):
+        with torch.device("meta" if backbone.startswith("vgg") else "cpu"):  # its dense layers, 120 million weights, are never made
             network = torchvision.models.get_model(backbone, weights=None, **size)
     except AssertionError as error:  # torchvision's
         raise UserError(f"data.image_size={image_size}: {backbone} cannot take it ({error}).") from error
     dense = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    if not dense:
-        raise UserError(f"model.backbone={backbone}: has no last dense layer in whose place a head could stand.")
+    if not dense or isinstance(network, (GoogLeNet, Inception3)):
+        raise UserError(f"model.backbone={backbone}: it does not end in one dense layer, in whose place a head could stand.")
     last = "classifier" if isinstance(network, VGG) else dense[-1]
     network.set_submodule(last, nn.Identity())
+    if isinstance(network, VGG):
+        network = network.to_empty(device="cpu").apply(_random)
     if state is None:
-        return network.to_empty(device="cpu").apply(_random) if isinstance(network, VGG) else network
+        return network
+    for key in [key for key in state if key.startswith(last + ".")]:
+        del state[key]
     try:
-        network.to_empty(device="cpu").load_state_dict({key: each for key, each in state.items() if not key.startswith(last + ".")})
-    except RuntimeError as error:
+        network.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model.weights={weights}: not {backbone} at {image_size} pixels in torchvision's layout ({reason}).") from error
     return network
@@ -182,4 +192,4 @@ def _features(layers: nn.Module, image_size: int, backbone: str) -> int:
         with torch.no_grad():
             return layers.eval()(torch.zeros(1, 3, image_size, image_size)).numel()
     except RuntimeError as error:  # torch's, of a kernel or a pooling larger than its map
-        raise UserError(f"data.image_size={image_size}: too small for {backbone} ({first_line(error)}).") from error
+        raise UserError(f"data.image_size={image_size}: {backbone} cannot take it ({first_line(error)}).") from error

@@ -1,6 +1,7 @@
 """Pretrained weights, by a name of torchvision's or from a file, with the preprocessing and the image size that they expect."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def input_size(backbone: str, weights: str | None = "DEFAULT") -> int:
     return entry(backbone, weights).transforms().crop_size[0]
 
 
-def entry(backbone: str, weights: str | None, sha256: str = "") -> WeightsEnum:
+def entry(backbone: str, weights: str | None) -> WeightsEnum:
     """Torchvision's entry, with the preprocessing, for weights named so, or for a file.
 
-    A file is told by its SHA-256, with which its published name ends. Unknown files and random weights (None) are taken for the default
+    A published file is known by its SHA-256, whatever it is called. Other files, and random weights (None), are taken for the default
     weights, or, for VGG16, for IMAGENET1K_FEATURES: the original weights, which Keras ships too.
 
     Raises:
@@ -38,8 +39,14 @@ def entry(backbone: str, weights: str | None, sha256: str = "") -> WeightsEnum:
     known = torchvision.models.get_model_weights(backbone)
     if weights in known.__members__:
         return known[weights]
-    published = [each for each in known if sha256.startswith(_hash_in_name(each)[:8]) and sha256]
-    return published[0] if published else VGG16_Weights.IMAGENET1K_FEATURES if backbone == "vgg16" else known["DEFAULT"]
+    digest = _sha256(Path(weights).expanduser()) if weights and Path(weights).expanduser().is_file() else ""
+    otherwise = VGG16_Weights.IMAGENET1K_FEATURES if backbone == "vgg16" else known["DEFAULT"]
+    return next((each for each in known if digest.startswith(_hash_in_name(each))), otherwise)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(backbone: str, weights: str, sha256: str | None = None) -> tuple[WeightsEnum, Source, dict[str, torch.Tensor]]:
@@ -56,22 +63,23 @@ def read_weights(backbone: str, weights: str, sha256: str | None = None) -> tupl
     Raises:
         UserError: no such network or file; not there and no connection; another SHA-256; not a state_dict.
     """
-    named = entry(backbone, weights)
-    named = named if weights in type(named).__members__ else None
-    path = _downloaded(named) if named else Path(weights).expanduser().resolve()
+    known = entry(backbone, weights)
+    named = weights in type(known).__members__
+    path = _downloaded(known) if named else Path(weights).expanduser().resolve()
     if not path.is_file():
-        names = ", ".join(torchvision.models.get_model_weights(backbone).__members__)
+        names = ", ".join(type(known).__members__)
         raise UserError(f"model.weights={weights}: no such file; expected a file, one of {names}, or null for random weights.")
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(path)
     if sha256 and found != sha256:
         raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights that this model was trained on.")
     try:
-        state = dict(torch.load(path, map_location="cpu", weights_only=True).items())
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        names = list(state.keys())
     except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
         raise UserError(f"model.weights={weights}: {path} is not a state_dict that can be read safely ({first_line(error)}).") from error
-    source = Source(named.name if named else str(path), found)  # the name behind DEFAULT, which may change
-    return named or entry(backbone, weights, found), source, state
+    for name in names:  # DenseNet's files are older than its code
+        state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)] = state.pop(name)
+    return known, Source(known.name if named else str(path), found), state  # the name behind DEFAULT, which may change
 
 
 def _hash_in_name(named: WeightsEnum) -> str:
