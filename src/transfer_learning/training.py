@@ -32,7 +32,7 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
         settings: plain values, shown beside the results in TensorBoard's HPARAMS tab.
 
     Returns:
-        What `metrics.json` holds: accuracies in [0, 1] (`val/acc_best` …), counts, seconds of the fit, device, precision.
+        What `metrics.json` holds: accuracies in [0, 1] (`val/acc_best` …), counts, seconds of the fit and of the encoding before it …
 
     Raises:
         UserError: no epoch would be, or was, validated and tested.
@@ -44,7 +44,7 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     model.train()  # one that was loaded comes in evaluation mode
     start = time.perf_counter()
     frozen = model.network.frozen.key
-    data.encode_once(_frozen_pass(data, model, trainer), frozen and {"frozen": frozen, "precision": str(trainer.precision)})
+    data.encode_once(frozen_pass(data, model, trainer), frozen and {"frozen": frozen, "precision": str(trainer.precision)})
     encoded = time.perf_counter()
     trainer.fit(model, datamodule=data)
     seconds = {"seconds": time.perf_counter() - encoded, "seconds_encoding": encoded - start}
@@ -67,7 +67,7 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
     return metrics
 
 
-def _frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Callable[[Batch], torch.Tensor]:
+def frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Callable[[Batch], torch.Tensor]:
     """The frozen part as the fit would use it: on its device, in its precision."""
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
     frozen = precision.convert_module(model.network.frozen.to(device))

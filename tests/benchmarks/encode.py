@@ -17,7 +17,7 @@ import torch
 from transfer_learning.data.cartoons import Cartoons
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.pretrained import Pretrained
-from transfer_learning.training import _frozen_pass
+from transfer_learning.training import frozen_pass
 
 IMAGES, SIZE, BATCH = 512, 150, 32
 
@@ -35,7 +35,7 @@ def main(precision: str = "32-true", rounds: str = "5") -> None:
         seconds = {"stored": [], "bare": []}
         for turn in range(int(rounds) + 1):
             start = time.perf_counter()
-            data.encode_once(_frozen_pass(data, model, trainer), {"turn": turn})
+            data.encode_once(frozen_pass(data, model, trainer), {"turn": turn})
             seconds["stored"].append(time.perf_counter() - start)
             start = time.perf_counter()
             for _ in range(IMAGES // BATCH):
@@ -46,9 +46,8 @@ def main(precision: str = "32-true", rounds: str = "5") -> None:
     for name, values in seconds.items():
         print(f"{name:7s} {IMAGES / statistics.median(values):7.1f} images/s  ({IMAGES / max(values):.1f} to {IMAGES / min(values):.1f})")
     ratios = [a / b for a, b in zip(*seconds.values())]
-    print(
-        f"stored / bare: median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), {rounds} rounds, {precision}, {device}"
-    )
+    spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
+    print(f"stored / bare: median {statistics.median(ratios):.3f} {spread}, {rounds} rounds, {precision}, {device}")
 
 
 if __name__ == "__main__":
