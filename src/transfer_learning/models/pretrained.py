@@ -147,9 +147,9 @@ def _built(backbone: str, image_size: int, state: dict | None, weights: str | No
     last = "classifier" if isinstance(network, VGG) else dense[-1]
     network.set_submodule(last, nn.Identity())
     if isinstance(network, VGG):
-        network = network.to_empty(device="cpu").apply(_random)
+        network = network.to_empty(device="cpu")
     if state is None:
-        return network
+        return network.apply(_random) if isinstance(network, VGG) else network
     for key in [key for key in state if key.startswith(last + ".")]:
         del state[key]
     try:
