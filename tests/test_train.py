@@ -81,7 +81,7 @@ def test_image_size_follows_from_the_weights_unless_somebody_says_otherwise():
 
 def test_schedules_come_by_name():
     schedule = instantiate(config("scheduler=cosine", "scheduler.warmup=0.5").scheduler)
-    assert schedule(0.25) == 0.5 and instantiate(config().scheduler)(0.25) == 1
+    assert schedule(0.25) == 0.5 and config().scheduler is None
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -123,7 +123,7 @@ def pretrained():
     def make(schedule=None, optimizer=lambda groups: torch.optim.SGD(groups, 0.01, momentum=0.9), **settings):
         torch.manual_seed(0)
         network = Pretrained(2, 32, **{"backbone": "resnet18", "weights": None, "layer_norm": True, "dropout": 0.3} | settings)
-        return Classifier(network, ("cat", "dog"), 32, optimizer, **{"schedule": schedule} if schedule else {})
+        return Classifier(network, ("cat", "dog"), 32, optimizer, schedule)
 
     return make
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from transfer_learning.errors import UserError
-from transfer_learning.models.schedule import constant, cosine
+from transfer_learning.models.schedule import cosine
 
 
 def test_cosine_is_torchs():
@@ -16,10 +16,6 @@ def test_cosine_is_torchs():
 
 def test_warm_up_rises_linearly_to_the_whole_rate():
     assert [cosine(progress, warmup=0.2) for progress in (0, 0.05, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.25, 0.5, 1, 0.5, 0])
-
-
-def test_constant_is_one():
-    assert constant(0.0) == constant(1.0) == 1
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1, 2])

@@ -13,7 +13,6 @@ from torchmetrics import MeanMetric
 from transfer_learning.data.batch import Batch
 from transfer_learning.errors import UserError
 from transfer_learning.models.network import Network
-from transfer_learning.models.schedule import constant
 
 FROZEN = "network.frozen."  # how the keys of frozen weights begin
 Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
@@ -30,7 +29,7 @@ class Classifier(pl.LightningModule):
         class_names: C names, in the order of the codes.
         image_size: side of the images in pixels.
         optimizer: parameter groups -> optimiser; None for a model that only predicts.
-        schedule: progress of the fit in [0, 1] -> factor of the learning rate (`schedule.py`), for each step.
+        schedule: progress of the fit in [0, 1] -> factor of the learning rate (`schedule.py`), for each step; None leaves it as it is.
         seed: of the dropout, which is a function of (seed, epoch, batch, device).
 
     Raises:
@@ -43,7 +42,7 @@ class Classifier(pl.LightningModule):
         class_names: Sequence[str],
         image_size: int,
         optimizer: Optimizer | None = None,
-        schedule: Callable[[float], float] = constant,
+        schedule: Callable[[float], float] | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -71,15 +70,15 @@ class Classifier(pl.LightningModule):
         return logits.softmax(dim=1)
 
     def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
-        return self._step(batch, "train")
+        return self._step(batch, batch_index, "train")
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._step(batch, "val")
+        self._step(batch, batch_index, "val")
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        self._step(batch, "test")
+        self._step(batch, batch_index, "test")
 
-    def _step(self, batch: Batch, part: str) -> torch.Tensor:
+    def _step(self, batch: Batch, batch_index: int, part: str) -> torch.Tensor:
         x = batch.x if batch.encoded else self.network.frozen(batch.x.to(self.dtype))
         logits = self.network.trainable(x).float()
         if logits.shape[1] == 1:
@@ -91,12 +90,15 @@ class Classifier(pl.LightningModule):
         for name, values in {"loss": losses.detach(), "acc": predicted == batch.labels}.items():  # (N,) each
             mean = self.means[f"{part}_{name}"]
             mean.update(values)
-            self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, batch_size=len(values))
+            if batch_index == 0:  # once an epoch: Lightning then asks the mean for its value, at the epoch's end
+                self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, batch_size=len(values))
         return losses.mean()
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank)).generate_state(2)
-        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        seed = int(words[0]) << 32 | int(words[1])
+        # torch.manual_seed seeds GPUs too: where none is used it would note that down, with a stack trace, at every step.
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.rates = dict(zip(("lr", "lr_pretrained"), (group["lr"] for group in optimizer.param_groups)))
@@ -124,8 +126,10 @@ class Classifier(pl.LightningModule):
             optimizer = self.optimizer(groups)
         except (TypeError, ValueError) as error:  # torch checks its own arguments
             raise UserError(f"optimizer: {error}") from error
+        if not self.schedule and len(groups) == 1:
+            return {"optimizer": optimizer}
         steps, waiting = max(1, self.trainer.estimated_stepping_batches), 0
-        if math.isinf(steps) and self.schedule(0.5) != self.schedule(1.0):
+        if self.schedule and math.isinf(steps):
             raise UserError("scheduler: it ends with the fit, so trainer.max_epochs or max_steps must say when that is.")
         if len(groups) > 1 and self.network.head_epochs:
             self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
@@ -136,7 +140,7 @@ class Classifier(pl.LightningModule):
                 )
 
         def factor(step: int) -> float:
-            return self.schedule((step + 0.5) / steps)
+            return self.schedule((step + 0.5) / steps) if self.schedule else 1.0
 
         def pretrained_factor(step: int) -> float:
             return factor(step) * self.network.lr_share if step >= waiting else 0.0

@@ -5,11 +5,6 @@ import math
 from transfer_learning.errors import UserError
 
 
-def constant(progress: float) -> float:
-    """The learning rate as it is."""
-    return 1.0
-
-
 def cosine(progress: float, warmup: float = 0.05) -> float:
     """Rises linearly from 0 to 1 during `warmup`, a share of the fit, then falls to 0 along half a cosine (Loshchilov & Hutter 2017)."""
     if not 0 <= warmup < 1:
