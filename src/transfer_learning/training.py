@@ -19,6 +19,10 @@ from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.report import summary, wilson_interval, write_report
 
+# Numbers that fade below 1e-38, as an optimiser's averages do when a head has learnt all, slow a CPU down; here they become 0. Set before
+# torch starts its threads, which inherit it.
+torch.set_flush_denormal(True)
+
 # Lightning on itself, and on what is meant here: the frozen part stays in evaluation mode, nothing is logged by step.
 for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*"):
     warnings.filterwarnings("ignore", message)

@@ -63,6 +63,7 @@ def bare(device: torch.device, precision: str) -> float:
 
 
 def main(*overrides: str) -> None:
+    torch.set_flush_denormal(True)  # as training.py does
     precision = next((each.split("=")[1] for each in overrides if each.startswith("trainer.precision=")), "32-true")
     device = torch.device("cuda" if torch.cuda.is_available() and "trainer=cpu" not in overrides else "cpu")
     jobs([*overrides, "trainer.max_epochs=1"])  # fills the cache
