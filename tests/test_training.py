@@ -162,9 +162,10 @@ def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(tmp_
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_outputs_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, pretrained, quiet_trainer, precision):
     data = small_data()
-    metrics = train(data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=precision))
-    (outputs,) = (tmp_path / "cache").glob("outputs-train*.npy")
-    assert np.load(outputs).dtype == (np.float64 if precision == "64-true" else np.int16)  # bfloat16's bits
+    for each in ("32-true", precision):
+        metrics = train(data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each))
+    dtypes = {np.load(path).dtype for path in (tmp_path / "cache").glob("outputs-train*.npy")}
+    assert dtypes == {np.dtype("float32"), np.dtype("float64" if precision == "64-true" else "int16")}  # bfloat16's bits
     assert np.isfinite(metrics["test/loss"]) and metrics["seconds_encoding"] > 0 and not data.encoded
 
 
