@@ -167,9 +167,8 @@ class ImageData(pl.LightningDataModule, ABC):
             return to_rows(torch.cat(outputs)), {}
 
         about = {"what": name, "pixels": self.pixels_key, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
-        about |= (
-            {} if view is None else {"draws": hashlib.sha256(draws.numpy().tobytes() + inspect.getsource(augment).encode()).hexdigest()}
-        )
+        if view is not None:
+            about["draws"] = hashlib.sha256(draws.numpy().tobytes() + inspect.getsource(augment).encode()).hexdigest()
         return stored(rows, encode_rows, about | dict(key), self.cache_dir)[0]
 
     def view(self, number: int) -> np.ndarray:
