@@ -150,6 +150,26 @@ def test_one_run_from_another_directory(tmp_path):
     assert not (set(tmp_path.iterdir()) - {run, tmp_path / "cache"})
 
 
+def test_the_best_experiment_fine_tunes_on_what_is_stored(tmp_path):
+    """Composed as it stands, on drawings and random weights."""
+    arguments = [
+        *TINY.split(),
+        "experiment=best",
+        "model.weights=null",
+        f"hydra.run.dir={tmp_path}/run",
+        f"data.cache_dir={tmp_path}/cache",
+    ]
+    result = command(*arguments)
+    assert result.returncode == 0, result.stderr
+    metrics = complete(tmp_path / "run")
+    assert metrics["precision"] == "bf16-mixed" and metrics["parameters_trainable"] == 7_079_424 + 2 * 512 + 513  # block 5, norm, logit
+    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "cache").glob("outputs*.npy")} == {
+        "outputs-train",
+        "outputs-val",
+        "outputs-test",
+    }
+
+
 def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_path):
     torch.manual_seed(0)
     state = Pretrained(2, 32, weights=None).frozen.state_dict()  # block5.28.weight is torchvision's features.28.weight
