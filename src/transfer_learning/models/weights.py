@@ -21,7 +21,7 @@ class Source:
 
 
 def input_size(backbone: str, weights: str | None = "DEFAULT") -> int:
-    """The side of the images, in pixels, at which the weights were evaluated."""
+    """The side of the images, in pixels, at which the weights were evaluated; raises as `entry` does."""
     return entry(backbone, weights).transforms().crop_size[0]
 
 
