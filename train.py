@@ -65,6 +65,7 @@ def run(cfg: DictConfig) -> float:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from transfer_learning.hardware import native_precision
     from transfer_learning.models.classifier import Classifier
     from transfer_learning.training import train
 
@@ -78,6 +79,7 @@ def run(cfg: DictConfig) -> float:
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
         trainer = build(
             cfg.trainer,
+            precision=native_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else cfg.trainer.precision,
             callbacks=callbacks,
             logger=[build(logger) for logger in cfg.logger.values()],
             # Lightning adds its own where none is named

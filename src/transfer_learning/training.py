@@ -1,6 +1,5 @@
 """Train, test the best epoch, report."""
 
-import platform
 import statistics
 import time
 import warnings
@@ -16,12 +15,11 @@ from transfer_learning.callbacks.layer_table import count_parameters
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
+from transfer_learning.hardware import device_name, set_up_cpu
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.report import summary, wilson_interval, write_report
 
-# Numbers that fade below 1e-38, as an optimiser's averages do when a head has learnt all, slow a CPU down; here they become 0. Set before
-# torch starts its threads, which inherit it.
-torch.set_flush_denormal(True)
+set_up_cpu()
 
 # Lightning on itself, and on what is meant here: the frozen part stays in evaluation mode, nothing is logged by step.
 for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*"):
@@ -113,6 +111,3 @@ def _metrics(
         "precision": str(trainer.precision),
     }
 
-
-def device_name(device: torch.device) -> str:
-    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"{device.type} ({platform.machine()})"

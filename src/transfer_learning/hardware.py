@@ -1,0 +1,52 @@
+"""What this machine is, and how its CPU is set up before anything is computed."""
+
+import ctypes
+import platform
+from pathlib import Path
+
+import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names and values of glibc's <malloc.h>
+
+
+def set_up_cpu() -> None:
+    """For the whole process; call it before torch starts its threads, which inherit it.
+
+    Numbers that fade below 1e-38, as an optimiser's averages do when a head has learnt all, slow a CPU down: here they become 0.
+
+    glibc hands memory blocks of 32 MB and more back at once, so every step would have its gradients and maps cleared anew by the kernel,
+    page by page: half of a small network's step. Here freed memory is kept for the next step.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def native_precision(accelerator: str) -> str:
+    """Lightning's "bf16-mixed" where the accelerator that it would choose computes bfloat16 in hardware, else "32-true".
+
+    Args:
+        accelerator: Lightning's name: "auto", "gpu", "cpu" …
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
+        native = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())  # torch's own "supported" counts emulation too
+    else:
+        native = False
+    return "bf16-mixed" if native else "32-true"
+
+
+def _cpu_flags() -> set[str]:
+    """An x86 processor's features, as Linux names them; elsewhere none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
+def device_name(device: torch.device) -> str:
+    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"{device.type} ({platform.machine()})"
