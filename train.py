@@ -4,49 +4,29 @@ python train.py model=vgg16_frozen data.augment=true
 """
 
 import gc
-import hashlib
 import logging
 import os
 import re
 import sys
+import time
 import traceback
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from transfer_learning import resolvers
 from transfer_learning.errors import UserError
 
-PROJECT = Path(__file__).resolve().parent
+STARTED = time.perf_counter()  # Python and the imports above take 0.2 s more
 log = logging.getLogger("train")
 # Lightning's advertisements and estimates are not this run's news.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: not re.search("💡 Tip|to estimate number of stepping", record.getMessage())
 )
-
-
-def folder_name(*parts: object) -> str:
-    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long."""
-    name = re.sub(r"[^\w.=,+-]+", "-", "_".join(str(part) for part in parts if part != ""))
-    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def input_size(backbone: str, weights: str | None) -> int:
-    """The image size that torchvision's weights expect, in pixels."""
-    from transfer_learning.models.weights import input_size
-
-    return input_size(backbone, weights)
-
-
-OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
-OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
-OmegaConf.register_new_resolver("terminal", lambda: sys.stdout.isatty(), replace=True)
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-OmegaConf.register_new_resolver("input_size", input_size, replace=True)
 
 
 def build(node: DictConfig, **arguments):
@@ -65,10 +45,14 @@ def run(cfg: DictConfig) -> float:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from transfer_learning.checkpoint import CheckpointFile
     from transfer_learning.hardware import native_precision
     from transfer_learning.models.classifier import Classifier
     from transfer_learning.training import train
 
+    started = STARTED if HydraConfig.get().mode == RunMode.RUN else time.perf_counter()
+    with open_dict(cfg):
+        compile = cfg.trainer.pop("compile")  # not one of Lightning's
     with logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
         data = build(cfg.data)
         data.setup()
@@ -81,6 +65,7 @@ def run(cfg: DictConfig) -> float:
             cfg.trainer,
             precision=native_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else cfg.trainer.precision,
             callbacks=callbacks,
+            plugins=[CheckpointFile()],
             logger=[build(logger) for logger in cfg.logger.values()],
             # Lightning adds its own where none is named
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
@@ -89,7 +74,7 @@ def run(cfg: DictConfig) -> float:
         if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
         try:
-            return train(data, model, trainer, _settings(cfg))["val/acc_best"]
+            return train(data, model, trainer, _settings(cfg), compile, started)["val/acc_best"]
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
 
@@ -110,6 +95,7 @@ def _settings(cfg: DictConfig) -> dict:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
+    _ = resolvers  # a launcher's process unpickles this function, and with it imports them, before it composes its job
     try:
         return run(cfg)
     except Exception as error:

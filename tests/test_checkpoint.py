@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from transfer_learning import load
+from transfer_learning.checkpoint import CheckpointFile
 from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.pretrained import Pretrained
@@ -136,3 +137,18 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(saved, small_data,
     with pytest.raises(UserError, match=str(path)) as error:
         load(path)
     assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out
+
+
+def test_a_write_that_fails_leaves_the_file_before_and_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    CheckpointFile().save_checkpoint({"epoch": 1, "state_dict": {"weight": torch.arange(5)}}, path)
+
+    def full_disk(checkpoint, file):
+        file.write(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(UserError, match="last.ckpt: .*No space left on device.*hydra.run.dir"):
+        CheckpointFile().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]

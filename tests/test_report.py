@@ -32,8 +32,15 @@ def test_files(tmp_path):
 def test_summary_tells_results_time_and_how_to_see_curves():
     metrics = {
         "val/acc_best": 0.75, "epoch_best": 3, "epochs": 4, "test/acc": 0.71, "test/acc_low": 0.68, "test/acc_high": 0.74,
-        "images_test": 1000, "seconds": 65.4, "device": "cpu (x86_64)", "precision": "32-true",
+        "images_test": 1000, "seconds": 65.4, "seconds_to_first_step": 7.25, "device": "cpu (x86_64)", "precision": "32-true",
     }  # fmt: skip
     text = summary("outputs/run", metrics)
-    for part in ("0.7500 in epoch 3 of 4", "0.7100 on 1000 images", "0.6800 to 0.7400", "65 s on cpu", "tensorboard --logdir outputs/run"):
+    for part in (
+        "0.7500 in epoch 3 of 4",
+        "0.7100 on 1000 images",
+        "0.6800 to 0.7400",
+        "65 s on cpu",
+        "began 7.2 s",
+        "tensorboard --logdir outputs/run",
+    ):
         assert part in text

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 
 import train
 from transfer_learning import load
+from transfer_learning.hardware import native_precision
 from transfer_learning.models.pretrained import Pretrained
 
 PROJECT = Path(train.__file__).parent
@@ -24,7 +25,7 @@ FILES = {".hydra", "train.log", "checkpoints", "metrics.json", "curves.png", "hp
 KEYS = {
     "val/acc_best", "epoch_best", "val/acc_last", "train/acc_last", "test/acc", "test/acc_low", "test/acc_high", "test/loss",
     "parameters_trainable", "parameters_frozen", "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_encoding",
-    "seconds_per_epoch", "device", "precision",
+    "seconds_to_first_step", "seconds_per_epoch", "device", "precision",
 }  # fmt: skip
 
 
@@ -115,9 +116,20 @@ def test_callbacks_and_loggers_come_and_go_by_name():
     assert not config("~logger.tensorboard").logger
 
 
-def test_help_does_not_wait_for_torch():
-    code = "import sys, train; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "--resolve"]])
+def test_help_and_config_do_not_wait_for_torch(arguments):
+    result = subprocess.run([sys.executable, "-X", "importtime", "train.py", *arguments], cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0 and "basic_cnn" in result.stdout
+    assert " hydra.main" in result.stderr and not re.search(r"\| +(torch|pytorch_lightning)\b", result.stderr)
+
+
+def test_precision_is_the_hardwares_unless_somebody_says_otherwise(tmp_path):
+    where = [*TINY.split(), "trainer.max_epochs=1", f"data.cache_dir={tmp_path}/cache"]
+    for name, overrides, expected in (("auto", [], native_precision("cpu")), ("said", ["trainer.precision=64-true"], "64-true")):
+        result = command(*where, *overrides, f"hydra.run.dir={tmp_path}/{name}")
+        assert f"precision {expected}" in result.stdout.split("epoch   1/1")[0], result.stdout
+        metrics = complete(tmp_path / name)
+        assert metrics["precision"] == expected and 1 < metrics["seconds_to_first_step"] < 200
 
 
 def test_one_run_from_another_directory(tmp_path):
@@ -210,6 +222,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, model)
             f"hydra.run.dir={folder}",
             f"data.cache_dir={tmp_path}/cache",
             "data.batch_size=10",
+            "trainer.precision=32-true",  # in which sums of another order differ least
         ]
         result = command(*arguments)
         assert result.returncode == 0, result.stderr
@@ -229,6 +242,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, model)
         ("data=cartoons data.augment=no", "data.augment=no: expected true or false"),
         ("data=image_folder", "data.root"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
+        ("data=cartoons trainer.compile=true", "trainer.compile=true: no C++ compiler /no/compiler"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
         ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tfrozen\n\tregularised_cnn\n\tvgg16_finetuned\n\tvgg16_frozen"),
@@ -237,7 +251,9 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, model)
 def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, arguments, message):
     if torch.cuda.is_available() and "trainer=gpu" in arguments:
         pytest.skip("there is a GPU")
-    result = command(*arguments.split(), f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache", HYDRA_FULL_ERROR="")
+    result = command(
+        *arguments.split(), f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache", HYDRA_FULL_ERROR="", CXX="/no/compiler"
+    )
     assert result.returncode == 1
     assert message in result.stdout + result.stderr and "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -264,8 +280,24 @@ def test_a_failed_job_of_a_sweep_says_so_in_its_own_log_and_the_others_go_on(tmp
     complete(finished)
 
 
-def test_folder_names_are_readable_and_bounded():
-    assert train.folder_name(3, "model=basic_cnn,data.augment=true") == "3_model=basic_cnn,data.augment=true"
-    assert train.folder_name(0, "model.weights=../a b/w.pth,model.dense=[512]") == "0_model.weights=..-a-b-w.pth,model.dense=-512-"
-    long = [train.folder_name(0, "x" * 400 + last) for last in "ab"]
-    assert long[0] != long[1] and max(map(len, long)) <= 200
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_runs_a_sweeps_jobs_in_other_processes_to_the_same_results(tmp_path, launcher):
+    where = [f"data.cache_dir={tmp_path}/cache", "trainer.precision=32-true"]
+    result = command("-m", f"hydra/launcher={launcher}", "seed=0,1", *TINY.split(), f"hydra.sweep.dir={tmp_path}/sweep", *where)
+    assert result.returncode == 0 and "Warning" not in result.stderr, result.stderr
+    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir() and not path.name.startswith("."))
+    metrics = [complete(job) for job in jobs]
+    processes = {next(job.glob("events.out.tfevents*")).name.split(".")[-2] for job in jobs}
+    assert len(jobs) == 2 and metrics[0]["test/loss"] != metrics[1]["test/loss"]
+    assert launcher == "joblib" or len(processes) == 2  # joblib may give one quick process both
+    alone = command("seed=1", *TINY.split(), f"hydra.run.dir={tmp_path}/alone", *where)
+    assert alone.returncode == 0
+    assert complete(tmp_path / "alone")["test/loss"] == pytest.approx(metrics[1]["test/loss"], rel=1e-4)
+
+
+def test_slurm_is_given_what_the_config_says():
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        overrides = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=/sweep"]
+        launcher = instantiate(compose("config", overrides, return_hydra_config=True).hydra.launcher)
+    assert launcher.params["partition"] == "gpu" and launcher.params["gpus_per_node"] == 1
+    assert launcher.params["submitit_folder"] == "/sweep/.submitit/%j"

@@ -226,3 +226,16 @@ def test_a_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
 def test_schedules_that_cannot_be(small_data, pretrained, quiet_trainer, settings, schedule, head_epochs, message):
     with pytest.raises(UserError, match=message):
         quiet_trainer(**settings).fit(pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data())
+
+
+def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(tmp_path, small_data, pretrained, quiet_trainer):
+    losses, keys = [], []
+    for compile in (False, True):
+        torch.compiler.reset()
+        data = small_data(augment=True, cache_dir=tmp_path / str(compile))
+        model = pretrained(unfreeze=None)
+        trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[LayerTable()])
+        losses.append(train(data, model, trainer, compile=compile)["test/loss"])
+        keys.append(list(model.state_dict()))
+        assert bool(model.network.frozen._compiled_call_impl) == compile
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and keys[0] == keys[1]

@@ -1,12 +1,14 @@
-"""Rebuild a trained model from its checkpoint.
+"""Write a checkpoint, and rebuild a trained model from it.
 
 A checkpoint is tensors and plain values (`Classifier.on_save_checkpoint`). Frozen weights that come from a name or a file are not in it:
 it tells where they came from. Only the networks listed here are ever built from a checkpoint.
 """
 
+import os
 from pathlib import Path
 
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.classifier import Classifier
@@ -52,3 +54,26 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit its own description of the network ({first_line(error)}).") from error
     return model.eval()
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """A checkpoint is complete or the one before: written beside its place, and moved there when it is on the disk.
+
+    Lightning's own gathers the file in memory, and writes it to the folder for temporary files first: slower, and not atomic across disks.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
+        """Raises UserError where the file cannot be written."""
+        path = Path(path)
+        partial = path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch's own, where a disk fills under it
+            raise UserError(f"{path}: {first_line(error)}. Make room there, or choose another folder: hydra.run.dir=…") from error
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """Train, test the best epoch, report."""
 
+import os
+import shutil
 import statistics
 import time
 import warnings
@@ -17,6 +19,7 @@ from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
 from transfer_learning.hardware import device_name, set_up_cpu
 from transfer_learning.models.classifier import Classifier
+from transfer_learning.models.network import Network
 from transfer_learning.report import summary, wilson_interval, write_report
 
 set_up_cpu()
@@ -26,34 +29,51 @@ for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*
     warnings.filterwarnings("ignore", message)
 
 
-def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Mapping | None = None) -> dict[str, float | int | str | None]:
+def train(
+    data: ImageData,
+    model: Classifier,
+    trainer: pl.Trainer,
+    settings: Mapping | None = None,
+    compile: bool = False,
+    started: float | None = None,
+) -> dict[str, float | int | str | None]:
     """Fits the model and tests its best epoch. `metrics.json` and `curves.png` go to `trainer.default_root_dir`.
 
     Args:
         trainer: its first ModelCheckpoint that monitors something decides which epoch is the best; without one it is the last.
         settings: plain values, shown beside the results in TensorBoard's HPARAMS tab.
+        compile: whether torch compiles the frozen part and, on a GPU, the trainable part (on a CPU, that takes longer than it saves).
+        started: `time.perf_counter()` from which the time to the first step counts; None is now.
 
     Returns:
         What `metrics.json` holds: accuracies in [0, 1] (`val/acc_best` …), counts, seconds of the fit and of the encoding before it …
 
     Raises:
-        UserError: no epoch would be, or was, validated and tested.
+        UserError: no epoch would be, or was, validated and tested; to be compiled, without a compiler.
     """
     if 0 in (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches):
         raise UserError("trainer.limit_…_batches: expected more than 0, since training is validated and its best epoch tested.")
     history = History()
     trainer.callbacks.append(history)
     model.train()  # one that was loaded comes in evaluation mode
+    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
+    if compile:
+        compile_network(model.network, trainer.strategy.root_device)
     start = time.perf_counter()
     frozen = model.network.frozen.key
     data.encode_once(frozen_pass(data, model, trainer), frozen and {"frozen": frozen, "precision": str(trainer.precision)})
     encoded = time.perf_counter()
     trainer.fit(model, datamodule=data)
-    seconds = {"seconds": time.perf_counter() - encoded, "seconds_encoding": encoded - start}
+    ended = time.perf_counter()
 
     validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
     if not validated:
         raise UserError(f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one.")
+    seconds = {
+        "seconds": ended - encoded,
+        "seconds_encoding": encoded - start,
+        "seconds_to_first_step": history.first_step - (start if started is None else started),
+    }
     path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None) or None
     best = validated[torch.load(path, "cpu", mmap=True, weights_only=True)["epoch"] + 1 if path else max(validated)]
     tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
@@ -67,6 +87,16 @@ def train(data: ImageData, model: Classifier, trainer: pl.Trainer, settings: Map
                 logger.finalize("success")
     rank_zero_info(summary(trainer.default_root_dir, metrics))
     return metrics
+
+
+def compile_network(network: Network, device: torch.device) -> None:
+    """In place, so that checkpoints keep their keys. Raises UserError where there is no compiler."""
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        raise UserError(f"trainer.compile=true: no C++ compiler {compiler}; install one, name one in CXX, or leave trainer.compile=false.")
+    for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:
+        if list(part.parameters()):
+            part.compile()
 
 
 def frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Callable[[Batch], torch.Tensor]:
@@ -110,4 +140,3 @@ def _metrics(
         "device": device_name(trainer.strategy.root_device),
         "precision": str(trainer.precision),
     }
-

@@ -18,6 +18,10 @@ def folder(tmp_path, write_image):
     return tmp_path / "photographs"
 
 
+def trainer(world_size, rank, device="cpu"):
+    return SimpleNamespace(world_size=world_size, global_rank=rank, strategy=SimpleNamespace(root_device=torch.device(device)))
+
+
 def image_folder(folder, **settings):
     defaults = dict(image_size=16, batch_size=5, train_per_class=6, val_per_class=3, test_per_class=3, cache_dir=folder.parent / "cache")
     data = ImageFolder(folder, **defaults | settings)
@@ -106,7 +110,7 @@ def test_augmentation_depends_on_neither_batch_size_nor_device_count(folder, vie
         torch.testing.assert_close(epoch_of(image_folder(folder, augment=True, views=views, batch_size=7), epoch)[0], expected[order])
         for rank in range(2):
             half = image_folder(folder, augment=True, views=views, batch_size=6)
-            half.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+            half.trainer = trainer(2, rank)
             torch.testing.assert_close(epoch_of(half, epoch)[0], expected[order[rank::2]])
 
 
@@ -114,7 +118,7 @@ def test_evaluation_on_several_devices_counts_each_image_once(folder):
     data = image_folder(folder, val_per_class=0.25, test_per_class=0.2, train_per_class=0.5)
     seen = []  # 4 images on 3 devices: shares differ in size
     for rank in range(3):
-        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        data.trainer = trainer(3, rank)
         seen += [image for batch in data.test_dataloader() for image in batch.x.numpy()]
     assert sorted(image.tobytes() for image in seen) == sorted(row.tobytes() for row in data.pixels[data.parts["test"]])
 
@@ -250,3 +254,14 @@ def test_without_a_key_images_are_handed_out_again(folder):
     data, encoder = encoded(folder)
     data.encode_once(encoder, None)
     assert not data.encoded and next(iter(data.val_dataloader())).x.shape == (5, 16, 16, 3)
+
+
+@pytest.mark.parametrize("free, expected", [(2 * 12 * 16 * 16 * 3, "cuda"), (2 * 12 * 16 * 16 * 3 - 1, None)])
+def test_images_lie_on_the_gpu_where_they_take_at_most_half_of_what_is_free(folder, monkeypatch, free, expected):
+    data = image_folder(folder)
+    data.trainer = trainer(1, 0, "cuda:0")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
+    device = data._room_for(data.pixels[data.parts["train"]].nbytes)
+    assert device == (expected and torch.device("cuda:0"))
+    data.trainer = trainer(1, 0)
+    assert data._room_for(0) is None

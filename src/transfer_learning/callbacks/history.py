@@ -14,13 +14,14 @@ class History(pl.Callback):
     Attributes:
         rows: one dict an epoch: "epoch" (from 1), the keys of `COLUMNS` (means over images; validation's where there was
             one), "seconds" (from the end of the epoch before, so validation and checkpoints are in it).
+        first_step: `time.perf_counter()` when the first step began.
     """
 
     def __init__(self):
         self.rows: list[dict[str, float]] = []
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.mark = time.perf_counter()
+        self.mark = self.first_step = time.perf_counter()
         self.validated = False
 
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:

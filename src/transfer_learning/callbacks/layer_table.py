@@ -41,7 +41,7 @@ def layer_table(network: nn.Module, image_size: int) -> str:
     hooks = [layer.register_forward_hook(record(name)) for name, layer in leaves]
     was_training = network.training
     like = next(network.parameters())
-    with torch.no_grad():
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # what is compiled would not call the hooks
         network.eval()(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
     network.train(was_training)
     for hook in hooks:

@@ -1,5 +1,6 @@
 """One part of the split, handed out in batches."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -7,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
+
+# Memory-mapped arrays cannot be written, and are not.
+warnings.filterwarnings("ignore", ".*given NumPy array is not writable.*")
 
 
 class Batch(NamedTuple):
@@ -35,6 +39,7 @@ class Part(Dataset):
         draw: epoch -> (N, 7) float32 augmentation draws; None leaves images as they are.
         choose: epoch -> (N,) which version each image has; None where there is one.
         encoded: whether the arrays are encoded.
+        device: where copies of this part's rows lie from now on, and batches are made; None reads the arrays where they are.
     """
 
     def __init__(
@@ -45,9 +50,14 @@ class Part(Dataset):
         draw: Callable[[int], np.ndarray] | None = None,
         choose: Callable[[int], np.ndarray] | None = None,
         encoded: bool = False,
+        device: torch.device | None = None,
     ):
-        self.versions, self.rows, self.labels, self.encoded = versions, rows, labels, encoded
-        self.draw = draw and lru_cache(maxsize=1)(draw)
+        if device is not None:
+            versions, rows = [torch.from_numpy(version[rows]).to(device) for version in versions], np.arange(len(rows))
+        self.versions = [torch.as_tensor(version) for version in versions]
+        self.rows, self.labels = torch.from_numpy(rows), torch.from_numpy(labels).to(device)
+        self.encoded, self.device = encoded, device
+        self.draw = draw and lru_cache(maxsize=1)(lambda epoch: torch.from_numpy(draw(epoch)).to(device))
         self.choose = choose and lru_cache(maxsize=1)(choose)
         self.sampler: DistributedSampler | None = None  # where the epoch is known
 
@@ -55,16 +65,16 @@ class Part(Dataset):
         return len(self.rows)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        rows = self.rows[positions]
+        rows, here = self.rows[positions], torch.tensor(positions, device=self.device)
         if self.choose:
             chosen = self.choose(self.sampler.epoch)[positions]
-            x = np.stack([self.versions[version][row] for version, row in zip(chosen, rows)])
+            x = torch.stack([self.versions[version][row] for version, row in zip(chosen, rows.tolist())])
         else:
-            x = np.asarray(self.versions[0][rows])
+            x = self.versions[0][rows.to(self.device)]
         return Batch(
-            x=from_rows(x) if self.encoded else torch.from_numpy(x),
-            labels=torch.from_numpy(self.labels[positions]),
-            draws=torch.from_numpy(self.draw(self.sampler.epoch)[positions]) if self.draw else None,
+            x=from_rows(x) if self.encoded else x,
+            labels=self.labels[here],
+            draws=self.draw(self.sampler.epoch)[here] if self.draw else None,
             encoded=self.encoded,
         )
 
@@ -78,9 +88,8 @@ def to_rows(tensor: torch.Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
 
 
-def from_rows(rows: np.ndarray) -> torch.Tensor:
-    """What `to_rows` was given; maps are channels-last in memory."""
-    tensor = torch.from_numpy(rows)
-    if tensor.dtype == torch.int16:
-        tensor = tensor.view(torch.bfloat16)
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+def from_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of such an array as what `to_rows` was given; maps are channels-last in memory."""
+    if rows.dtype == torch.int16:
+        rows = rows.view(torch.bfloat16)
+    return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

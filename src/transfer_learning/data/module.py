@@ -209,16 +209,28 @@ class ImageData(pl.LightningDataModule, ABC):
         return self._loader(self._part(part), self.batch_size, UnrepeatedDistributedSampler, shuffle=False)  # no image counts twice
 
     def _part(self, name: str) -> Part:
-        rows, augmented = self.parts[name], name == "train" and self.augment
-        if name not in self.encoded:
-            return Part([self.pixels], rows, self.labels[rows], draw=self.draws if augmented else None)
-        return Part(self.encoded[name], np.arange(len(rows)), self.labels[rows], choose=self.choices if augmented else None, encoded=True)
+        rows, augmented, encoded = self.parts[name], name == "train" and self.augment, name in self.encoded
+        return Part(
+            versions := self.encoded.get(name, [self.pixels]),
+            np.arange(len(rows)) if encoded else rows,
+            self.labels[rows],
+            draw=self.draws if augmented and not encoded else None,
+            choose=self.choices if augmented and encoded else None,
+            encoded=encoded,
+            device=self._room_for(sum(version[0].nbytes for version in versions) * len(rows)),
+        )
+
+    def _room_for(self, size: int) -> torch.device | None:
+        """The GPU that this process serves, if so many bytes take at most half of what is free there: the rest is for the network."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return device if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2 else None
 
     def _loader(self, part: Part, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
         """Shares a part out over the devices. Lightning leaves distributed samplers in place and tells them the epoch."""
         world_size, rank = self._devices
         part.sampler = sampler(part, num_replicas=world_size, rank=rank, **settings)
-        return DataLoader(part, batch_size, sampler=part.sampler, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
+        pin = torch.cuda.is_available() and part.device is None
+        return DataLoader(part, batch_size, sampler=part.sampler, collate_fn=_as_it_is, pin_memory=pin)
 
     @property
     def _devices(self) -> tuple[int, int]:

@@ -36,15 +36,17 @@ class RMSprop(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             learning = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients, squares = [], []
             for parameter in learning:
-                if not self.state[parameter]:
-                    self.state[parameter]["square_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            gradients = [parameter.grad for parameter in learning]
+                state = self.state[parameter]
+                state["square_avg"] = _laid_out_as(parameter, state["square_avg"] if state else torch.zeros_like(parameter))
+                squares.append(state["square_avg"])
+                gradients.append(_laid_out_as(parameter, parameter.grad))
             adam(
                 learning,
                 gradients,
                 exp_avgs=gradients,
-                exp_avg_sqs=[self.state[parameter]["square_avg"] for parameter in learning],
+                exp_avg_sqs=squares,
                 max_exp_avg_sqs=[],
                 state_steps=[torch.full((), 1e6, device=parameter.device) for parameter in learning],
                 fused=True,
@@ -57,3 +59,8 @@ class RMSprop(torch.optim.Optimizer):
                 maximize=False,
             )
         return loss
+
+
+def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """The kernel walks all three through memory alike, and does not look whether they lie alike. Backward passes see to it; others may not."""
+    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)

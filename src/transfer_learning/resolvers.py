@@ -1,0 +1,34 @@
+"""What `${project:…}`, `${when:…}` and the like mean in `conf/`. Importing this registers them."""
+
+import hashlib
+import re
+import sys
+import warnings
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+# conf/hydra/launcher/ has values for launchers that bring a schema of the same name.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def folder_name(*parts: object) -> str:
+    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long."""
+    name = re.sub(r"[^\w.=,+-]+", "-", "_".join(str(part) for part in parts if part != ""))
+    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def input_size(backbone: str, weights: str | None) -> int:
+    """The image size that torchvision's weights expect, in pixels."""
+    from transfer_learning.models.weights import input_size  # not above: it imports torch, for which --help should not wait
+
+    return input_size(backbone, weights)
+
+
+OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
+OmegaConf.register_new_resolver("terminal", lambda: sys.stdout.isatty(), replace=True)
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("input_size", input_size, replace=True)

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from transfer_learning.models.rmsprop import RMSprop
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_steps_as_torchs_own(dtype, tolerance):
+    torch.manual_seed(0)
+    shapes = [(7, 5), (8, 3, 3, 3), (1,)]
+    ours = [torch.randn(shape, dtype=dtype) for shape in shapes]
+    ours[1] = ours[1].contiguous(memory_format=torch.channels_last)
+    theirs = [weight.clone() for weight in ours]
+    for weight in [*ours, *theirs]:
+        weight.requires_grad_()
+    optimizer, reference = RMSprop(ours, 0.01, alpha=0.9, eps=1e-7), torch.optim.RMSprop(theirs, 0.01, alpha=0.9, eps=1e-7)
+    for step in range(30):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn(a.shape, dtype=dtype) if step != 5 else None  # a weight that took no part
+            b.grad = None if a.grad is None else a.grad.clone()
+        for each in (optimizer, reference):
+            each.step()
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def test_goes_on_from_its_own_state_to_the_bit():
+    def stepped(weight, optimizer, steps):
+        for step in steps:
+            weight.grad = torch.full_like(weight, float(step) - 3)
+            optimizer.step()
+
+    whole, first = torch.ones(5, requires_grad=True), torch.ones(5, requires_grad=True)
+    stepped(whole, RMSprop([whole]), range(8))
+    optimizer = RMSprop([first])
+    stepped(first, optimizer, range(4))
+    second = first.detach().clone().requires_grad_()
+    again = RMSprop([second])
+    again.load_state_dict(optimizer.state_dict())
+    stepped(second, again, range(4, 8))
+    assert torch.equal(whole, second)
+
+
+def test_a_closure_is_called_once_with_gradients():
+    weight = torch.ones(2, requires_grad=True)
+    optimizer, losses = RMSprop([weight], lr=0.1), []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight**2).sum()
+        loss.backward()
+        losses.append(loss.item())
+        return loss
+
+    assert optimizer.step(closure).item() == 2.0 and losses == [2.0]
+    assert torch.allclose(weight, torch.full((2,), 1 - 0.1 * 2 / (0.1 * 4) ** 0.5))  # v = 0.1 · 2²
+
+
+@pytest.mark.parametrize("argument", [dict(lr=-1.0), dict(alpha=1.0), dict(alpha=-0.1), dict(eps=-1e-8)])
+def test_arguments_out_of_range_are_refused(argument):
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        RMSprop([torch.ones(1, requires_grad=True)], **argument)

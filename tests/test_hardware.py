@@ -1,0 +1,59 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from transfer_learning import hardware
+
+
+@pytest.fixture
+def cpu_flags(monkeypatch, tmp_path):
+    """cpu_flags(text): the machine's processor says so of itself; None: it says nothing."""
+
+    def set_to(text):
+        file = tmp_path / "cpuinfo"
+        if text is not None:
+            file.write_text(f"processor\t: 0\nflags\t\t: {text}\nbugs\t\t: avx512_bf16\n")
+        monkeypatch.setattr(hardware, "Path", lambda name: file)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ("fpu avx512f avx512_bf16", "bf16-mixed"),
+        ("fpu amx_bf16", "bf16-mixed"),
+        ("fpu avx2 avx512f", "32-true"),  # torch computes bfloat16 here too, slowly
+        (None, "32-true"),
+    ],
+)
+def test_precision_of_a_cpu_follows_from_what_it_does_in_hardware(cpu_flags, flags, expected):
+    cpu_flags(flags)
+    assert hardware.native_precision("cpu") == expected
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu"])
+@pytest.mark.parametrize("native, expected", [(True, "bf16-mixed"), (False, "32-true")])
+def test_precision_of_a_gpu_does_not_count_emulation(monkeypatch, cpu_flags, accelerator, native, expected):
+    cpu_flags("avx512_bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert hardware.native_precision(accelerator) == expected
+
+
+def test_freed_memory_is_kept_and_faint_numbers_become_zero():
+    """Faults count the pages that the kernel cleared for this process: 64 MB again and again take 16,384 each time, or none."""
+    code = (
+        "import resource, torch; from transfer_learning.hardware import set_up_cpu; set_up_cpu()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for turn in range(10):\n"
+        "    before = faults(); torch.ones(2**24)\n"
+        "print(faults() - before, (torch.tensor([1e-38]) / 4).item())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pages, faint = result.stdout.split()
+    assert faint == "0.0"
+    if sys.platform == "linux" and hardware.platform.libc_ver()[0] == "glibc":
+        assert int(pages) < 1000
