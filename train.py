@@ -46,13 +46,17 @@ def run(cfg: DictConfig) -> float:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from transfer_learning.checkpoint import CheckpointFile
-    from transfer_learning.hardware import native_precision
+    from transfer_learning.hardware import gpu_of_worker, native_precision
     from transfer_learning.models.classifier import Classifier
     from transfer_learning.training import train
 
     started = STARTED if HydraConfig.get().mode == RunMode.RUN else time.perf_counter()
     with open_dict(cfg):
-        compile = cfg.trainer.pop("compile")  # not one of Lightning's
+        compiled = cfg.trainer.pop("compile")  # not one of Lightning's
+    if type(compiled) is not bool:
+        raise UserError(f"trainer.compile={compiled}: expected true or false.")
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
     with logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
         data = build(cfg.data)
         data.setup()
@@ -63,7 +67,7 @@ def run(cfg: DictConfig) -> float:
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
         trainer = build(
             cfg.trainer,
-            precision=native_precision(cfg.trainer.accelerator) if cfg.trainer.precision == "auto" else cfg.trainer.precision,
+            devices=(cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)) or cfg.trainer.devices,
             callbacks=callbacks,
             plugins=[CheckpointFile()],
             logger=[build(logger) for logger in cfg.logger.values()],
@@ -74,7 +78,7 @@ def run(cfg: DictConfig) -> float:
         if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
         try:
-            return train(data, model, trainer, _settings(cfg), compile, started)["val/acc_best"]
+            return train(data, model, trainer, _settings(cfg), compiled, started)["val/acc_best"]
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
 

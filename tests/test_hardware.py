@@ -1,3 +1,5 @@
+import multiprocessing
+import platform
 import subprocess
 import sys
 
@@ -55,5 +57,22 @@ def test_freed_memory_is_kept_and_faint_numbers_become_zero():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pages, faint = result.stdout.split()
     assert faint == "0.0"
-    if sys.platform == "linux" and hardware.platform.libc_ver()[0] == "glibc":
+    name, version = platform.libc_ver()
+    if name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35):
         assert int(pages) < 1000
+
+
+@pytest.mark.parametrize(
+    "name, gpus, accelerator, expected",
+    [
+        ("LokyProcess-1", 4, "auto", [1]),
+        ("LokyProcess-4", 4, "gpu", [0]),
+        ("LokyProcess-2", 1, "auto", None),
+        ("LokyProcess-2", 4, "cpu", None),
+        ("MainProcess", 4, "auto", None),
+    ],
+)
+def test_joblibs_workers_share_the_gpus_out(monkeypatch, name, gpus, accelerator, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    assert hardware.gpu_of_worker(accelerator) == expected

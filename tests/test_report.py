@@ -40,7 +40,7 @@ def test_summary_tells_results_time_and_how_to_see_curves():
         "0.7100 on 1000 images",
         "0.6800 to 0.7400",
         "65 s on cpu",
-        "began 7.2 s",
+        "began 7.2 s after the start",
         "tensorboard --logdir outputs/run",
     ):
         assert part in text

@@ -243,6 +243,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, model)
         ("data=image_folder", "data.root"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
         ("data=cartoons trainer.compile=true", "trainer.compile=true: no C++ compiler /no/compiler"),
+        ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
         ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tfrozen\n\tregularised_cnn\n\tvgg16_finetuned\n\tvgg16_frozen"),
@@ -301,3 +302,12 @@ def test_slurm_is_given_what_the_config_says():
         launcher = instantiate(compose("config", overrides, return_hydra_config=True).hydra.launcher)
     assert launcher.params["partition"] == "gpu" and launcher.params["gpus_per_node"] == 1
     assert launcher.params["submitit_folder"] == "/sweep/.submitit/%j"
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw", "sgd"])
+def test_gradients_can_be_clipped_with_every_optimiser(tmp_path, optimizer):
+    """Lightning refuses to clip for fused optimisers in mixed precision."""
+    where = [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=1", "trainer.precision=bf16-mixed"]
+    result = command(*TINY.split(), *where, f"optimizer={optimizer}", "trainer.gradient_clip_val=1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert optimizer == "rmsprop" or config(f"optimizer={optimizer}").optimizer.fused

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -228,6 +230,7 @@ def test_schedules_that_cannot_be(small_data, pretrained, quiet_trainer, setting
         quiet_trainer(**settings).fit(pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data())
 
 
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(tmp_path, small_data, pretrained, quiet_trainer):
     losses, keys = [], []
     for compile in (False, True):

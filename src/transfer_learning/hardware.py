@@ -1,7 +1,9 @@
 """What this machine is, and how its CPU is set up before anything is computed."""
 
 import ctypes
+import multiprocessing
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ def set_up_cpu() -> None:
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # before 2.35 it takes no more than this
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -37,6 +39,13 @@ def native_precision(accelerator: str) -> str:
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
+
+
+def gpu_of_worker(accelerator: str) -> list[int] | None:
+    """The GPU of this process, where it is one of joblib's workers, which take them in turn; None where there is no choice."""
+    worker = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name)
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    return [int(worker[1]) % gpus] if worker and gpus > 1 else None
 
 
 def _cpu_flags() -> set[str]:

@@ -60,7 +60,7 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
             f"test accuracy of that epoch {metrics['test/acc']:.4f} on {metrics['images_test']} images "
             f"(95 % interval {metrics['test/acc_low']:.4f} to {metrics['test/acc_high']:.4f})",
             f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; "
-            f"the first step began {metrics['seconds_to_first_step']:.1f} s after the command",
+            f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start",
             f"curves: tensorboard --logdir {shlex.quote(str(folder))}",
         ]
     )

@@ -61,7 +61,8 @@ def train(
         compile_network(model.network, trainer.strategy.root_device)
     start = time.perf_counter()
     frozen = model.network.frozen.key
-    data.encode_once(frozen_pass(data, model, trainer), frozen and {"frozen": frozen, "precision": str(trainer.precision)})
+    key = {"frozen": frozen, "precision": str(trainer.precision)} | ({"compiled": True} if compile else {})  # which rounds otherwise
+    data.encode_once(frozen_pass(data, model, trainer), frozen and key)
     encoded = time.perf_counter()
     trainer.fit(model, datamodule=data)
     ended = time.perf_counter()

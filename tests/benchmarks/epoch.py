@@ -5,12 +5,13 @@ python tests/benchmarks/epoch.py [--rounds 5] [--rows basic regularised head vgg
 
 project   `train.py` itself, from one epoch's start to the next: validation, metrics, checkpoints and TensorBoard are in it
 bare      a loop in plain PyTorch on the same tensors, in the same precision and process settings, with the same optimiser
-limit     the same steps on one batch that lies ready
+limit     the same steps on one batch that lies ready, not augmented
 template  what templates teach: `ImageFolder`, v2 transforms for each image, a `DataLoader` with workers, Lightning's defaults
 Keras     the tutorial's code, where tensorflow-cpu is installed
 
 Each contender is a process of its own that waits for its turn. The first turn warms up and is left out. Without `data.root` the images are
-drawn. `settings` takes one setting away from the bare loop of the basic CNN at a time. `vgg16` has a fifth of the images.
+drawn. `settings` takes one setting away from the bare loop of the basic CNN at a time. `vgg16` has a fifth of the images; there the project
+validates on stored outputs, and the bare loops not at all. Overrides of model, optimiser or image size reach only the first three.
 """
 
 import argparse
@@ -97,6 +98,7 @@ def bare(
     from transfer_learning.data.augment import augment
     from transfer_learning.data.batch import from_rows
 
+    torch.set_flush_denormal(True)
     if kept_memory:
         hardware.set_up_cpu()
     torch.manual_seed(0)
@@ -105,8 +107,9 @@ def bare(
     data.setup()
     network = instantiate(cfg.model, num_classes=2, image_size=data.image_size, _convert_="all")
     head = "vgg16" in overrides[0] and not data.augment
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = precision or hardware.native_precision("auto")
+    accelerator, said = cfg.trainer.accelerator, precision or cfg.trainer.precision
+    device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
+    precision = hardware.native_precision(accelerator) if said == "auto" else said
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)
     if compiled:
@@ -133,14 +136,18 @@ def bare(
             return (network.trainable(x) if head else network(x))[:, 0].float()
 
     size, epoch = data.batch_size, 0
-    ready = {part: prepared(part, torch.arange(size)) for part in parts}
+    ready = {part: prepared(part, torch.arange(min(size, len(parts[part][1])))) for part in parts}
+
+    def batch(part: str, positions, draws=None):
+        return [each[: len(positions)] for each in ready[part]] if fixed else prepared(part, positions, draws)
+
     while True:
         turn()
         network.train()
         order = torch.randperm(len(parts["train"][1]), generator=torch.Generator().manual_seed(epoch)).to(device)
         draws = torch.from_numpy(data.draws(epoch)).to(device) if data.augment and not fixed else None
         for positions in order.split(size):
-            x, y = ready["train"] if fixed else prepared("train", positions, draws)
+            x, y = batch("train", positions, draws)
             if convolutions:
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     network.frozen(x)
@@ -154,7 +161,7 @@ def bare(
         stored = "vgg16" in overrides[0] and not head  # whose validation images the project does not pass through the frozen part again
         with torch.no_grad():
             for positions in [] if stored else torch.arange(len(parts["val"][1]), device=device).split(size):
-                x, y = ready["val"] if fixed else prepared("val", positions)
+                x, y = batch("val", positions)
                 correct += ((forward(x) > 0) == y).sum()
         correct.item()  # waits for the device
         epoch += 1
@@ -233,7 +240,7 @@ def template(overrides: list[str], folder: str) -> None:
             return torch.optim.RMSprop(self.net.parameters(), 1e-4, alpha=0.9, eps=1e-7)
 
     os.chdir(folder)  # Lightning's own folder of logs and checkpoints
-    trainer = pl.Trainer(max_epochs=-1, callbacks=[turns()], enable_progress_bar=False, enable_model_summary=False)
+    trainer = pl.Trainer(max_epochs=-1, devices=1, callbacks=[turns()], enable_progress_bar=False, enable_model_summary=False)
     loaders = [DataLoader(images[part], size, shuffle=part == "train", num_workers=workers) for part in ("train", "val")]
     trainer.fit(Module(), *loaders)
 
@@ -367,6 +374,8 @@ def contenders(row: str, given: list[str], folder: str) -> dict[str, tuple]:
         }
         return {"bare": (bare, overrides, {}), **{name: (bare, overrides, arguments) for name, arguments in without.items()}}
     found = {"project": (project, overrides, {}), "bare": (bare, overrides, {}), "limit": (bare, overrides, dict(fixed=True))}
+    if row in ("basic", "head"):
+        found["project, no checkpoints"] = (project, [*overrides, "~callbacks.checkpoint_best", "~callbacks.checkpoint_last"], {})
     if row == "regularised":
         found["project, not augmented"] = (project, [*overrides, "data.augment=false"], {})
     if row == "vgg16":
@@ -391,26 +400,29 @@ def contend(function, first, others: dict, folder: str, end) -> None:
 
 
 def measured(found: dict[str, tuple], rounds: int, folder: str) -> dict[str, list[float]]:
-    context, running, seconds = multiprocessing.get_context("spawn"), {}, {}
+    context, running, ends, seconds = multiprocessing.get_context("spawn"), {}, {}, {}
     for name, (function, first, others) in found.items():
         here, there = context.Pipe()
         running[name] = here, context.Process(target=contend, args=(function, first, others, folder, there))
-        running[name][1].start()
-        there.close()
-        try:
-            here.recv()  # set up, one after the other, so that what is stored is stored once
-        except EOFError:
-            sys.exit(f"{name} did not start:\n{Path(folder, 'log.txt').read_text()[-3000:]}")
-        seconds[name] = []
-    for _ in range(rounds + 1):
-        for name, (here, _) in running.items():
-            start = time.perf_counter()
-            here.send("go")
+        ends[name], seconds[name] = there, []
+    try:
+        for name, (here, process) in running.items():  # one after the other, so that what is stored is stored once
+            process.start()
+            ends[name].close()
             here.recv()
-            seconds[name].append(time.perf_counter() - start)
-    for here, process in running.values():
-        here.send("stop")
-        process.join()
+        for _ in range(rounds + 1):
+            for name, (here, _) in running.items():
+                start = time.perf_counter()
+                here.send("go")
+                here.recv()
+                seconds[name].append(time.perf_counter() - start)
+    except EOFError:
+        sys.exit(f"{name} failed:\n{Path(folder, 'log.txt').read_text()[-3000:]}")
+    finally:
+        for _, process in running.values():
+            if process.pid:
+                process.kill()
+                process.join()
     return {name: values[1:] for name, values in seconds.items()}
 
 

@@ -256,12 +256,16 @@ def test_without_a_key_images_are_handed_out_again(folder):
     assert not data.encoded and next(iter(data.val_dataloader())).x.shape == (5, 16, 16, 3)
 
 
-@pytest.mark.parametrize("free, expected", [(2 * 12 * 16 * 16 * 3, "cuda"), (2 * 12 * 16 * 16 * 3 - 1, None)])
-def test_images_lie_on_the_gpu_where_they_take_at_most_half_of_what_is_free(folder, monkeypatch, free, expected):
+@pytest.mark.parametrize("missing, expected", [(0, "cuda:0"), (1, None)])
+def test_images_lie_on_the_gpu_where_they_take_at_most_half_of_what_is_free(folder, monkeypatch, missing, expected):
     data = image_folder(folder)
     data.trainer = trainer(1, 0, "cuda:0")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
-    device = data._room_for(data.pixels[data.parts["train"]].nbytes)
-    assert device == (expected and torch.device("cuda:0"))
+    images = sum(map(len, data.parts.values()))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images * 16 * 16 * 3 - missing, 10**9))
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **_: moved.append(device) or tensor)  # there is none here
+    part = data._part("train")
+    home = expected and torch.device(expected)
+    assert part.device == home and set(moved) == {home} and len(part.versions[0]) == (12 if home else 24)
     data.trainer = trainer(1, 0)
-    assert data._room_for(0) is None
+    assert data._part("val").device is None

@@ -65,12 +65,12 @@ class Part(Dataset):
         return len(self.rows)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        rows, here = self.rows[positions], torch.tensor(positions, device=self.device)
+        here = torch.tensor(positions).to(self.device, non_blocking=True)
         if self.choose:
             chosen = self.choose(self.sampler.epoch)[positions]
-            x = torch.stack([self.versions[version][row] for version, row in zip(chosen, rows.tolist())])
+            x = torch.stack([self.versions[version][row] for version, row in zip(chosen, self.rows[positions].tolist())])
         else:
-            x = self.versions[0][rows.to(self.device)]
+            x = self.versions[0][self.rows[positions] if self.device is None else here]
         return Batch(
             x=from_rows(x) if self.encoded else x,
             labels=self.labels[here],

@@ -211,19 +211,24 @@ class ImageData(pl.LightningDataModule, ABC):
     def _part(self, name: str) -> Part:
         rows, augmented, encoded = self.parts[name], name == "train" and self.augment, name in self.encoded
         return Part(
-            versions := self.encoded.get(name, [self.pixels]),
+            self.encoded.get(name, [self.pixels]),
             np.arange(len(rows)) if encoded else rows,
             self.labels[rows],
             draw=self.draws if augmented and not encoded else None,
             choose=self.choices if augmented and encoded else None,
             encoded=encoded,
-            device=self._room_for(sum(version[0].nbytes for version in versions) * len(rows)),
+            device=self._home,
         )
 
-    def _room_for(self, size: int) -> torch.device | None:
-        """The GPU that this process serves, if so many bytes take at most half of what is free there: the rest is for the network."""
+    @property
+    def _home(self) -> torch.device | None:
+        """The GPU that this process serves, if all parts take at most half of what is free there: the rest is for the network."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return device if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] / 2 else None
+        if device.type != "cuda":
+            return None
+        arrays = {part: self.encoded.get(part, [self.pixels]) for part in self.parts}
+        size = sum(array[0].nbytes * len(self.parts[part]) for part, versions in arrays.items() for array in versions)
+        return device if size <= torch.cuda.mem_get_info(device)[0] / 2 else None
 
     def _loader(self, part: Part, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
         """Shares a part out over the devices. Lightning leaves distributed samplers in place and tells them the epoch."""

@@ -48,7 +48,7 @@ class RMSprop(torch.optim.Optimizer):
                 exp_avgs=gradients,
                 exp_avg_sqs=squares,
                 max_exp_avg_sqs=[],
-                state_steps=[torch.full((), 1e6, device=parameter.device) for parameter in learning],
+                state_steps=[torch.full((), 1e12, device=parameter.device) for parameter in learning],
                 fused=True,
                 amsgrad=False,
                 beta1=0.0,
@@ -62,5 +62,5 @@ class RMSprop(torch.optim.Optimizer):
 
 
 def _laid_out_as(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """The kernel walks all three through memory alike, and does not look whether they lie alike. Backward passes see to it; others may not."""
+    """The kernel walks through the memory of all three alike, and does not look whether they lie alike, as a backward pass sees to."""
     return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
