@@ -14,9 +14,9 @@ class RMSprop(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them, floating-point, on the CPU or a GPU.
-        lr: learning rate > 0.
+        lr: learning rate, at least 0.
         alpha: share of the average that stays, Keras's rho, in [0, 1).
-        eps: added to the root.
+        eps: added to the root, at least 0.
 
     Raises:
         ValueError: an argument out of its range.
