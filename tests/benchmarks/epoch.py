@@ -10,8 +10,9 @@ template  what templates teach: `ImageFolder`, v2 transforms for each image, a `
 Keras     the tutorial's code, where tensorflow-cpu is installed
 
 Each contender is a process of its own that waits for its turn. The first turn warms up and is left out. Without `data.root` the images are
-drawn. `settings` takes one setting away from the bare loop of the basic CNN at a time, or compiles it. `vgg16` has a fifth of the images; there the project
-validates on stored outputs, and the bare loops not at all. Overrides of model, optimiser or image size reach only the first three.
+drawn. `settings` takes one setting away from the bare loop of the basic CNN at a time, or compiles it. `vgg16` has a fifth of the images;
+there the project validates on stored outputs, and the bare loops not at all. Overrides of model, optimiser or image size reach only the
+first three.
 """
 
 import argparse
