@@ -1,15 +1,16 @@
-"""Write a checkpoint, and rebuild a trained model from it.
+"""Write a checkpoint, read it, and rebuild a trained model from it.
 
 A checkpoint is tensors and plain values (`Classifier.on_save_checkpoint`). Frozen weights that come from a name or a file are not in it:
 it tells where they came from. Only the networks listed here are ever built from a checkpoint.
 """
 
-import os
+import zipfile
 from pathlib import Path
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from transfer_learning.atomic import replacing
 from transfer_learning.errors import UserError, first_line
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
@@ -31,14 +32,9 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
     Raises:
         UserError: no such file, not a checkpoint of this project, or its network or frozen weights cannot be had again.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        about = saved["model"]
-        network_class, arguments, frozen = NETWORKS[about["network"]], dict(about["arguments"]), about["frozen_weights"]
-    except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
-        raise UserError(f"{path}: not a checkpoint of this project's networks, {', '.join(NETWORKS)} ({first_line(error)}).") from error
+    saved = read(path)
+    about = saved["model"]
+    network_class, arguments, frozen = NETWORKS[about["network"]], dict(about["arguments"]), about["frozen_weights"]
     if frozen:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
     try:
@@ -49,15 +45,31 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
         ) from error
     model = Classifier(network, about["class_names"], about["image_size"])
     model.on_load_checkpoint(saved)
-    try:
-        model.load_state_dict(saved["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: its weights do not fit its own description of the network ({first_line(error)}).") from error
+    model.load_state_dict(saved["state_dict"])
     return model.eval()
 
 
+def read(path: str | Path) -> dict:
+    """What a checkpoint holds, on the CPU: tensors and plain values, each byte as it was written.
+
+    Raises:
+        UserError: no such file; it is cut off, altered or something else; it holds code; its network is not one of `NETWORKS`.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            if altered := file.testzip():  # torch does not look at the checksums that it writes
+                raise ValueError(f"{altered} is not as it was written")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        NETWORKS[saved["model"]["network"]], saved["model"]["arguments"], saved["model"]["frozen_weights"], saved["state_dict"]
+    except Exception as error:  # zipfile and torch raise many kinds
+        raise UserError(f"{path}: not a checkpoint of this project's networks, {', '.join(NETWORKS)} ({first_line(error)}).") from error
+    return saved
+
+
 class CheckpointFile(TorchCheckpointIO):
-    """A checkpoint is complete or the one before: written beside its place, and moved there when it is on the disk.
+    """A checkpoint is complete or the one before (`atomic.replacing`), and read as `read` does.
 
     Lightning's own gathers the file in memory, and writes it to the folder for temporary files first: slower, and not atomic across disks.
     """
@@ -65,15 +77,19 @@ class CheckpointFile(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
         """Raises UserError where the file cannot be written."""
         path = Path(path)
-        partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, "wb") as file:
+            with replacing(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
         except (OSError, RuntimeError) as error:  # torch's own, where a disk fills under it
             raise UserError(f"{path}: {first_line(error)}. Make room there, or choose another folder: hydra.run.dir=…") from error
-        finally:
-            partial.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
+        """Raises UserError as `read` does. What ModelCheckpoint noted as its files lies where this one lies: a run's folder may move."""
+        checkpoint, folder = read(path), str(Path(path).parent)
+        for state in checkpoint.get("callbacks", {}).values():
+            if before := state.get("dirpath"):
+                state["best_k_models"] = {key.replace(before, folder, 1): score for key, score in state["best_k_models"].items()}
+                for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = state[key].replace(before, folder, 1)
+        return checkpoint

@@ -4,11 +4,12 @@ from PIL import Image
 
 from transfer_learning.data.decode import decode
 from transfer_learning.data.files import Images
+from transfer_learning.errors import UserError
 
 
-def decoded(path, size, interpolation="nearest"):
+def decoded(path, size, interpolation="nearest", digest="digest"):
     """The (size, size, 3) pixels of one file, or why there are none."""
-    images = Images([str(path)], np.zeros(1, dtype=np.int64), ("a", "b"), ["digest"], read=lambda index: Image.open(path))
+    images = Images([str(path)], np.zeros(1, dtype=np.int64), ("a", "b"), [digest], read=lambda index: Image.open(path))
     pixels, reasons = decode(images, size, interpolation, [0])
     return reasons.get(0, pixels[0])
 
@@ -54,5 +55,10 @@ def test_a_broken_file_is_black_and_its_reason_told(tmp_path, picture, damage):
     path = tmp_path / "broken.png"
     path.write_bytes(damage((tmp_path / "whole.png").read_bytes()))
     assert isinstance(decoded(path, 24), str)
-    path.unlink()
-    assert "FileNotFoundError" in decoded(path, 24)  # it vanished between listing and reading
+
+
+def test_a_file_that_vanishes_is_no_broken_image(tmp_path):
+    """What was read of it when it was listed would be stored as black for ever."""
+    with pytest.raises(UserError, match="gone.png: gone since it was listed .*FileNotFoundError"):
+        decoded(tmp_path / "gone.png", 24)
+    assert "FileNotFoundError" in decoded(tmp_path / "gone.png", 24, digest="unreadable then too")

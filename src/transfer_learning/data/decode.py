@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageOps
 
-from transfer_learning.data.files import Images
-from transfer_learning.errors import first_line
+from transfer_learning.data.files import UNREADABLE, Images
+from transfer_learning.errors import UserError, first_line
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
 
@@ -27,7 +27,11 @@ def to_pixels(image: Image.Image, size: int, interpolation: str = "bilinear") ->
 
 
 def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
-    """The images at N indices as pixels: (N, size, size, 3) uint8, and {position: why it could not be read, and is black}."""
+    """The images at N indices as pixels: (N, size, size, 3) uint8, and {position: why it could not be read, and is black}.
+
+    Raises:
+        UserError: a file that could be read when it was listed cannot be had now, which says nothing of the image.
+    """
     pixels, reasons = np.zeros((len(indices), size, size, 3), dtype=np.uint8), {}
 
     def decode_one(position: int) -> None:
@@ -35,6 +39,9 @@ def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]
             with images.read(indices[position]) as image:
                 pixels[position] = to_pixels(image, size, interpolation)
         except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
+            index = indices[position]
+            if getattr(error, "errno", None) and not images.digests[index].startswith(UNREADABLE):  # the system's, not the decoder's
+                raise UserError(f"{images.names[index]}: gone since it was listed ({first_line(error)}). Run the same again.") from error
             reasons[position] = first_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock

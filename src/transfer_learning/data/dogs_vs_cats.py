@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import zipfile
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
             progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
             archive = pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=work, downloader=progress)
             with zipfile.ZipFile(archive) as members:
-                _refuse_paths_outside(members)
+                _refuse_what_leads_outside(members)
                 members.extractall(work)
             os.replace(work / "PetImages", folder / "PetImages")
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
@@ -72,7 +73,8 @@ def _has_images(folder: Path) -> bool:
     return any(is_image_name(path) and ".download" not in path.parts for path in folder.rglob("*"))
 
 
-def _refuse_paths_outside(members: zipfile.ZipFile) -> None:
-    for name in members.namelist():
-        if name.startswith(("/", "\\")) or ":" in name or ".." in Path(name).parts:
-            raise ValueError(f"the archive holds {name!r}, a path outside the folder")
+def _refuse_what_leads_outside(members: zipfile.ZipFile) -> None:
+    for member in members.infolist():
+        name = member.filename.replace("\\", "/")
+        if name.startswith("/") or ":" in name or ".." in name.split("/") or stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(f"the archive holds {member.filename!r}, which leads outside the folder")

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.errors import UserError
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
+UNREADABLE = "unreadable"
 PART = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)  # train, test1, validation_data
 
 
@@ -27,7 +28,8 @@ class Images:
         names: what a message calls each image, (N,) strings.
         labels: class codes, (N,) int64 in [0, C).
         class_names: C names; a code is a position in it.
-        digests: SHA-256 (hex) of each image's bytes, (N,) strings: equal digests are the same image.
+        digests: SHA-256 (hex) of each image's bytes, (N,) strings: equal digests are the same image. One that begins with `UNREADABLE`
+            says why there is none.
         read: index -> the image, as PIL gives it. It may raise anything: a broken file is the caller's to report.
     """
 
@@ -71,7 +73,7 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, paths))
     return Images(
-        names=[str(path) for path in paths],
+        names=[str(path).encode(errors="backslashreplace").decode() for path in paths],  # not every name is Unicode
         labels=np.array([names.index(name) for _, name in labelled]),
         class_names=names,
         digests=digests,
@@ -118,4 +120,4 @@ def _sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:  # it stays in the list: reading its pixels fails too, and that names it in the log
-        return f"unreadable {path} {error.errno}"
+        return f"{UNREADABLE} {path} {error.errno}"

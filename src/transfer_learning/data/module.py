@@ -48,7 +48,8 @@ class ImageData(pl.LightningDataModule, ABC):
 
     Attributes (after `setup`):
         class_names: C names.
-        pixels: (M, H, W, 3) uint8, every image found.
+        images: every image found.
+        pixels: (M, H, W, 3) uint8, of every one of them.
         parts: "train", "val", "test" -> indices into `pixels`.
 
     Raises:
@@ -106,7 +107,7 @@ class ImageData(pl.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         if self.pixels is not None:
             return
-        images = self.find()
+        images = self.images = self.find()
         key = {
             "what": f"pixels-{self.image_size}-{self.interpolation}",
             "images": hashlib.sha256("\n".join(images.digests).encode()).hexdigest(),

@@ -1,8 +1,8 @@
 """Rows that are computed once and then memory-mapped. Knows neither images nor networks."""
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
+from transfer_learning.atomic import replacing
 from transfer_learning.errors import UserError
 
 CHUNK = 256  # rows held in memory while writing
@@ -39,8 +40,7 @@ def stored(
         UserError: the folder cannot be written, or the disk is full.
     """
     folder = Path(folder).expanduser()
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"{key['what']}-{digest}.npy"
+    path = folder / f"{key['what']}-{_sha256(key)[:16]}.npy"
     found = _opened(path)
     if found is None:
         try:
@@ -57,36 +57,45 @@ def stored(
 
 
 def _opened(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
-    """The rows of a complete file, or None where there is none: its header and size must agree, or it is computed anew."""
+    """The rows of a complete file, or None where there is none: its notes, its header and its size must agree, or it is computed anew."""
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.stat().st_size != rows.offset + rows.nbytes:
+        about = json.loads(path.with_suffix(".json").read_text())
+        if about.pop("sha256") != _sha256(about):
             return None
-        left_out = json.loads(path.with_suffix(".json").read_text())["left_out"]
-        return rows, {int(index): reason for index, reason in left_out.items()}
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+        dtype, shape = np.dtype(about["dtype"]), tuple(about["shape"])
+        header, size = _header(dtype, shape), dtype.itemsize * int(np.prod(shape))
+        with open(path, "rb") as file:
+            if file.read(len(header)) != header or path.stat().st_size != len(header) + size:
+                return None
+        rows = np.memmap(path, dtype, mode="r", offset=len(header), shape=shape)
+        return rows, {int(index): reason for index, reason in about["left_out"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _write(path: Path, items: Sequence, encode: Callable, key: Mapping) -> None:
-    partial = path.with_suffix(".partial")  # one name, since the lock is held: a killed writer's leftover is overwritten
     left_out = {}
-    try:
-        # Written, not memory-mapped: on a full disk a write raises, while a store into a mapped page kills the process.
-        with open(partial, "wb") as file, tqdm(total=len(items), desc=key["what"], unit="row", leave=False, disable=None) as bar:
-            for start in range(0, len(items), CHUNK):
-                rows, reasons = encode(items[start : start + CHUNK])
-                if start == 0:
-                    header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (len(items), *rows.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(rows).data)
-                left_out |= {start + position: reason for position, reason in reasons.items()}
-                bar.update(len(rows))
-            file.flush()
-            os.fsync(file.fileno())
-        about = path.with_suffix(".json")
-        about.with_suffix(".json.partial").write_text(json.dumps({"key": dict(key), "left_out": left_out}, indent=1))
-        os.replace(about.with_suffix(".json.partial"), about)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Written, not memory-mapped: on a full disk a write raises, while a store into a mapped page kills the process.
+    with replacing(path) as file, tqdm(total=len(items), desc=key["what"], unit="row", leave=False, disable=None) as bar:
+        for start in range(0, len(items), CHUNK):
+            rows, reasons = encode(items[start : start + CHUNK])
+            if start == 0:
+                dtype, shape = rows.dtype, (len(items), *rows.shape[1:])
+                file.write(_header(dtype, shape))
+            file.write(np.ascontiguousarray(rows).data)
+            left_out |= {start + position: reason for position, reason in reasons.items()}
+            bar.update(len(rows))
+        about = {"key": dict(key), "dtype": dtype.str, "shape": shape, "left_out": {str(index): why for index, why in left_out.items()}}
+        with replacing(path.with_suffix(".json")) as notes:
+            notes.write(json.dumps(about | {"sha256": _sha256(about)}, indent=1).encode())
+
+
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """How a NumPy file of these rows begins."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def _sha256(value: Mapping) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
