@@ -3,17 +3,21 @@
 python train.py model=vgg16_frozen data.augment=true
 """
 
+import errno
 import gc
 import logging
+import math
 import os
 import re
+import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +26,14 @@ from transfer_learning import resolvers
 from transfer_learning.errors import UserError
 
 STARTED = time.perf_counter()  # Python and the imports above take 0.2 s more
+COMMAND = ["python", *sys.argv]
+# What the user wants of tracebacks, for this process and those that it starts. Hydra shall hand all errors on: they are caught here.
+TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
+os.environ["HYDRA_FULL_ERROR"] = "1"
+NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
 log = logging.getLogger("train")
+logging.raiseExceptions = False  # a log that a full disk does not take is no second error
 # Lightning's advertisements and estimates are not this run's news.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: not re.search("💡 Tip|to estimate number of stepping", record.getMessage())
@@ -39,25 +50,37 @@ def build(node: DictConfig, **arguments):
 
 
 def run(cfg: DictConfig) -> float:
-    """Builds everything that `cfg` describes, trains it, and returns the best validation accuracy."""
+    """Builds everything that `cfg` describes, trains it, and returns the best validation accuracy.
+
+    What the run's folder holds decides how: a run that has finished there is not repeated, one that has not goes on.
+    """
     import pytorch_lightning as pl  # torch is imported only when something is trained
     from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from transfer_learning.checkpoint import CheckpointFile
-    from transfer_learning.hardware import gpu_of_worker, native_precision
+    from transfer_learning.hardware import gpu_of_worker
     from transfer_learning.models.classifier import Classifier
+    from transfer_learning.provenance import attempt
+    from transfer_learning.run_folder import RunFolder
     from transfer_learning.training import train
 
-    started = STARTED if HydraConfig.get().mode == RunMode.RUN else time.perf_counter()
-    with open_dict(cfg):
-        compiled = cfg.trainer.pop("compile")  # not one of Lightning's
-    if type(compiled) is not bool:
-        raise UserError(f"trainer.compile={compiled}: expected true or false.")
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
-    with logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
+    alone = HydraConfig.get().mode == RunMode.RUN
+    started = STARTED if alone else time.perf_counter()
+    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    with folder.occupied(), logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
+        _settle(cfg, folder.config())
+        folder.agree(
+            OmegaConf.to_container(cfg, throw_on_missing=True), OmegaConf.load(resolvers.PROJECT / "conf/config.yaml").hydra, alone
+        )
+        if metrics := folder.metrics():
+            log.info(f"{folder.path}: finished already, test accuracy {metrics['test/acc']:.4f}. More trainer.max_epochs extend it.")
+            return metrics["val/acc_best"]
+        with open_dict(cfg):
+            compiled = cfg.trainer.pop("compile")  # not one of Lightning's
+        if type(compiled) is not bool:
+            raise UserError(f"trainer.compile={compiled}: expected true or false.")
         data = build(cfg.data)
         data.setup()
         pl.seed_everything(cfg.seed, verbose=False)  # initial weights; all else has its own function of (seed, epoch, …)
@@ -65,6 +88,7 @@ def run(cfg: DictConfig) -> float:
         optimizer, schedule = build(cfg.optimizer), build(cfg.scheduler)
         model = Classifier(network, data.class_names, data.image_size, optimizer, schedule, cfg.seed)
         callbacks = [build(callback) for callback in cfg.callbacks.values()]
+        callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
         trainer = build(
             cfg.trainer,
             devices=(cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)) or cfg.trainer.devices,
@@ -75,23 +99,46 @@ def run(cfg: DictConfig) -> float:
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         )
-        if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if trainer.world_size > 1 and not alone:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
+        command = COMMAND if alone else ["python", "train.py", *HydraConfig.get().overrides.task]
+        folder.record(data, attempt(command, resolvers.PROJECT, trainer.strategy.root_device))
         try:
-            return train(data, model, trainer, _settings(cfg), compiled, started)["val/acc_best"]
+            resume = folder.last if folder.last.exists() else None
+            return train(data, model, trainer, _settings(cfg), compiled, started, resume)["val/acc_best"]
         except MisconfigurationException as error:
             raise UserError(f"trainer: {error}") from error
+        except SystemExit as error:  # Lightning's, of an interrupt
+            raise KeyboardInterrupt from error
+
+
+def _settle(cfg: DictConfig, before: dict | None) -> None:
+    """Turns what depends on this machine and this moment into values: what began in one precision goes on in it everywhere."""
+    from transfer_learning.hardware import native_precision
+
+    if cfg.sweep and HydraConfig.get().mode == RunMode.RUN:
+        raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
+    cfg.sweep = None  # it has done its work: a job is a run like any other
+    name = OmegaConf.to_container(cfg)["name"]
+    OmegaConf.resolve(cfg)
+    cfg.name = name  # follows `seed` where the run is repeated with another
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
+    for group, key in (("data", "root"), ("data", "download_to"), ("data", "cache_dir"), ("model", "weights")):
+        path = cfg[group].get(key)
+        if path and (group == "data" or Path(path).expanduser().exists()):  # weights may be a name
+            cfg[group][key] = os.path.abspath(os.path.expanduser(path))
 
 
 def _settings(cfg: DictConfig) -> dict:
     """What TensorBoard's HPARAMS tab shows beside the results: its first five columns, by name, and all the rest."""
-    choices, plain = HydraConfig.get().runtime.choices, OmegaConf.to_container(cfg, resolve=True)
+    plain = OmegaConf.to_container(cfg)
     return {
         "augment": plain["data"]["augment"],
         "epochs": plain["trainer"]["max_epochs"],
         "lr": plain["optimizer"].get("lr"),
-        "model": choices.model,
-        "optimizer": choices.optimizer,
+        "model": cfg.choices.model,
+        "optimizer": cfg.choices.optimizer,
         "other": {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")},
         "seed": cfg.seed,
     }
@@ -100,20 +147,76 @@ def _settings(cfg: DictConfig) -> dict:
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
     _ = resolvers  # a launcher's process unpickles this function, and with it imports them, before it composes its job
+    hydra_config = HydraConfig.get()
     try:
         return run(cfg)
     except Exception as error:
-        mistake = isinstance(error, (UserError, OmegaConfBaseException)) and not os.environ.get("HYDRA_FULL_ERROR")
-        log.error(error, exc_info=not mistake)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        log.error(error, exc_info=bool(TRACEBACKS) or not _is_the_users(error))
+        if hydra_config.mode == RunMode.RUN:
             sys.exit(1)
-        traceback.clear_frames(error.__traceback__)  # Hydra keeps a failed job's exception: that must not keep the job's model
-        raise CompactHydraException(str(error)) from error
+        traceback.clear_frames(error.__traceback__)  # Hydra keeps what a job leaves behind: that must not keep the job's model
+        return math.nan  # its folder says that it failed; the others go on
+    except KeyboardInterrupt:
+        folder = Path(hydra_config.runtime.output_dir)
+        again = (
+            f"python train.py resume={folder}" if hydra_config.mode == RunMode.RUN else f"the same command with sweep={folder.parent.name}"
+        )
+        log.warning(f"interrupted; epochs that had ended are kept. To go on: {again}")
+        raise
     finally:  # the next job of a sweep starts with empty hands
         gc.collect()
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()
 
 
+def _is_the_users(error: Exception) -> bool:
+    """Whether a person can mend it without reading code."""
+    known = (UserError, OmegaConfBaseException, HydraException)
+    return isinstance(error, known) or (isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
+
+
+def resume_or_rerun(arguments: list[str]) -> list[str]:
+    """`resume=RUN` and `rerun=RUN` as what Hydra takes for it: that run's config in the place of conf/config.yaml.
+
+    Hydra opens a run's folder before it calls `main`, so this is looked at before Hydra starts.
+
+    Raises:
+        UserError: no run there; anything beside `resume` but more epochs.
+    """
+    named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
+    if not named:
+        return arguments
+    key, _, value = named[0].partition("=")
+    folder, others = Path(value.strip("'\"")).expanduser().resolve(), [each for each in arguments if each != named[0]]
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with a config.yaml in it.")
+    refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
+    if key == "resume" and refused:
+        raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
+    place = [f"hydra.run.dir='{folder}'"] if key == "resume" else []
+    return [f"--config-path={folder}", "--config-name=config", *place, *others]
+
+
+def command_line() -> None:
+    """Errors are one line each and exit code 1; Ctrl-C and SIGTERM give the codes that shells expect, 130 and 143."""
+    received = signal.SIGINT
+
+    def terminate(number: int, _) -> None:
+        nonlocal received
+        received = number
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        sys.argv[1:] = resume_or_rerun(sys.argv[1:])
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + received)
+    except Exception as error:
+        if TRACEBACKS or not _is_the_users(error):
+            raise
+        sys.exit("\n".join(dict.fromkeys(str(each) for each in (error, error.__cause__) if each)))
+
+
 if __name__ == "__main__":
-    main()
+    command_line()

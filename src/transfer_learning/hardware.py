@@ -35,7 +35,7 @@ def native_precision(accelerator: str) -> str:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
-        native = bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())  # torch's own "supported" counts emulation too
+        native = bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))  # torch's own "supported" counts emulation too
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
@@ -48,13 +48,17 @@ def gpu_of_worker(accelerator: str) -> list[int] | None:
     return [int(worker[1]) % gpus] if worker and gpus > 1 else None
 
 
-def _cpu_flags() -> set[str]:
-    """An x86 processor's features, as Linux names them; elsewhere none."""
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first core; elsewhere, or where it says nothing, an empty string."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:

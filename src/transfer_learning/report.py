@@ -2,12 +2,13 @@
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from transfer_learning.atomic import replacing
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -20,18 +21,16 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
 
 
 def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]) -> None:
-    """Writes `folder/metrics.json` and `folder/curves.png`, each complete or not at all.
+    """Writes `folder/curves.png`, and last `folder/metrics.json`, which marks a finished run; each complete or not at all.
 
     Args:
         metrics: plain values, as `training.train` returns them.
         epochs: the rows of `History`.
     """
-    folder = Path(folder)
-    partial = folder / ".partial"
-    partial.write_text(json.dumps(metrics, indent=2) + "\n")
-    os.replace(partial, folder / "metrics.json")
-    curves(epochs).savefig(partial, format="png", dpi=120)
-    os.replace(partial, folder / "curves.png")
+    with replacing(Path(folder, "curves.png")) as file:
+        curves(epochs).savefig(file, format="png", dpi=120)
+    with replacing(Path(folder, "metrics.json")) as file:
+        file.write(json.dumps(metrics, indent=2).encode() + b"\n")
 
 
 def curves(epochs: Sequence[Mapping]) -> Figure:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,9 +13,12 @@ warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def folder_name(*parts: object) -> str:
-    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long."""
-    name = re.sub(r"[^\w.=,+-]+", "-", "_".join(str(part) for part in parts if part != ""))
+def folder_name(overrides: str) -> str:
+    """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long.
+
+    Of paths the last part stands in it: what was asked for, not where it lies.
+    """
+    name = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"(?<==)[^,=]*/", "", overrides)) or "defaults"
     return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -29,6 +31,5 @@ def input_size(backbone: str, weights: str | None) -> int:
 
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
 OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
-OmegaConf.register_new_resolver("terminal", lambda: sys.stdout.isatty(), replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("input_size", input_size, replace=True)

@@ -6,6 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.layer_table import count_parameters
+from transfer_learning.checkpoint import read
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
@@ -25,7 +27,7 @@ from transfer_learning.report import summary, wilson_interval, write_report
 set_up_cpu()
 
 # Lightning on itself, and on what is meant here: the frozen part stays in evaluation mode, nothing is logged by step.
-for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*"):
+for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*", ".*is not empty.*"):
     warnings.filterwarnings("ignore", message)
 
 
@@ -36,6 +38,7 @@ def train(
     settings: Mapping | None = None,
     compile: bool = False,
     started: float | None = None,
+    resume: str | Path | None = None,
 ) -> dict[str, float | int | str | None]:
     """Fits the model and tests its best epoch. `metrics.json` and `curves.png` go to `trainer.default_root_dir`.
 
@@ -44,12 +47,14 @@ def train(
         settings: plain values, shown beside the results in TensorBoard's HPARAMS tab.
         compile: whether torch compiles the frozen part and, on a GPU, the trainable part (on a CPU, that takes longer than it saves).
         started: `time.perf_counter()` from which the time to the first step counts; None is now.
+        resume: a checkpoint with everything, from which the fit goes on as if it had not ended there; None begins anew.
 
     Returns:
         What `metrics.json` holds: accuracies in [0, 1] (`val/acc_best` …), counts, seconds of the fit and of the encoding before it …
 
     Raises:
-        UserError: no epoch would be, or was, validated and tested; to be compiled, without a compiler.
+        UserError: no epoch would be, or was, validated and tested; to be compiled, without a compiler; a loss that is not finite;
+            a checkpoint that cannot be read, is gone, or is another network's.
     """
     if 0 in (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches):
         raise UserError("trainer.limit_…_batches: expected more than 0, since training is validated and its best epoch tested.")
@@ -64,28 +69,28 @@ def train(
     key = {"frozen": frozen, "precision": str(trainer.precision)} | ({"compiled": True} if compile else {})  # which rounds otherwise
     data.encode_once(frozen_pass(data, model, trainer), frozen and key)
     encoded = time.perf_counter()
-    trainer.fit(model, datamodule=data)
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     ended = time.perf_counter()
 
     validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
     if not validated:
         raise UserError(f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one.")
     seconds = {
-        "seconds": ended - encoded,
+        "seconds": ended - encoded + sum(row["seconds"] for row in history.rows[: history.resumed]),
         "seconds_encoding": encoded - start,
-        "seconds_to_first_step": history.first_step - (start if started is None else started),
+        "seconds_to_first_step": (history.first_step or ended) - (start if started is None else started),
     }
     path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None) or None
-    best = validated[torch.load(path, "cpu", mmap=True, weights_only=True)["epoch"] + 1 if path else max(validated)]
+    best = validated[read(path)["epoch"] + 1 if path else max(validated)]
     tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     data.encoded = {}  # images again, for whatever model comes next
-    metrics = _metrics(data, model, trainer, history.rows, best, tested, seconds)
+    metrics = _metrics(data, model, trainer, history, best, tested, seconds)
     if trainer.is_global_zero:
-        write_report(trainer.default_root_dir, metrics, history.rows)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(dict(settings or {}), {key: metrics[key] for key in ("val/acc_best", "test/acc")})
                 logger.finalize("success")
+        write_report(trainer.default_root_dir, metrics, history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))
     return metrics
 
@@ -114,9 +119,9 @@ def frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Call
 
 
 def _metrics(
-    data: ImageData, model: Classifier, trainer: pl.Trainer, epochs: list[dict], best: Mapping, tested: Mapping, seconds: dict
+    data: ImageData, model: Classifier, trainer: pl.Trainer, history: History, best: Mapping, tested: Mapping, seconds: dict
 ) -> dict[str, float | int | str | None]:
-    batches = {"train": trainer.num_training_batches, "val": trainer.num_val_batches[0], "test": trainer.num_test_batches[0]}
+    epochs, batches = history.rows, dict(zip(("train", "val", "test"), (*history.batches, trainer.num_test_batches[0])))
     each = {"train": data.batch_size, "val": data.batch_size * trainer.world_size, "test": data.batch_size * trainer.world_size}
     images = {part: min(len(rows), batches[part] * each[part]) for part, rows in data.parts.items()}  # fewer where trainer.limit_… says so
     low, high = wilson_interval(round(tested["test/acc"] * images["test"]), images["test"])

@@ -55,6 +55,9 @@ class Classifier(pl.LightningModule):
         self.rates: dict[str, float] = {}  # of the last step
         # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
         # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
+        # Whether all losses of the epoch have been finite, and after how many steps: kept on the device, for the same reason.
+        self.register_buffer("finite", torch.tensor(True), persistent=False)
+        self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
         self.means = nn.ModuleDict(
             {f"{part}_{name}": MeanMetric("disable") for part in ("train", "val", "test") for name in ("loss", "acc")}
         )
@@ -92,7 +95,25 @@ class Classifier(pl.LightningModule):
             mean.update(values)
             if batch_index == 0:  # once an epoch: Lightning then asks the mean for its value, at the epoch's end
                 self.log(f"{part}/{name}", mean, on_step=False, on_epoch=True, batch_size=len(values))
-        return losses.mean()
+        loss = losses.mean()
+        if part != "test":
+            self.finite &= loss.detach().isfinite()
+            self.finite_steps += self.finite & (part == "train")
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.finite.fill_(True)
+        self.finite_steps.zero_()
+
+    def _refuse_what_diverged(self) -> None:
+        """At the end of an epoch's training and validation, before anything of it is saved."""
+        if not self.finite:
+            step, steps = int(self.finite_steps) + 1, self.trainer.num_training_batches
+            where = f"step {step}" if step <= steps else "in validation"
+            raise UserError(
+                f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. Checkpoints are those of the epochs before; "
+                "try a lower optimizer.lr."
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_index, self.global_rank)).generate_state(2)
@@ -104,11 +125,13 @@ class Classifier(pl.LightningModule):
         self.rates = dict(zip(("lr", "lr_pretrained"), (group["lr"] for group in optimizer.param_groups)))
 
     def on_train_epoch_end(self) -> None:
+        self._refuse_what_diverged()
         for name, rate in self.rates.items():
             self.log(name, rate, sync_dist=True)
         self._log_x_axis(self.current_epoch + 1)
 
     def on_validation_epoch_end(self) -> None:
+        self._refuse_what_diverged()
         self._log_x_axis(self.current_epoch + 1)
 
     def on_test_epoch_end(self) -> None:
@@ -162,6 +185,14 @@ class Classifier(pl.LightningModule):
             checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(FROZEN)}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Puts the frozen weights that this model has where they were left out, so that loading stays strict."""
+        """Puts the frozen weights that this model has where they were left out, so that loading stays strict.
+
+        Raises UserError where the rest is another network's.
+        """
+        own, saved = self.state_dict(), checkpoint["state_dict"]
         if self.network.frozen_source:
-            checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if key.startswith(FROZEN)}
+            saved |= {key: value for key, value in own.items() if key.startswith(FROZEN)}
+        shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
+        if shapes != expected:
+            key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))
+            raise UserError(f"the checkpoint is another network's: its {key} is {shapes.get(key)}, expected {expected.get(key)}.")

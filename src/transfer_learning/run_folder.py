@@ -1,0 +1,136 @@
+"""A run's folder: one process at a time, one config for good, one split for good. What lies in it decides how a run begins."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+
+from transfer_learning.atomic import replacing
+from transfer_learning.data.module import ImageData
+from transfer_learning.errors import UserError
+
+HERE = "${hydra:runtime.output_dir}"  # stands in config.yaml for the folder itself, so that it may be moved, and its run repeated elsewhere
+
+
+class RunFolder:
+    """
+    Args:
+        path: the folder, which exists.
+
+    Attributes:
+        last: the checkpoint that a run leaves after each epoch; it may not be there.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.last = self.path / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keeps other processes out, however this one ends. A failure leaves its reason in the file FAILED until the next attempt.
+
+        Raises:
+            UserError: a run is at work in the folder.
+        """
+        if rank_zero_only.rank:  # the process that started this one does it
+            yield
+            return
+        lock, failed = FileLock(self.path / ".lock", timeout=0), self.path / "FAILED"
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(f"{self.path}: another run is at work in this folder. Wait for it, or choose another folder.") from error
+        with lock:
+            try:
+                failed.unlink(missing_ok=True)
+                yield
+            except Exception as error:
+                with suppress(OSError):  # the disk may be what failed
+                    failed.write_text(f"{error}\n")
+                raise
+
+    def metrics(self) -> dict | None:
+        """Those of a finished run."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def config(self) -> dict | None:
+        """What `agree` wrote, with this folder's place in it; None where there is none. Raises UserError where it cannot be read."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return None
+        try:
+            config = OmegaConf.to_container(OmegaConf.create(path.read_text().replace(HERE, str(self.path))))
+            config.pop("hydra")
+            return config
+        except Exception as error:  # PyYAML's and OmegaConf's many
+            raise UserError(f"{path}: not the config of a run ({type(error).__name__}). Choose another folder.") from error
+
+    def agree(self, config: dict, hydra: Mapping, may_extend: bool) -> None:
+        """Writes the config of a run that begins. Where one has left results, the config must be the same.
+
+        Args:
+            config: plain values, resolved.
+            hydra: Hydra's own settings, with which config.yaml is a complete config for `train.py --config-path=FOLDER`.
+            may_extend: whether `trainer.max_epochs` may have grown: a finished run is one that goes on then.
+
+        Raises:
+            UserError: results of another config, or of none; the difference is in the message.
+        """
+        saved = self.config()
+        if self.last.exists() or self.metrics():
+            old, new = _flat(saved or {}), _flat(config)
+            differing = [key for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent")]
+            longer = differing == ["trainer.max_epochs"] and new[differing[0]] > old[differing[0]]
+            if differing and not (may_extend and longer):
+                shown = "; ".join(f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8])
+                more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+                raise UserError(
+                    f"{self.path}: holds results of another config: {shown}{more}. They are as they were. Take the same config, "
+                    "choose another folder, or delete this one; a run goes on with more trainer.max_epochs alone."
+                )
+        if saved != config:
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            with replacing(self.path / "config.yaml") as file:
+                file.write(OmegaConf.to_yaml(config | {"hydra": hydra}).replace(str(self.path), HERE).encode())
+
+    @rank_zero_only
+    def record(self, data: ImageData, attempt: dict) -> None:
+        """Writes split.csv, the images of each part, and adds an attempt (`provenance.attempt`) to provenance.json.
+
+        Raises:
+            UserError: the run has begun with other images.
+        """
+        path = self.path / "split.csv"
+        rows = [
+            (part, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
+            for part, indices in data.parts.items()
+            for index in indices
+        ]
+        if self.last.exists() and path.exists():
+            before = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))[1:]
+            others = {(part, sha256) for part, _, sha256, _ in before} ^ {(part, sha256) for part, _, sha256, _ in rows}
+            if others:
+                raise UserError(f"{path}: this run began with other images ({len(others)} differ). Put them back, or begin another run.")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("part", "class", "sha256", "file"), *rows])
+        with replacing(path) as file:
+            file.write(text.getvalue().encode())
+        path = self.path / "provenance.json"
+        attempts = json.loads(path.read_text()) if path.exists() else []
+        with replacing(path) as file:
+            file.write(json.dumps([*attempts, attempt], indent=1).encode())
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    """Nested keys as one, with dots."""
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,150 @@
+"""Real trainings as child processes, killed at random instants: run again, they end as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from transfer_learning.checkpoint import read
+
+TRAIN = train.__file__
+SMALL = (
+    "data=cartoons data.image_size=32 data.train_per_class=120 data.val_per_class=20 data.test_per_class=20 data.augment=true trainer=cpu "
+    "trainer.deterministic=true trainer.precision=32-true ~callbacks.pictures"
+).split()
+RECIPES = {
+    "scratch": "model=regularised_cnn model.channels=[8,16] model.dense=[32] optimizer.lr=1e-3 trainer.max_epochs=8",
+    "early stop": "model=basic_cnn model.channels=[8] model.dense=[16] optimizer.lr=1e-3 trainer.max_epochs=40 "
+    "callbacks=[checkpoints,early_stopping] callbacks.early_stopping.patience=3",
+    "fine-tuning": "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=2 data.views=2 "
+    "optimizer=adamw scheduler=cosine trainer.max_epochs=6",
+    "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 trainer.max_epochs=10",
+}
+
+
+def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
+    arguments = [*SMALL, *arguments, f"hydra.run.dir={folder}", f"data.cache_dir={cache}"]
+    return run(*arguments)
+
+
+def run(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, TRAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    return output
+
+
+def results(folder: Path) -> dict:
+    """All that a run leaves which has no time in it."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    last, best = read(folder / "checkpoints" / "last.ckpt"), read(folder / "checkpoints" / "best.ckpt")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        "metrics": {key: value for key, value in metrics.items() if not key.startswith("seconds")},
+        "rows": [{key: value for key, value in row.items() if key != "seconds"} for row in last["history"]["rows"]],
+        "weights": last["state_dict"],
+        "optimizer": last["optimizer_states"],
+        "schedule": last["lr_schedulers"],
+        "best weights": best["state_dict"],
+        "best epoch": best["epoch"],
+        "curves": {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]},
+    }
+
+
+def assert_identical(a, b, where: str = "") -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for index, (one, other) in enumerate(zip(a, b)):
+            assert_identical(one, other, f"{where}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, f"{where}: {a} and {b}"
+
+
+def epochs_ended(folder: Path) -> int:
+    last = folder / "checkpoints" / "last.ckpt"
+    return read(last)["epoch"] + 1 if last.exists() else 0
+
+
+def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> int:
+    """Kills `kills` runs of the same command, lets it end, compares with one that nobody disturbed. Returns kills after the first epoch."""
+    chance, folder = random.Random(seed), tmp_path / "killed"
+    begin = time.monotonic()
+    finish(start(tmp_path / "straight", tmp_path / "cache of straight", *RECIPES[recipe].split()))
+    duration, kept, late = time.monotonic() - begin, 0, 0
+    for _ in range(kills):
+        if (folder / "config.yaml").exists() and chance.random() < 0.5:
+            process = run(f"resume={folder}")
+        else:
+            process = start(folder, tmp_path / "cache", *RECIPES[recipe].split())
+        # Where a run stops early enough to be killed again, it is killed soon after the epoch that it begins with.
+        time.sleep(chance.uniform(0.3 * duration, 0.3 * duration + 1.2 * (duration - 0.3 * duration) / max(1, kills / 4)))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert epochs_ended(folder) >= kept, "an epoch that had ended was lost"
+        kept = epochs_ended(folder)
+        late += kept > 0
+    finish(start(folder, tmp_path / "cache", *RECIPES[recipe].split()))
+    assert_identical(results(tmp_path / "straight"), results(folder))
+    return late
+
+
+def test_killed_once_and_run_again_it_ends_the_same(tmp_path):
+    """Killed as soon as the second epoch is on the disk, whatever the machine's speed."""
+    finish(start(tmp_path / "straight", tmp_path / "cache", *RECIPES["scratch"].split()))
+    process = start(tmp_path / "killed", tmp_path / "cache", *RECIPES["scratch"].split())
+    while epochs_ended(tmp_path / "killed") < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "metrics.json").exists()
+    (tmp_path / "killed").rename(tmp_path / "moved")  # a folder may move between
+    output = finish(run(f"resume={tmp_path}/moved"))
+    assert f"goes on after epoch {epochs_ended(tmp_path / 'moved') - output.count('epoch  ')} of 8" in output
+    assert_identical(results(tmp_path / "straight"), results(tmp_path / "moved"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, recipe, record_property):
+    late = kill_until_finished(recipe, tmp_path, seed=0, kills=10)
+    record_property("kills after an epoch", late)
+    assert late >= 2
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_keeps_the_epochs_that_ended_and_says_how_to_go_on(tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500")
+    while epochs_ended(folder) < 1 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert f"To go on: python train.py resume={folder}" in output and "Traceback" not in output
+    assert 1 <= epochs_ended(folder) < 500 and not (folder / "metrics.json").exists() and not (folder / "FAILED").exists()
+    assert not list(folder.rglob("*.partial"))
+    process = run(f"resume={folder}", "trainer.max_epochs=501")
+    for line in process.stdout:
+        if line.startswith("goes on after epoch"):
+            process.kill()
+    process.communicate()
+    assert os.path.exists(folder / "checkpoints" / "last.ckpt")
