@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -33,7 +34,8 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 log = logging.getLogger("train")
-logging.raiseExceptions = False  # a log that a full disk does not take is no second error
+logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
+threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)  # it raises in this thread too
 # Lightning's advertisements and estimates are not this run's news.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: not re.search("💡 Tip|to estimate number of stepping", record.getMessage())
@@ -151,7 +153,8 @@ def main(cfg: DictConfig) -> float:
     try:
         return run(cfg)
     except Exception as error:
-        log.error(error, exc_info=bool(TRACEBACKS) or not _is_the_users(error))
+        where = f"{hydra_config.runtime.output_dir}: " if isinstance(error, OSError) and not error.filename else ""
+        log.error(f"{where}{error}", exc_info=bool(TRACEBACKS) or not _is_the_users(error))
         if hydra_config.mode == RunMode.RUN:
             sys.exit(1)
         traceback.clear_frames(error.__traceback__)  # Hydra keeps what a job leaves behind: that must not keep the job's model

@@ -1,6 +1,9 @@
 """What several tests share: small folders of images, small data, the photographs where they are."""
 
+import logging
 import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+import train
 from transfer_learning.data.cartoons import Cartoons
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
@@ -81,6 +85,28 @@ def quiet_trainer():
         return pl.Trainer(accelerator="cpu", **quiet | settings)
 
     return make
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capfd):
+    """in_process(*arguments): what `python train.py …` does, without the seconds to start -> (exit code, all that it printed)."""
+    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is looked for beside train.py's file
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", [train.__file__, *arguments])
+        handlers, level, terminate = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
+        code = 0
+        try:
+            train.command_line()
+        except SystemExit as error:
+            code = error.code
+        finally:
+            logging.root.handlers, logging.root.level = handlers, level
+            signal.signal(signal.SIGTERM, terminate)
+        output = "".join(capfd.readouterr())
+        return (code, output) if isinstance(code, int) else (1, f"{output}{code}\n")  # Python prints a text and exits with 1
+
+    return call
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -81,8 +81,9 @@ class CheckpointFile(TorchCheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's own, where a disk fills under it
-            raise UserError(f"{path}: {first_line(error)}. Make room there, or choose another folder: hydra.run.dir=…") from error
+        except (OSError, RuntimeError) as error:
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides that the disk is full
+            raise UserError(f"{path}: {first_line(reason)}. Make room there, or choose another folder: hydra.run.dir=…") from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
         """Raises UserError as `read` does. What ModelCheckpoint noted as its files lies where this one lies: a run's folder may move."""

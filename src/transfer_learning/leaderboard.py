@@ -21,8 +21,8 @@ class Leaderboard(Callback):
     def on_multirun_end(self, config: DictConfig, **_) -> None:
         folder = Path(config.hydra.sweep.dir)
         rows = jobs(folder)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([COLUMNS, *rows])
         for name, content in (("leaderboard.csv", text.getvalue()), ("leaderboard.md", markdown(rows))):
             with replacing(folder / name) as file:
                 file.write(content.encode())

@@ -87,7 +87,8 @@ class RunFolder:
         if self.last.exists() or self.metrics():
             old, new = _flat(saved or {}), _flat(config)
             differing = [key for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent")]
-            longer = differing == ["trainer.max_epochs"] and new[differing[0]] > old[differing[0]]
+            epochs = [flat.get("trainer.max_epochs") for flat in (old, new)]
+            longer = differing == ["trainer.max_epochs"] and None not in epochs and epochs[0] < epochs[1]
             if differing and not (may_extend and longer):
                 shown = "; ".join(f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8])
                 more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
@@ -114,12 +115,13 @@ class RunFolder:
             for index in indices
         ]
         if self.last.exists() and path.exists():
-            before = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))[1:]
+            with open(path, newline="", encoding="utf-8") as file:
+                before = list(csv.reader(file))[1:]
             others = {(part, sha256) for part, _, sha256, _ in before} ^ {(part, sha256) for part, _, sha256, _ in rows}
             if others:
                 raise UserError(f"{path}: this run began with other images ({len(others)} differ). Put them back, or begin another run.")
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("part", "class", "sha256", "file"), *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("part", "class", "sha256", "file"), *rows])
         with replacing(path) as file:
             file.write(text.getvalue().encode())
         path = self.path / "provenance.json"

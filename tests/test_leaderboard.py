@@ -1,0 +1,49 @@
+import csv
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from transfer_learning.leaderboard import COLUMNS, Leaderboard, jobs
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Four jobs: two finished, one failed after it had once finished, one killed; a launcher's hidden folder."""
+    for name, accuracy in (("seed=0", 0.75), ("seed=1", 0.875), ("seed=2", 0.9)):
+        (tmp_path / name).mkdir()
+        metrics = {"val/acc_best": accuracy, "test/acc": accuracy - 0.25, "seconds": 12.345}
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "seed=2" / "FAILED").write_text("another config: a | b\nsecond line\n")
+    (tmp_path / "seed=3").mkdir()
+    (tmp_path / ".submitit").mkdir()
+    return tmp_path
+
+
+def test_the_best_comes_first_and_what_has_not_finished_last(sweep):
+    assert jobs(sweep) == [
+        ("seed=1", "finished", 0.875, 0.625, 12.3, None),
+        ("seed=0", "finished", 0.75, 0.5, 12.3, None),
+        ("seed=2", "failed", None, None, None, "another config: a | b"),
+        ("seed=3", "unfinished", None, None, None, None),
+    ]
+
+
+def test_the_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}})
+    with pytest.raises(SystemExit) as end:
+        Leaderboard().on_multirun_end(config)
+    printed = capsys.readouterr().out
+    assert end.value.code == 1 and "2 of 4 jobs finished" in printed
+    with open(sweep / "leaderboard.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS and [row["job"] for row in rows] == ["seed=1", "seed=0", "seed=2", "seed=3"]
+    assert rows[0]["test/acc"] == "0.625" and rows[2]["reason"] == "another config: a | b"
+    table = (sweep / "leaderboard.md").read_text()
+    assert table in printed
+    assert {line.replace("\\|", "").count("|") for line in table.strip().split("\n")} == {len(COLUMNS) + 1}
+
+    for name in ("seed=2", "seed=3"):
+        (sweep / name / "FAILED").unlink(missing_ok=True)
+        (sweep / name / "metrics.json").write_text((sweep / "seed=0" / "metrics.json").read_text())
+    Leaderboard().on_multirun_end(config)  # all have finished, so it does not exit

@@ -1,0 +1,150 @@
+import csv
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transfer_learning.errors import UserError
+from transfer_learning.run_folder import RunFolder
+
+CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
+HYDRA = {"run": {"dir": "somewhere"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def changed(**values):
+    config = json.loads(json.dumps(CONFIG))
+    for key, value in values.items():
+        group, _, name = key.partition("__")
+        config[group][name] = value
+    return config
+
+
+def leave(folder, *names):
+    for name in names:
+        path = folder.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"test/acc": 1}')
+
+
+def test_a_config_comes_back_as_it_was_and_knows_where_it_lies(folder, tmp_path):
+    assert folder.config() is None
+    config = CONFIG | {"where": f"{tmp_path}/checkpoints"}
+    folder.agree(config, HYDRA, may_extend=True)
+    assert folder.config() == config
+    assert "where: ${hydra:runtime.output_dir}/checkpoints" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("results", ["metrics.json", "checkpoints/last.ckpt"])
+def test_results_of_another_config_are_refused_with_the_difference(folder, results):
+    folder.agree(CONFIG, HYDRA, may_extend=True)
+    leave(folder, results)
+    folder.agree(CONFIG, HYDRA, may_extend=True)
+    before = (folder.path / "config.yaml").read_bytes()
+    other = changed(optimizer__lr=0.1, data__sizes=[1], data__new=True)
+    with pytest.raises(UserError, match=r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1"):
+        folder.agree(other, HYDRA, may_extend=True)
+    assert (folder.path / "config.yaml").read_bytes() == before and (folder.path / results).exists()
+    (folder.path / results).unlink()
+    folder.agree(other, HYDRA, may_extend=True)  # nothing is lost by it
+    assert folder.config() == other
+
+
+def test_results_without_a_config_are_not_written_over(folder):
+    leave(folder, "checkpoints/last.ckpt")
+    with pytest.raises(UserError, match="seed was absent"):
+        folder.agree(CONFIG, HYDRA, may_extend=True)
+
+
+def test_only_more_epochs_extend_a_run_and_only_where_it_may_be(folder):
+    folder.agree(CONFIG, HYDRA, may_extend=True)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    for config, may_extend in (
+        (changed(trainer__max_epochs=4), True),
+        (changed(trainer__max_epochs=None), True),
+        (changed(trainer__max_epochs=6), False),
+        (changed(trainer__max_epochs=6, optimizer__lr=1), True),
+    ):
+        with pytest.raises(UserError, match="trainer.max_epochs was 5"):
+            folder.agree(config, HYDRA, may_extend)
+        assert folder.metrics()
+    folder.agree(changed(trainer__max_epochs=6), HYDRA, may_extend=True)
+    assert folder.metrics() is None and folder.last.exists()
+
+
+def test_a_damaged_config_is_named(folder):
+    for text in ("{", "a: ${", "- 1", "seed: 0\n"):
+        (folder.path / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match="config.yaml: not the config of a run"):
+            folder.config()
+
+
+def test_one_process_at_a_time_and_the_lock_dies_with_it(folder):
+    script = (
+        "import sys, time; from transfer_learning.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).occupied(): print('in', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match="another run is at work in this folder"):
+        with folder.occupied():
+            pass
+    assert not (folder.path / "FAILED").exists()  # that is the other run's to say
+    other.kill()
+    other.wait()
+    with folder.occupied():
+        pass
+
+
+def test_a_failure_leaves_its_reason_until_the_next_attempt(folder):
+    with pytest.raises(UserError):
+        with folder.occupied():
+            raise UserError("what it was")
+    assert (folder.path / "FAILED").read_text() == "what it was\n"
+    with pytest.raises(KeyboardInterrupt):
+        with folder.occupied():
+            assert not (folder.path / "FAILED").exists()
+            raise KeyboardInterrupt  # an interrupt is no failure
+    assert not (folder.path / "FAILED").exists()
+
+
+def images(names, digests):
+    labels = np.arange(len(names)) % 2
+    listed = SimpleNamespace(names=names, digests=digests)
+    halves = np.array_split(np.arange(len(names)), 2)
+    return SimpleNamespace(images=listed, labels=labels, class_names=("a", "b"), parts=dict(zip(("train", "test"), halves)))
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6, unique=True))
+def test_every_file_of_the_split_is_listed_whatever_its_name(folder, names):
+    data = images(names, [f"{index:064x}" for index in range(len(names))])
+    folder.record(data, {})
+    with open(folder.path / "split.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == names
+    assert [row["sha256"] for row in rows] == data.images.digests
+    assert [row["class"] for row in rows] == ["ab"[index % 2] for index in range(len(names))]
+    assert [row["part"] for row in rows] == [part for part, rows in data.parts.items() for _ in rows]
+
+
+def test_a_run_that_goes_on_has_the_images_that_it_began_with(folder):
+    names, digests = list("wxyz"), list("0123")
+    folder.record(images(names, digests), {"number": 1})
+    leave(folder, "checkpoints/last.ckpt")
+    folder.record(images(["elsewhere/" + name for name in names], digests), {"number": 2})  # names may change
+    assert json.loads((folder.path / "provenance.json").read_text()) == [{"number": 1}, {"number": 2}]
+    for others in (list("0124"), list("0213")):
+        with pytest.raises(UserError, match="split.csv: this run began with other images"):
+            folder.record(images(names, others), {"number": 3})
+    folder.last.unlink()
+    folder.record(images(names, list("0124")), {"number": 3})  # from the beginning
