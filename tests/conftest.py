@@ -91,9 +91,11 @@ def quiet_trainer():
 def in_process(tmp_path, monkeypatch, capfd):
     """in_process(*arguments): what `python train.py …` does, without the seconds to start -> (exit code, all that it printed)."""
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is looked for beside train.py's file
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)  # as where Hydra sets logging up before its import
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [train.__file__, *arguments])
+        monkeypatch.setattr(train, "COMMAND", ["python", *sys.argv])
         handlers, level, terminate = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
         code = 0
         try:

@@ -88,7 +88,7 @@ class RunFolder:
             old, new = _flat(saved or {}), _flat(config)
             differing = [key for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent")]
             epochs = [flat.get("trainer.max_epochs") for flat in (old, new)]
-            longer = differing == ["trainer.max_epochs"] and None not in epochs and epochs[0] < epochs[1]
+            longer = differing == ["trainer.max_epochs"] and all(type(each) is int for each in epochs) and epochs[0] < epochs[1]
             if differing and not (may_extend and longer):
                 shown = "; ".join(f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8])
                 more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""

@@ -1,0 +1,183 @@
+"""`resume=RUN` and `rerun=RUN`, as a user types them, and what may be wrong with RUN."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+
+TINY = (
+    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 data.augment=true trainer=cpu "
+    "model=regularised_cnn model.channels=[4,8] model.dense=[16] optimizer.lr=1e-3 trainer.deterministic=true"
+).split()
+
+
+@pytest.fixture
+def finished(tmp_path, in_process):
+    """The folder of a run of two epochs."""
+    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0, output
+    return tmp_path / "run"
+
+
+def metrics(folder):
+    return {key: value for key, value in json.loads((folder / "metrics.json").read_text()).items() if "seconds" not in key}
+
+
+def contents(folder):
+    """Of all files but the log, the lock and the mark of the last failure."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("train.log", ".lock", "FAILED")]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+def test_a_finished_run_says_so(finished, in_process):
+    before = contents(finished)
+    code, output = in_process(f"resume={finished}")
+    assert code == 0 and f"{finished}: finished already" in output and contents(finished) == before
+
+
+def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
+    code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
+    assert code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
+    in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
+    assert metrics(finished) == metrics(tmp_path / "straight")
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/acc")] == [1, 2, 3, 4]
+    attempts = json.loads((finished / "provenance.json").read_text())
+    assert len(attempts) == 2 and f"resume={finished} trainer.max_epochs=4" in attempts[1]["command"]
+
+
+@pytest.mark.parametrize(
+    "beside, message",
+    [
+        ("seed=1", "seed=1: beside resume=… expected nothing but trainer.max_epochs=…"),
+        ("model=basic_cnn", "model=basic_cnn: beside resume"),
+        ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: beside resume"),
+        ("-m", "-m: beside resume"),
+        ("trainer.max_epochs=1", "trainer.max_epochs was 2, is 1"),
+        ("trainer.max_epochs=many", "trainer.max_epochs was 2, is many"),
+    ],
+)
+def test_whatever_else_is_refused(finished, in_process, beside, message):
+    before = contents(finished)
+    code, output = in_process(f"resume={finished}", beside)
+    assert code == 1 and message in output and "Traceback" not in output and contents(finished) == before
+
+
+@pytest.mark.parametrize("key", ["resume", "rerun"])
+def test_no_run_there(tmp_path, in_process, key):
+    code, output = in_process(f"{key}={tmp_path}/nowhere")
+    assert code == 1 and f"{key}={tmp_path}/nowhere: no run there" in output and not list(tmp_path.iterdir())
+
+
+def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finished, in_process, tmp_path):
+    strange = finished.rename(tmp_path / "a=b,c d")  # as a job's folder may be called
+    before = contents(strange)
+    code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/again")
+    assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
+    assert (tmp_path / "again" / "split.csv").read_bytes() == (strange / "split.csv").read_bytes()
+    code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/other", "seed=1")
+    assert code == 0 and metrics(tmp_path / "other")["test/loss"] != metrics(strange)["test/loss"]
+    code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", "sede=1")
+    assert code == 1 and "sede" in output and "Traceback" not in output
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def of_another_network(path):
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["network.trainable.0.weight"] = torch.zeros(5, 3, 3, 3)
+    torch.save(checkpoint, path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("this must never be printed",)
+
+
+def with_code(path):
+    torch.save(torch.load(path, weights_only=True) | {"epoch": Harmful()}, path)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (cut_off, "last.ckpt: not a checkpoint of this project's networks"),
+        (with_code, "last.ckpt: not a checkpoint of this project's networks"),
+        (of_another_network, "the checkpoint is another network's: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_gone_on_from(finished, in_process, damage, message):
+    damage(finished / "checkpoints" / "last.ckpt")
+    before = contents(finished)["checkpoints" / Path("last.ckpt")]
+    code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
+    assert code == 1 and message in output and "Traceback" not in output and "never be printed" not in output
+    assert (finished / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert message in (finished / "FAILED").read_text()
+
+
+def test_the_best_checkpoint_is_gone(finished, in_process):
+    (finished / "checkpoints" / "best.ckpt").unlink()
+    (finished / "metrics.json").unlink()
+    code, output = in_process(f"resume={finished}")
+    assert code == 1 and "best.ckpt: no such checkpoint" in output and "Traceback" not in output
+
+
+def test_two_runs_at_once_in_one_folder(finished, in_process):
+    with FileLock(finished / ".lock"):
+        code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
+    assert code == 1 and f"{finished}: another run is at work in this folder" in output
+    assert metrics(finished)["epochs"] == 2
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_epochs_before(finished, in_process):
+    last = finished / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 1e9
+    torch.save(checkpoint, last)
+    before = last.read_bytes()
+    code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
+    assert code == 1 and "epoch 3, step 2: the loss is not finite" in output and "Traceback" not in output
+    assert last.read_bytes() == before and "epoch 3, step 2" in (finished / "FAILED").read_text()
+
+
+def on_small_disk(tmp_path, script):
+    """Runs a shell script where tmp_path/disk is a file system of its own; `$RUN` is the command."""
+    (tmp_path / "disk").mkdir()
+    try:
+        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a kernel that lets users mount a tmpfs in a namespace of their own (unshare -rm)")
+    run = f"{sys.executable} {train.__file__} {' '.join(TINY)} trainer.max_epochs=6 data.cache_dir={tmp_path}/cache hydra.run.dir=$D/run"
+    script = f"D={tmp_path}/disk; set -e; {script.replace('$RUN', run)}"
+    return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_with_room_the_run_goes_on(finished, tmp_path, in_process):
+    """The disk takes some epochs' checkpoints, not those that the best of them adds; then it grows, and the same command ends the run."""
+    size = 60_000 + sum(len(content) for path, content in contents(finished).items() if path.suffix == ".ckpt")
+    result = on_small_disk(
+        tmp_path,
+        f"mount -t tmpfs -o size={size} tmpfs $D; $RUN && exit 5; cat $D/run/FAILED; ls $D/run/checkpoints; "
+        f"mount -o remount,size=50m $D; $RUN; cp -r $D/run {tmp_path}/copy",
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == 0 and "Traceback" not in output, output
+    assert output.count("No space left on device. Make room there") == 2  # the log, and FAILED
+    assert "last.ckpt\n" in output and "partial" not in output and "goes on after epoch" in output
+    in_process(*TINY, "trainer.max_epochs=6", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
+    assert metrics(tmp_path / "copy") == metrics(tmp_path / "straight")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    result = on_small_disk(tmp_path, "mount -t tmpfs -o ro tmpfs $D; $RUN")
+    assert result.returncode == 1 and result.stderr.startswith("[Errno 30] Read-only file system: ") and "Traceback" not in result.stderr
