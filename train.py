@@ -73,9 +73,7 @@ def run(cfg: DictConfig) -> float:
     folder = RunFolder(HydraConfig.get().runtime.output_dir)
     with folder.occupied(), logging_redirect_tqdm():  # a line logged while a progress bar stands does not tear it
         _settle(cfg, folder.config())
-        folder.agree(
-            OmegaConf.to_container(cfg, throw_on_missing=True), OmegaConf.load(resolvers.PROJECT / "conf/config.yaml").hydra, alone
-        )
+        folder.agree(cfg, OmegaConf.load(resolvers.PROJECT / "conf/config.yaml").hydra, alone)
         if metrics := folder.metrics():
             log.info(f"{folder.path}: finished already, test accuracy {metrics['test/acc']:.4f}. More trainer.max_epochs extend it.")
             return metrics["val/acc_best"]
@@ -121,9 +119,6 @@ def _settle(cfg: DictConfig, before: dict | None) -> None:
     if cfg.sweep and HydraConfig.get().mode == RunMode.RUN:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
     cfg.sweep = None  # it has done its work: a job is a run like any other
-    name = OmegaConf.to_container(cfg)["name"]
-    OmegaConf.resolve(cfg)
-    cfg.name = name  # follows `seed` where the run is repeated with another
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
     for group, key in (("data", "root"), ("data", "download_to"), ("data", "cache_dir"), ("model", "weights")):
@@ -134,7 +129,7 @@ def _settle(cfg: DictConfig, before: dict | None) -> None:
 
 def _settings(cfg: DictConfig) -> dict:
     """What TensorBoard's HPARAMS tab shows beside the results: its first five columns, by name, and all the rest."""
-    plain = OmegaConf.to_container(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True)
     return {
         "augment": plain["data"]["augment"],
         "epochs": plain["trainer"]["max_epochs"],

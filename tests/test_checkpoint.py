@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from transfer_learning import load
-from transfer_learning.checkpoint import CheckpointFile
+from transfer_learning.checkpoint import CheckpointFile, read
 from transfer_learning.errors import UserError
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.pretrained import Pretrained
@@ -114,6 +115,15 @@ def test_a_run_goes_on_from_it(saved, quiet_trainer, small_data, tmp_path, weigh
     assert trainer.current_epoch == 2
 
 
+def test_frozen_weights_that_were_exchanged_are_not_gone_on_with(saved, quiet_trainer, small_data, tmp_path, weights_file):
+    path, data = tmp_path / "model.ckpt", small_data()
+    saved(vgg16(str(weights_file)), data, path)
+    torch.manual_seed(6)
+    save_convolutions(weights_file)
+    with pytest.raises(UserError, match=f"model.weights={weights_file}: not the weights that the checkpoint was trained on"):
+        quiet_trainer(max_epochs=2).fit(vgg16(str(weights_file)), datamodule=data, ckpt_path=path, weights_only=True)
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("this must never be printed",)
@@ -137,6 +147,25 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(saved, small_data,
     with pytest.raises(UserError, match=str(path)) as error:
         load(path)
     assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out
+
+
+def test_no_byte_of_it_can_change_unnoticed(saved, small_data, small_model, tmp_path):
+    """At 150 places drawn by chance and at both ends: what is read is what was written, or it is refused."""
+    path = tmp_path / "model.ckpt"
+    saved(small_model(), small_data(), path)
+    whole, expected = path.read_bytes(), read(path)
+    places = [*np.random.default_rng(0).integers(len(whole), size=150), *range(20), *range(len(whole) - 50, len(whole))]
+    refused = 0
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(place) % 8]) + whole[place + 1 :])
+        try:
+            found = read(path)
+        except UserError:
+            refused += 1
+        else:
+            assert found["epoch"] == expected["epoch"] and found["model"] == expected["model"], place
+            assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items()), place
+    assert refused > 100
 
 
 def test_a_write_that_fails_leaves_the_file_before_and_says_so(tmp_path, monkeypatch):

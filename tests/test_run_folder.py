@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from transfer_learning import resolvers  # noqa: F401, for ${when:…}
 from transfer_learning.errors import UserError
 from transfer_learning.run_folder import RunFolder
 
@@ -29,6 +31,10 @@ def changed(**values):
     return config
 
 
+def agree(folder, config, may_extend=True):
+    folder.agree(OmegaConf.create(config), HYDRA, may_extend)
+
+
 def leave(folder, *names):
     for name in names:
         path = folder.path / name
@@ -38,35 +44,40 @@ def leave(folder, *names):
 
 def test_a_config_comes_back_as_it_was_and_knows_where_it_lies(folder, tmp_path):
     assert folder.config() is None
-    config = CONFIG | {"where": f"{tmp_path}/checkpoints"}
-    folder.agree(config, HYDRA, may_extend=True)
-    assert folder.config() == config
-    assert "where: ${hydra:runtime.output_dir}/checkpoints" in (tmp_path / "config.yaml").read_text()
+    config = OmegaConf.create(
+        CONFIG | {"half": "${when:true,1e-4,0}", "text": "1e-4", "none": "null", "yes": "on", "far": f"{tmp_path}2/x"}
+    )
+    for _ in range(2):
+        folder.agree(config, HYDRA, may_extend=True)
+        assert folder.config() == CONFIG | {"half": 1e-4, "text": "1e-4", "none": "null", "yes": "on", "far": f"{tmp_path}2/x"}
+        config = OmegaConf.load(tmp_path / "config.yaml")
+        config.pop("hydra")
+        leave(folder, "metrics.json")
 
 
 @pytest.mark.parametrize("results", ["metrics.json", "checkpoints/last.ckpt"])
 def test_results_of_another_config_are_refused_with_the_difference(folder, results):
-    folder.agree(CONFIG, HYDRA, may_extend=True)
+    agree(folder, CONFIG)
     leave(folder, results)
-    folder.agree(CONFIG, HYDRA, may_extend=True)
+    agree(folder, CONFIG)
     before = (folder.path / "config.yaml").read_bytes()
     other = changed(optimizer__lr=0.1, data__sizes=[1], data__new=True)
     with pytest.raises(UserError, match=r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1"):
-        folder.agree(other, HYDRA, may_extend=True)
+        agree(folder, other)
     assert (folder.path / "config.yaml").read_bytes() == before and (folder.path / results).exists()
     (folder.path / results).unlink()
-    folder.agree(other, HYDRA, may_extend=True)  # nothing is lost by it
+    agree(folder, other)  # nothing is lost by it
     assert folder.config() == other
 
 
 def test_results_without_a_config_are_not_written_over(folder):
     leave(folder, "checkpoints/last.ckpt")
     with pytest.raises(UserError, match="seed was absent"):
-        folder.agree(CONFIG, HYDRA, may_extend=True)
+        agree(folder, CONFIG)
 
 
 def test_only_more_epochs_extend_a_run_and_only_where_it_may_be(folder):
-    folder.agree(CONFIG, HYDRA, may_extend=True)
+    agree(folder, CONFIG)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
     for config, may_extend in (
         (changed(trainer__max_epochs=4), True),
@@ -75,9 +86,9 @@ def test_only_more_epochs_extend_a_run_and_only_where_it_may_be(folder):
         (changed(trainer__max_epochs=6, optimizer__lr=1), True),
     ):
         with pytest.raises(UserError, match="trainer.max_epochs was 5"):
-            folder.agree(config, HYDRA, may_extend)
+            agree(folder, config, may_extend)
         assert folder.metrics()
-    folder.agree(changed(trainer__max_epochs=6), HYDRA, may_extend=True)
+    agree(folder, changed(trainer__max_epochs=6))
     assert folder.metrics() is None and folder.last.exists()
 
 

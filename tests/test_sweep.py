@@ -6,7 +6,10 @@ import shutil
 
 import pytest
 
-TINY = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2 model.dense=[16]"
+TINY = (
+    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2 "
+    "model.dense=[16]"
+)
 
 
 @pytest.fixture
@@ -31,7 +34,11 @@ def job(tmp_path, part):
 def test_one_job_diverges_and_the_others_go_on_then_the_same_command_does_what_is_missing(sweep, tmp_path):
     code, output, rows = sweep("optimizer.lr=1e-3,1e9,1e-4")
     assert code == 1 and "Traceback" not in output and "2 of 3 jobs finished" in output
-    assert {job: row["state"] for job, row in rows.items()} == {".lr=0.001": "finished", ".lr=1000000000.0": "failed", ".lr=0.0001": "finished"}
+    assert {job: row["state"] for job, row in rows.items()} == {
+        ".lr=0.001": "finished",
+        ".lr=1000000000.0": "failed",
+        ".lr=0.0001": "finished",
+    }
     assert "the loss is not finite" in rows[".lr=1000000000.0"]["reason"]
     failed = job(tmp_path, "lr=1000000000.0")
     assert "step 2: the loss is not finite" in (failed / "FAILED").read_text() and "not finite" in (failed / "train.log").read_text()

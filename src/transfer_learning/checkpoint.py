@@ -59,8 +59,9 @@ def read(path: str | Path) -> dict:
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
     try:
         with zipfile.ZipFile(path) as file:
-            if altered := file.testzip():  # torch does not look at the checksums that it writes
-                raise ValueError(f"{altered} is not as it was written")
+            altered = file.testzip()  # torch does not look at the checksums that it writes, and takes what is marked as a folder for empty
+            if altered or any(member.external_attr for member in file.infolist()):
+                raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         NETWORKS[saved["model"]["network"]], saved["model"]["arguments"], saved["model"]["frozen_weights"], saved["state_dict"]
     except Exception as error:  # zipfile and torch raise many kinds

@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from transfer_learning.atomic import replacing
 from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
 
-HERE = "${hydra:runtime.output_dir}"  # stands in config.yaml for the folder itself, so that it may be moved, and its run repeated elsewhere
+HERE = "${hydra:runtime.output_dir}"  # stays as it is in config.yaml: a folder may be moved, and its run repeated elsewhere
 
 
 class RunFolder:
@@ -61,29 +61,30 @@ class RunFolder:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def config(self) -> dict | None:
-        """What `agree` wrote, with this folder's place in it; None where there is none. Raises UserError where it cannot be read."""
+        """The config that `agree` wrote; None where there is none. Raises UserError where it cannot be read."""
         path = self.path / "config.yaml"
         if not path.is_file():
             return None
         try:
-            config = OmegaConf.to_container(OmegaConf.create(path.read_text().replace(HERE, str(self.path))))
+            config = OmegaConf.to_container(OmegaConf.load(path))
             config.pop("hydra")
             return config
         except Exception as error:  # PyYAML's and OmegaConf's many
             raise UserError(f"{path}: not the config of a run ({type(error).__name__}). Choose another folder.") from error
 
-    def agree(self, config: dict, hydra: Mapping, may_extend: bool) -> None:
+    def agree(self, cfg: DictConfig, hydra: Mapping, may_extend: bool) -> None:
         """Writes the config of a run that begins. Where one has left results, the config must be the same.
 
         Args:
-            config: plain values, resolved.
+            cfg: of which all is kept that a run depends on, resolved.
             hydra: Hydra's own settings, with which config.yaml is a complete config for `train.py --config-path=FOLDER`.
             may_extend: whether `trainer.max_epochs` may have grown: a finished run is one that goes on then.
 
         Raises:
             UserError: results of another config, or of none; the difference is in the message.
         """
-        saved = self.config()
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        saved, config = self.config(), _resolved(OmegaConf.to_container(cfg), values)
         if self.last.exists() or self.metrics():
             old, new = _flat(saved or {}), _flat(config)
             differing = [key for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent")]
@@ -99,7 +100,7 @@ class RunFolder:
         if saved != config:
             (self.path / "metrics.json").unlink(missing_ok=True)
             with replacing(self.path / "config.yaml") as file:
-                file.write(OmegaConf.to_yaml(config | {"hydra": hydra}).replace(str(self.path), HERE).encode())
+                file.write(OmegaConf.to_yaml(config | {"hydra": hydra}).encode())
 
     @rank_zero_only
     def record(self, data: ImageData, attempt: dict) -> None:
@@ -128,6 +129,12 @@ class RunFolder:
         attempts = json.loads(path.read_text()) if path.exists() else []
         with replacing(path) as file:
             file.write(json.dumps([*attempts, attempt], indent=1).encode())
+
+
+def _resolved(config: dict, values: dict) -> dict:
+    """A config with its values in the place of interpolations, but for what names the run's folder or ends its name."""
+    kept = {key: _resolved(each, values[key]) if isinstance(each, dict) else values[key] for key, each in config.items()}
+    return kept | {key: each for key, each in config.items() if isinstance(each, str) and (HERE in each or key == "name")}
 
 
 def _flat(config: dict, prefix: str = "") -> dict:

@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +29,38 @@ def test_every_kind_of_colour_becomes_rgb(tmp_path, picture, mode, suffix):
     with Image.open(path) as image:
         expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(decoded(path, 24), expected)
+
+
+def test_an_animation_is_its_first_picture(tmp_path, picture):
+    others = [picture.transpose(Image.Transpose.ROTATE_90), picture.transpose(Image.Transpose.ROTATE_180)]
+    picture.save(tmp_path / "moving.gif", save_all=True, append_images=others)
+    with Image.open(tmp_path / "moving.gif") as image:
+        assert image.n_frames == 3
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(decoded(tmp_path / "moving.gif", 24), expected)
+
+
+def test_a_palette_with_transparency_and_a_cmyk_photograph(tmp_path, picture, recwarn):
+    palette = picture.convert("P")
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(256)))
+    assert np.array_equal(decoded(tmp_path / "palette.png", 24), np.asarray(palette.convert("RGB")))
+    picture.convert("CMYK").save(tmp_path / "print.jpg", quality=100)
+    assert np.abs(decoded(tmp_path / "print.jpg", 24).astype(int) - np.asarray(picture)).mean() < 12  # JPEG's losses
+    assert not recwarn.list
+
+
+def test_one_pixel_is_stretched(tmp_path):
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "pixel.png")
+    assert np.array_equal(decoded(tmp_path / "pixel.png", 24, "bilinear"), np.full((24, 24, 3), (1, 2, 3)))
+
+
+def test_a_picture_of_900_million_pixels_is_refused_before_it_is_loaded(tmp_path, picture):
+    picture.save(tmp_path / "huge.png")
+    content = bytearray((tmp_path / "huge.png").read_bytes())
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))  # so that only the size is wrong with it
+    (tmp_path / "huge.png").write_bytes(content)
+    assert "DecompressionBombError" in decoded(tmp_path / "huge.png", 24)
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path):

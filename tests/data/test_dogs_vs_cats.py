@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import stat
 import threading
 import zipfile
 
@@ -22,7 +23,10 @@ def archive(*extra_members) -> bytes:
             members.writestr(f"PetImages/{name}", image.getvalue())
         members.writestr("readme[1].txt", "terms")
         for name in extra_members:
-            members.writestr(name, "bad")
+            member = zipfile.ZipInfo(name)
+            if name.startswith("link"):
+                member.external_attr = (stat.S_IFLNK | 0o777) << 16
+            members.writestr(member, "../../outside.txt")
     return buffer.getvalue()
 
 
@@ -83,6 +87,8 @@ def test_a_good_archive_is_unpacked_once(tmp_path, serve, monkeypatch):
         ("no connection", "Connection"),
         ("../outside.txt", "outside the folder"),
         ("/outside.txt", "outside the folder"),
+        ("..\\outside.txt", "outside the folder"),
+        ("link to outside", "outside the folder"),
         ("not a zip", "BadZipFile"),
     ],
 )

@@ -1,5 +1,9 @@
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from transfer_learning.data.files import find_images
 from transfer_learning.errors import UserError
@@ -59,8 +63,6 @@ def test_order_does_not_follow_the_file_system(tmp_path, write_image, monkeypatc
     for seed, name in enumerate(names):
         write_image(tmp_path / name, seed)
     before = find_images(tmp_path)
-    import os
-
     walk = os.walk
     monkeypatch.setattr(os, "walk", lambda *a, **k: [(f, s, n[::-1]) for f, s, n in list(walk(*a, **k))[::-1]])
     assert find_images(tmp_path).names == before.names == [str(tmp_path / name) for name in sorted(names)]
@@ -92,6 +94,32 @@ def test_fewer_classes_than_needed(tmp_path, write_image, names, class_names, me
 def test_no_such_folder(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_images(tmp_path / "nowhere")
+
+
+NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(NAME.filter(lambda name: not name.startswith(".")), min_size=1, max_size=5))
+@example(["two words", "Ñandú 猫", "a.b.jpg", "-rf", "$HOME;*?", "new\nline"])
+def test_files_may_have_any_name(tmp_path_factory, write_image, names):
+    root = tmp_path_factory.mktemp("names")
+    for folder in ("a cat", "Hündin"):
+        (root / folder).mkdir()
+        for name in names:
+            (root / folder / f"{name}.png").write_bytes(b"not read here")
+    images = find_images(root)
+    assert images.class_names == ("a cat", "Hündin")
+    assert np.bincount(images.labels).tolist() == [len(set(names))] * 2
+
+
+def test_a_name_that_is_not_unicode_can_be_printed_and_written(tmp_path, write_image):
+    for seed, name in enumerate(["a/1.png", "b/1.png"]):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "a" / "1.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
+    images = find_images(tmp_path)
+    assert images.names[0] == f"{tmp_path}/a/caf\\udce9.png" and images.names[0].encode()
+    assert images.read(0).size == (24, 18)
 
 
 def test_the_real_photographs(photographs):

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from transfer_learning.data.split import distinct, split
 from transfer_learning.errors import UserError
@@ -18,6 +20,31 @@ def test_parts_are_disjoint_and_stratified():
     for part, count in COUNTS.items():
         assert np.bincount(LABELS[parts[part]]).tolist() == [count, count]
     assert len(set(np.concatenate(list(parts.values())))) == 90
+
+
+SIZE = st.one_of(st.integers(-1, 40), st.floats(-0.1, 1.1, allow_subnormal=False))  # set_up_cpu makes 0 of those
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=4), SIZE, SIZE, SIZE)
+def test_whatever_is_asked_for_it_is_given_or_refused(class_sizes, train, val, test):
+    labels = np.repeat(np.arange(len(class_sizes)), class_sizes)
+    digests, per_class = [f"image {index}" for index in range(len(labels))], {"train": train, "val": val, "test": test}
+
+    def possible(size):
+        counts = [int(n * size + 1e-9) if isinstance(n, float) else n for n in per_class.values()]
+        return min(counts) >= 1 and sum(counts) <= size and all(0 < n and (isinstance(n, int) or n <= 1) for n in per_class.values())
+
+    try:
+        parts = split(labels, digests, [f"class {code}" for code in range(len(class_sizes))], per_class, seed=0)
+    except UserError:
+        assert not all(possible(size) for size in class_sizes)
+        return
+    assert all(possible(size) for size in class_sizes)
+    assert len(set(np.concatenate(list(parts.values())))) == sum(map(len, parts.values()))
+    for part, n in per_class.items():
+        expected = [int(n * size + 1e-9) if isinstance(n, float) else n for size in class_sizes]
+        assert np.bincount(labels[parts[part]], minlength=len(class_sizes)).tolist() == expected
 
 
 def test_a_part_mixes_its_classes():

@@ -54,6 +54,20 @@ def test_a_damaged_file_is_computed_anew(tmp_path, damage):
     assert encode.calls == 1 and rows[99, 1] == 99 * 99 and path.read_bytes() == whole
 
 
+def test_no_byte_of_header_or_notes_can_change_unnoticed(tmp_path):
+    """Each byte in turn: what is then read is right, from the file or computed anew."""
+    expected, left_out = stored(range(501, 520), Squares(), KEY, tmp_path)
+    expected = np.array(expected)
+    (path,) = tmp_path.glob("*.npy")
+    for damaged, bytes_in_it in ((path, 128), (path.with_suffix(".json"), path.with_suffix(".json").stat().st_size)):
+        whole = damaged.read_bytes()
+        for position in range(bytes_in_it):
+            damaged.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
+            rows, reasons = stored(range(501, 520), Squares(), KEY, tmp_path)
+            assert np.array_equal(rows, expected) and rows.dtype == expected.dtype and reasons == left_out, position
+        damaged.write_bytes(whole)
+
+
 def test_a_failure_leaves_no_file_behind(tmp_path):
     def encode(numbers):
         if 256 in numbers:

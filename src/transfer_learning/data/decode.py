@@ -22,6 +22,8 @@ def to_pixels(image: Image.Image, size: int, interpolation: str = "bilinear") ->
     """
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them to 8, not scale
         image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    if "transparency" in image.info:  # Pillow warns where it drops a palette's in one step
+        image = image.convert("RGBA")
     upright = ImageOps.exif_transpose(image).convert("RGB")
     return np.array(upright.resize((size, size), INTERPOLATIONS[interpolation]))
 

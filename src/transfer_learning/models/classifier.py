@@ -187,10 +187,12 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Puts the frozen weights that this model has where they were left out, so that loading stays strict.
 
-        Raises UserError where the rest is another network's.
+        Raises UserError where those are not the ones that it was trained on, or the rest is another network's.
         """
-        own, saved = self.state_dict(), checkpoint["state_dict"]
-        if self.network.frozen_source:
+        own, saved, source = self.state_dict(), checkpoint["state_dict"], self.network.frozen_source
+        if source:
+            if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
+                raise UserError(f"model.weights={source.name}: not the weights that the checkpoint was trained on; put those back.")
             saved |= {key: value for key, value in own.items() if key.startswith(FROZEN)}
         shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
         if shapes != expected:
