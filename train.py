@@ -9,11 +9,11 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import hydra
@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from transfer_learning import resolvers
 from transfer_learning.errors import UserError
@@ -116,14 +116,14 @@ def _settle(cfg: DictConfig, before: dict | None) -> None:
     """Turns what depends on this machine and this moment into values: what began in one precision goes on in it everywhere."""
     from transfer_learning.hardware import native_precision
 
-    if cfg.sweep and HydraConfig.get().mode == RunMode.RUN:
+    if cfg.sweep is not None and HydraConfig.get().mode == RunMode.RUN:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
     cfg.sweep = None  # it has done its work: a job is a run like any other
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
     for group, key in (("data", "root"), ("data", "download_to"), ("data", "cache_dir"), ("model", "weights")):
-        path = cfg[group].get(key)
-        if path and (group == "data" or Path(path).expanduser().exists()):  # weights may be a name
+        path = str(cfg[group].get(key) or "")
+        if path and (group == "data" or re.search(r"[./\\]", path)):  # weights may be a name
             cfg[group][key] = os.path.abspath(os.path.expanduser(path))
 
 
@@ -149,15 +149,14 @@ def main(cfg: DictConfig) -> float:
         return run(cfg)
     except Exception as error:
         where = f"{hydra_config.runtime.output_dir}: " if isinstance(error, OSError) and not error.filename else ""
-        log.error(f"{where}{error}", exc_info=bool(TRACEBACKS) or not _is_the_users(error))
+        log.error(where + _one_line(error), exc_info=bool(TRACEBACKS) or not _is_the_users(error))
         if hydra_config.mode == RunMode.RUN:
             sys.exit(1)
-        traceback.clear_frames(error.__traceback__)  # Hydra keeps what a job leaves behind: that must not keep the job's model
         return math.nan  # its folder says that it failed; the others go on
     except KeyboardInterrupt:
-        folder = Path(hydra_config.runtime.output_dir)
+        resume = f"python train.py resume={shlex.quote(hydra_config.runtime.output_dir)}"
         again = (
-            f"python train.py resume={folder}" if hydra_config.mode == RunMode.RUN else f"the same command with sweep={folder.parent.name}"
+            resume if hydra_config.mode == RunMode.RUN else f"the same command with hydra.sweep.dir={shlex.quote(hydra_config.sweep.dir)}"
         )
         log.warning(f"interrupted; epochs that had ended are kept. To go on: {again}")
         raise
@@ -173,6 +172,12 @@ def _is_the_users(error: Exception) -> bool:
     return isinstance(error, known) or (isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
 
 
+def _one_line(error: Exception) -> str:
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: has no value; give it one, {error.full_key}=…"
+    return " ".join(str(error).split())
+
+
 def resume_or_rerun(arguments: list[str]) -> list[str]:
     """`resume=RUN` and `rerun=RUN` as what Hydra takes for it: that run's config in the place of conf/config.yaml.
 
@@ -185,13 +190,14 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if not named:
         return arguments
     key, _, value = named[0].partition("=")
-    folder, others = Path(value.strip("'\"")).expanduser().resolve(), [each for each in arguments if each != named[0]]
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with a config.yaml in it.")
+    folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
+    if not all((folder / name).is_file() for name in ("config.yaml", "train.log")):
+        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
     refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
     if key == "resume" and refused:
         raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
-    place = [f"hydra.run.dir='{folder}'"] if key == "resume" else []
+    quoted = str(folder).replace("'", "\\'")
+    place = [f"hydra.run.dir='{quoted}'"] if key == "resume" else []
     return [f"--config-path={folder}", "--config-name=config", *place, *others]
 
 
@@ -211,9 +217,10 @@ def command_line() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + received)
     except Exception as error:
-        if TRACEBACKS or not _is_the_users(error):
+        told = error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, of a folder that cannot be written
+        if TRACEBACKS or not _is_the_users(told):
             raise
-        sys.exit("\n".join(dict.fromkeys(str(each) for each in (error, error.__cause__) if each)))
+        sys.exit(" ".join(dict.fromkeys(_one_line(each) for each in (told, told.__cause__) if each)))
 
 
 if __name__ == "__main__":

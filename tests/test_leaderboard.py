@@ -9,14 +9,15 @@ from transfer_learning.leaderboard import COLUMNS, Leaderboard, jobs
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Four jobs: two finished, one failed after it had once finished, one killed; a launcher's hidden folder."""
-    for name, accuracy in (("seed=0", 0.75), ("seed=1", 0.875), ("seed=2", 0.9)):
+    """Four jobs: two finished, one failed after it had once finished, one killed; and two folders that are no jobs."""
+    for name in ("seed=0", "seed=1", "seed=2", "seed=3", ".submitit", "notes"):
         (tmp_path / name).mkdir()
+        if "seed" in name:
+            (tmp_path / name / "train.log").touch()
+    for name, accuracy in (("seed=0", 0.75), ("seed=1", 0.875), ("seed=2", 0.9)):
         metrics = {"val/acc_best": accuracy, "test/acc": accuracy - 0.25, "seconds": 12.345}
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
     (tmp_path / "seed=2" / "FAILED").write_text("another config: a | b\nsecond line\n")
-    (tmp_path / "seed=3").mkdir()
-    (tmp_path / ".submitit").mkdir()
     return tmp_path
 
 
@@ -29,12 +30,12 @@ def test_the_best_comes_first_and_what_has_not_finished_last(sweep):
     ]
 
 
-def test_the_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys):
+def test_the_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys, monkeypatch):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}})
     with pytest.raises(SystemExit) as end:
         Leaderboard().on_multirun_end(config)
     printed = capsys.readouterr().out
-    assert end.value.code == 1 and "2 of 4 jobs finished" in printed
+    assert end.value.code == 1 and f"2 of 4 jobs in {sweep} finished" in printed
     with open(sweep / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS and [row["job"] for row in rows] == ["seed=1", "seed=0", "seed=2", "seed=3"]
@@ -47,3 +48,12 @@ def test_the_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys):
         (sweep / name / "FAILED").unlink(missing_ok=True)
         (sweep / name / "metrics.json").write_text((sweep / "seed=0" / "metrics.json").read_text())
     Leaderboard().on_multirun_end(config)  # all have finished, so it does not exit
+
+    monkeypatch.setattr("transfer_learning.leaderboard.replacing", full_disk)
+    with pytest.raises(SystemExit) as end:  # an exception would become a warning of Hydra's
+        Leaderboard().on_multirun_end(config)
+    assert "No space left" in end.value.code and "4 of 4" in capsys.readouterr().out
+
+
+def full_disk(path):
+    raise OSError(28, "No space left on device")

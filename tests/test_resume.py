@@ -42,6 +42,17 @@ def test_a_finished_run_says_so(finished, in_process):
     assert code == 0 and f"{finished}: finished already" in output and contents(finished) == before
 
 
+def test_a_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process, tmp_path):
+    """ModelCheckpoint notes real paths; it forgets what it knew where they differ."""
+    (tmp_path / "link").symlink_to(finished)
+    code, _ = in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache")
+    in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0 and metrics(finished) == metrics(tmp_path / "straight")
+    states = [torch.load(each / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"] for each in (finished, tmp_path / "straight")]
+    scores = [[state.get("best_model_score") for state in each.values()] for each in states]
+    assert scores[0] == scores[1]
+
+
 def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
     assert code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
@@ -72,13 +83,15 @@ def test_whatever_else_is_refused(finished, in_process, beside, message):
 
 
 @pytest.mark.parametrize("key", ["resume", "rerun"])
-def test_no_run_there(tmp_path, in_process, key):
-    code, output = in_process(f"{key}={tmp_path}/nowhere")
-    assert code == 1 and f"{key}={tmp_path}/nowhere: no run there" in output and not list(tmp_path.iterdir())
+@pytest.mark.parametrize("where", ["nowhere", "~nobody/x", Path(train.__file__).parent / "conf"])
+def test_no_run_there(tmp_path, monkeypatch, in_process, key, where):
+    monkeypatch.chdir(tmp_path)
+    code, output = in_process(f"{key}={where}")
+    assert code == 1 and f"{key}={where}: no run there" in output and not list(tmp_path.iterdir())
 
 
 def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finished, in_process, tmp_path):
-    strange = finished.rename(tmp_path / "a=b,c d")  # as a job's folder may be called
+    strange = finished.rename(tmp_path / "a=b,c 'd")  # as a job's folder may be called
     before = contents(strange)
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/again")
     assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
@@ -178,6 +191,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_with_room_the_run_goes_o
     assert metrics(tmp_path / "copy") == metrics(tmp_path / "straight")
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    result = on_small_disk(tmp_path, "mount -t tmpfs -o ro tmpfs $D; $RUN")
-    assert result.returncode == 1 and result.stderr.startswith("[Errno 30] Read-only file system: ") and "Traceback" not in result.stderr
+@pytest.mark.parametrize("made", ["true", "mkdir $D/run"])
+def test_a_folder_that_cannot_be_written(tmp_path, made):
+    result = on_small_disk(tmp_path, f"mount -t tmpfs tmpfs $D; {made}; mount -o remount,ro $D; $RUN")
+    assert result.returncode == 1 and result.stderr.startswith("[Errno 30] Read-only file system: ") and result.stderr.count("\n") == 1

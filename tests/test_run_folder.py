@@ -39,7 +39,7 @@ def leave(folder, *names):
     for name in names:
         path = folder.path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text('{"test/acc": 1}')
+        path.write_text('{"epochs": 5}')
 
 
 def test_a_config_comes_back_as_it_was_and_knows_where_it_lies(folder, tmp_path):
@@ -89,7 +89,15 @@ def test_only_more_epochs_extend_a_run_and_only_where_it_may_be(folder):
             agree(folder, config, may_extend)
         assert folder.metrics()
     agree(folder, changed(trainer__max_epochs=6))
-    assert folder.metrics() is None and folder.last.exists()
+    assert folder.metrics() is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
+
+
+def test_where_things_lie_is_no_other_config(folder):
+    config = changed(data__cache_dir="/here")
+    agree(folder, config)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    agree(folder, changed(data__cache_dir="/there"))
+    assert folder.config()["data"]["cache_dir"] == "/there" and folder.metrics()
 
 
 def test_a_damaged_config_is_named(folder):
@@ -154,8 +162,10 @@ def test_a_run_that_goes_on_has_the_images_that_it_began_with(folder):
     leave(folder, "checkpoints/last.ckpt")
     folder.record(images(["elsewhere/" + name for name in names], digests), {"number": 2})  # names may change
     assert json.loads((folder.path / "provenance.json").read_text()) == [{"number": 1}, {"number": 2}]
-    for others in (list("0124"), list("0213")):
+    classes_exchanged = images(names, digests)
+    classes_exchanged.class_names = ("b", "a")
+    for others in (images(names, list("0124")), images(names, list("0213")), classes_exchanged):
         with pytest.raises(UserError, match="split.csv: this run began with other images"):
-            folder.record(images(names, others), {"number": 3})
+            folder.record(others, {"number": 3})
     folder.last.unlink()
     folder.record(images(names, list("0124")), {"number": 3})  # from the beginning

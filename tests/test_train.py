@@ -238,7 +238,8 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_pro
     [
         ("data.root=/nowhere", "data.root=/nowhere: no such folder"),
         ("data=cartoons data.augment=no", "data.augment=no: expected true or false"),
-        ("data=image_folder", "data.root"),
+        ("data=image_folder", "data.root: has no value; give it one, data.root=…"),
+        ("data.root=2024", "2024: no such folder"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
         (
             "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer.compile=true",
@@ -247,7 +248,7 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_pro
         ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
-        ("model=basic", "Available options in 'model':\n\tbasic_cnn\n\tfrozen\n\tregularised_cnn\n\tvgg16_finetuned\n\tvgg16_frozen"),
+        ("model=basic", "Available options in 'model': basic_cnn frozen regularised_cnn vgg16_finetuned vgg16_frozen"),
     ],
 )
 def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, monkeypatch, in_process, arguments, message):

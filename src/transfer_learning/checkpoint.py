@@ -4,6 +4,7 @@ A checkpoint is tensors and plain values (`Classifier.on_save_checkpoint`). Froz
 it tells where they came from. Only the networks listed here are ever built from a checkpoint.
 """
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -87,11 +88,14 @@ class CheckpointFile(TorchCheckpointIO):
             raise UserError(f"{path}: {first_line(reason)}. Make room there, or choose another folder: hydra.run.dir=…") from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
-        """Raises UserError as `read` does. What ModelCheckpoint noted as its files lies where this one lies: a run's folder may move."""
-        checkpoint, folder = read(path), str(Path(path).parent)
+        """Raises UserError as `read` does. What ModelCheckpoint noted as its files are those beside this one: a run's folder may move."""
+        checkpoint, folder = read(path), os.path.realpath(Path(path).parent)
+
+        def here(file: str) -> str:
+            return file and os.path.join(folder, os.path.basename(file))
+
         for state in checkpoint.get("callbacks", {}).values():
-            if before := state.get("dirpath"):
-                state["best_k_models"] = {key.replace(before, folder, 1): score for key, score in state["best_k_models"].items()}
-                for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[key] = state[key].replace(before, folder, 1)
+            if state.get("dirpath"):
+                state |= {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+                state |= {"dirpath": folder, "best_k_models": {here(file): score for file, score in state["best_k_models"].items()}}
         return checkpoint

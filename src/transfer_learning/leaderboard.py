@@ -23,11 +23,14 @@ class Leaderboard(Callback):
         rows = jobs(folder)
         text = io.StringIO(newline="")
         csv.writer(text).writerows([COLUMNS, *rows])
-        for name, content in (("leaderboard.csv", text.getvalue()), ("leaderboard.md", markdown(rows))):
-            with replacing(folder / name) as file:
-                file.write(content.encode())
         finished = sum(state == "finished" for _, state, *_ in rows)
-        print(f"{markdown(rows)}\n{finished} of {len(rows)} jobs finished: {folder}/leaderboard.csv", flush=True)
+        print(f"{markdown(rows)}\n{finished} of {len(rows)} jobs in {folder} finished", flush=True)
+        try:
+            for name, content in (("leaderboard.csv", text.getvalue()), ("leaderboard.md", markdown(rows))):
+                with replacing(folder / name) as file:
+                    file.write(content.encode())
+        except OSError as error:  # Hydra would make a warning of it
+            sys.exit(str(error))
         if finished < len(rows):
             sys.exit(1)
 
@@ -35,7 +38,7 @@ class Leaderboard(Callback):
 def jobs(folder: Path) -> list[tuple]:
     """One row of `COLUMNS` for each job's folder, the best validation accuracy first, what has not finished last."""
     rows = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for path in sorted(log.parent for log in folder.glob("*/train.log")):
         failed, finished = path / "FAILED", path / "metrics.json"
         if failed.exists():
             rows.append((path.name, "failed", None, None, None, failed.read_text().strip().split("\n")[0]))

@@ -33,7 +33,7 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
         "machine": {"name": platform.node(), "system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
-        "packages": dict(sorted((each.name, each.version) for each in distributions())),
+        "packages": dict(sorted((each.name, each.version) for each in distributions() if each.name)),
     }
 
 

@@ -16,10 +16,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 def folder_name(overrides: str) -> str:
     """Overrides as a folder's name: readable, without characters that a file system or a shell minds, at most 200 long.
 
-    Of paths the last part stands in it: what was asked for, not where it lies.
+    Of a path the last part stands in it. Where that, or the length, leaves something out, eight digits of a hash tell such names apart.
     """
-    name = re.sub(r"[^\w.=,+-]+", "-", re.sub(r"(?<==)[^,=]*/", "", overrides)) or "defaults"
-    return name if len(name) <= 200 else f"{name[:190]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    short = re.sub(r"(?<==)[^,=]*/", "", overrides)
+    name, digits = re.sub(r"[^\w.=,+-]+", "-", short) or "defaults", hashlib.sha256(overrides.encode()).hexdigest()[:8]
+    return name if short == overrides and len(name) <= 200 else f"{name[:190]}-{digits}"
 
 
 def input_size(backbone: str, weights: str | None) -> int:
@@ -30,6 +31,7 @@ def input_size(backbone: str, weights: str | None) -> int:
 
 
 OmegaConf.register_new_resolver("project", lambda path: str(PROJECT / path), replace=True)
+OmegaConf.register_new_resolver("either", lambda first, second: second if first is None else first, replace=True)
 OmegaConf.register_new_resolver("when", lambda condition, yes, no: yes if condition else no, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("input_size", input_size, replace=True)

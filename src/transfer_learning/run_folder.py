@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError
 
 HERE = "${hydra:runtime.output_dir}"  # stays as it is in config.yaml: a folder may be moved, and its run repeated elsewhere
+
+PLACES = {"data.cache_dir", "data.download_to"}  # of what can be had again
 
 
 class RunFolder:
@@ -41,9 +44,9 @@ class RunFolder:
         if rank_zero_only.rank:  # the process that started this one does it
             yield
             return
-        lock, failed = FileLock(self.path / ".lock", timeout=0), self.path / "FAILED"
+        failed = self.path / "FAILED"
         try:
-            lock.acquire()
+            lock = FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout as error:
             raise UserError(f"{self.path}: another run is at work in this folder. Wait for it, or choose another folder.") from error
         with lock:
@@ -87,10 +90,12 @@ class RunFolder:
         saved, config = self.config(), _resolved(OmegaConf.to_container(cfg), values)
         if self.last.exists() or self.metrics():
             old, new = _flat(saved or {}), _flat(config)
-            differing = [key for key in sorted(old | new) if old.get(key, "absent") != new.get(key, "absent")]
+            differing = [key for key in sorted(old | new) if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")]
             epochs = [flat.get("trainer.max_epochs") for flat in (old, new)]
-            longer = differing == ["trainer.max_epochs"] and all(type(each) is int for each in epochs) and epochs[0] < epochs[1]
-            if differing and not (may_extend and longer):
+            if differing == ["trainer.max_epochs"] and may_extend and all(type(each) is int for each in epochs) and epochs[0] < epochs[1]:
+                if self.metrics():  # what it had reached stays on record
+                    os.replace(self.path / "metrics.json", self.path / f"metrics-{self.metrics()['epochs']}-epochs.json")
+            elif differing:
                 shown = "; ".join(f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8])
                 more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
                 raise UserError(
@@ -98,7 +103,6 @@ class RunFolder:
                     "choose another folder, or delete this one; a run goes on with more trainer.max_epochs alone."
                 )
         if saved != config:
-            (self.path / "metrics.json").unlink(missing_ok=True)
             with replacing(self.path / "config.yaml") as file:
                 file.write(OmegaConf.to_yaml(config | {"hydra": hydra}).encode())
 
@@ -118,8 +122,7 @@ class RunFolder:
         if self.last.exists() and path.exists():
             with open(path, newline="", encoding="utf-8") as file:
                 before = list(csv.reader(file))[1:]
-            others = {(part, sha256) for part, _, sha256, _ in before} ^ {(part, sha256) for part, _, sha256, _ in rows}
-            if others:
+            if others := {tuple(row[:3]) for row in before} ^ {row[:3] for row in rows}:  # files may have other names
                 raise UserError(f"{path}: this run began with other images ({len(others)} differ). Put them back, or begin another run.")
         text = io.StringIO(newline="")
         csv.writer(text).writerows([("part", "class", "sha256", "file"), *rows])

@@ -80,8 +80,12 @@ def train(
         "seconds_encoding": encoded - start,
         "seconds_to_first_step": (history.first_step or ended) - (start if started is None else started),
     }
-    path = next((callback.best_model_path for callback in trainer.checkpoint_callbacks if callback.monitor), None) or None
+    monitoring = next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+    path = monitoring and monitoring.best_model_path or None
     best = validated[read(path)["epoch"] + 1 if path else max(validated)]
+    if path and best.get(monitoring.monitor, score := monitoring.best_model_score) != score:
+        # Saved by an epoch that was cut off and repeated, on a device that repeats no bits: its own accuracy stands by its test's.
+        best = best | trainer.validate(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     tested = trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     data.encoded = {}  # images again, for whatever model comes next
     metrics = _metrics(data, model, trainer, history, best, tested, seconds)

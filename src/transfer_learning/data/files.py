@@ -69,13 +69,13 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
         found = ", ".join(sorted({name for _, name in labelled})) or "none"
         expected = " and ".join(names) if class_names else "at least two classes"
         raise UserError(f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg).")
-    paths = [root / file for file, _ in labelled]
+    paths, codes = [root / file for file, _ in labelled], {name: code for code, name in enumerate(names)}
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, paths))
     return Images(
-        names=[str(path).encode(errors="backslashreplace").decode() for path in paths],  # not every name is Unicode
-        labels=np.array([names.index(name) for _, name in labelled]),
-        class_names=names,
+        names=[_printable(str(path)) for path in paths],
+        labels=np.array([codes[name] for _, name in labelled]),
+        class_names=tuple(map(_printable, names)),
         digests=digests,
         read=lambda index: Image.open(paths[index]),
     )
@@ -113,6 +113,11 @@ def _classes_found(files: list[Path]) -> list[str | None]:
         classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
     spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling met stands
     return [name and spelling[name.casefold()] for name in classes]
+
+
+def _printable(name: str) -> str:
+    """Not every name that a file system takes is Unicode."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _sha256(path: Path) -> str:

@@ -55,12 +55,12 @@ class Classifier(pl.LightningModule):
         self.rates: dict[str, float] = {}  # of the last step
         # Means over the images of all batches and devices. "disable": a loss that is not a number must show, not be dropped, and looking
         # for one would wait for the device at every step. (torchmetrics ignores `weight` then, so each image is a value of its own.)
-        # Whether all losses of the epoch have been finite, and after how many steps: kept on the device, for the same reason.
-        self.register_buffer("finite", torch.tensor(True), persistent=False)
-        self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
         self.means = nn.ModuleDict(
             {f"{part}_{name}": MeanMetric("disable") for part in ("train", "val", "test") for name in ("loss", "acc")}
         )
+        # Whether all losses of the epoch have been finite, and in how many steps: kept on the device, for the same reason.
+        self.register_buffer("finite", torch.tensor(True), persistent=False)
+        self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C)."""
