@@ -3,39 +3,26 @@
 python train.py model=vgg16_frozen data.augment=true
 """
 
-import errno
 import gc
 import logging
 import math
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
 import time
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from transfer_learning import resolvers
+from transfer_learning import command_line, resolvers
 from transfer_learning.errors import UserError
 
 STARTED = time.perf_counter()  # Python and the imports above take 0.2 s more
-COMMAND = ["python", *sys.argv]
-# What the user wants of tracebacks, for this process and those that it starts. Hydra shall hand all errors on: they are caught here.
-TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
-os.environ["HYDRA_FULL_ERROR"] = "1"
-NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-
 log = logging.getLogger("train")
-logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
-threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)  # it raises in this thread too
 # Lightning's advertisements and estimates are not this run's news.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: not re.search("💡 Tip|to estimate number of stepping", record.getMessage())
@@ -101,7 +88,7 @@ def run(cfg: DictConfig) -> float:
         )
         if trainer.world_size > 1 and not alone:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
-        command = COMMAND if alone else ["python", "train.py", *HydraConfig.get().overrides.task]
+        command = command_line.COMMAND if alone else ["python", "train.py", *HydraConfig.get().overrides.task]
         folder.record(data, attempt(command, resolvers.PROJECT, trainer.strategy.root_device))
         try:
             resume = folder.last if folder.last.exists() else None
@@ -149,15 +136,14 @@ def main(cfg: DictConfig) -> float:
         return run(cfg)
     except Exception as error:
         where = f"{hydra_config.runtime.output_dir}: " if isinstance(error, OSError) and not error.filename else ""
-        log.error(where + _one_line(error), exc_info=bool(TRACEBACKS) or not _is_the_users(error))
+        log.error(where + command_line.one_line(error), exc_info=command_line.wants_traceback(error))
         if hydra_config.mode == RunMode.RUN:
             sys.exit(1)
         return math.nan  # its folder says that it failed; the others go on
     except KeyboardInterrupt:
-        resume = f"python train.py resume={shlex.quote(hydra_config.runtime.output_dir)}"
-        again = (
-            resume if hydra_config.mode == RunMode.RUN else f"the same command with hydra.sweep.dir={shlex.quote(hydra_config.sweep.dir)}"
-        )
+        alone = f"python train.py resume={shlex.quote(hydra_config.runtime.output_dir)}"
+        swept = f"the same command with hydra.sweep.dir={shlex.quote(hydra_config.sweep.dir)}"
+        again = alone if hydra_config.mode == RunMode.RUN else swept
         log.warning(f"interrupted; epochs that had ended are kept. To go on: {again}")
         raise
     finally:  # the next job of a sweep starts with empty hands
@@ -166,62 +152,5 @@ def main(cfg: DictConfig) -> float:
             sys.modules["torch"].cuda.empty_cache()
 
 
-def _is_the_users(error: Exception) -> bool:
-    """Whether a person can mend it without reading code."""
-    known = (UserError, OmegaConfBaseException, HydraException)
-    return isinstance(error, known) or (isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: has no value; give it one, {error.full_key}=…"
-    return " ".join(str(error).split())
-
-
-def resume_or_rerun(arguments: list[str]) -> list[str]:
-    """`resume=RUN` and `rerun=RUN` as what Hydra takes for it: that run's config in the place of conf/config.yaml.
-
-    Hydra opens a run's folder before it calls `main`, so this is looked at before Hydra starts.
-
-    Raises:
-        UserError: no run there; anything beside `resume` but more epochs.
-    """
-    named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
-    if not named:
-        return arguments
-    key, _, value = named[0].partition("=")
-    folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
-    if not all((folder / name).is_file() for name in ("config.yaml", "train.log")):
-        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
-    refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
-    if key == "resume" and refused:
-        raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
-    quoted = str(folder).replace("'", "\\'")
-    place = [f"hydra.run.dir='{quoted}'"] if key == "resume" else []
-    return [f"--config-path={folder}", "--config-name=config", *place, *others]
-
-
-def command_line() -> None:
-    """Errors are one line each and exit code 1; Ctrl-C and SIGTERM give the codes that shells expect, 130 and 143."""
-    received = signal.SIGINT
-
-    def terminate(number: int, _) -> None:
-        nonlocal received
-        received = number
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        sys.argv[1:] = resume_or_rerun(sys.argv[1:])
-        main()
-    except KeyboardInterrupt:
-        sys.exit(128 + received)
-    except Exception as error:
-        told = error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, of a folder that cannot be written
-        if TRACEBACKS or not _is_the_users(told):
-            raise
-        sys.exit(" ".join(dict.fromkeys(_one_line(each) for each in (told, told.__cause__) if each)))
-
-
 if __name__ == "__main__":
-    command_line()
+    command_line.call(main)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import train
+from transfer_learning import command_line
 from transfer_learning.data.cartoons import Cartoons
 from transfer_learning.models.classifier import Classifier
 from transfer_learning.models.cnn import CNN
@@ -95,11 +96,11 @@ def in_process(tmp_path, monkeypatch, capfd):
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [train.__file__, *arguments])
-        monkeypatch.setattr(train, "COMMAND", ["python", *sys.argv])
+        monkeypatch.setattr(command_line, "COMMAND", ["python", *sys.argv])
         handlers, level, terminate = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
         code = 0
         try:
-            train.command_line()
+            command_line.call(train.main)
         except SystemExit as error:
             code = error.code
         finally:

@@ -1,0 +1,82 @@
+"""What a shell sees of `train.py`: `resume=` and `rerun=`, errors on one line, exit codes. Imports no torch."""
+
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from transfer_learning.errors import UserError
+
+COMMAND = ["python", *sys.argv]
+# What the user wants of tracebacks, for this process and those that it starts. Hydra shall hand all errors on: they are caught here.
+TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
+os.environ["HYDRA_FULL_ERROR"] = "1"
+NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
+threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)  # it raises in this thread too
+
+
+def call(main: Callable[[], None]) -> None:
+    """Calls Hydra's `main` and exits: with 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
+    received = signal.SIGINT
+
+    def terminate(number: int, _) -> None:
+        nonlocal received
+        received = number
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        sys.argv[1:] = resume_or_rerun(sys.argv[1:])
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + received)
+    except Exception as error:
+        told = error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, of a folder that cannot be written
+        if wants_traceback(told):
+            raise
+        sys.exit(" ".join(dict.fromkeys(one_line(each) for each in (told, told.__cause__) if each)))
+
+
+def resume_or_rerun(arguments: list[str]) -> list[str]:
+    """`resume=RUN` and `rerun=RUN` as what Hydra takes for it: that run's config in the place of conf/config.yaml.
+
+    Hydra opens a run's folder before it calls `main`, so this is looked at before Hydra starts.
+
+    Raises:
+        UserError: no run there; anything beside `resume` but more epochs.
+    """
+    named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
+    if not named:
+        return arguments
+    key, _, value = named[0].partition("=")
+    folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
+    if not all((folder / name).is_file() for name in ("config.yaml", "train.log")):
+        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
+    refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
+    if key == "resume" and refused:
+        raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
+    quoted = str(folder).replace("'", "\\'")
+    place = [f"hydra.run.dir='{quoted}'"] if key == "resume" else []
+    return [f"--config-path={folder}", "--config-name=config", *place, *others]
+
+
+def wants_traceback(error: Exception) -> bool:
+    """Whether somebody who reads code must mend it, or has asked for it."""
+    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
+    return bool(TRACEBACKS) or not (known or isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
+
+
+def one_line(error: Exception) -> str:
+    """Its message, also where Hydra and OmegaConf need several lines."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: has no value; give it one, {error.full_key}=…"
+    return " ".join(str(error).split())
