@@ -89,7 +89,7 @@ def run(cfg: DictConfig) -> float:
         if trainer.world_size > 1 and not alone:
             raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
         command = command_line.COMMAND if alone else ["python", "train.py", *HydraConfig.get().overrides.task]
-        folder.record(data, attempt(command, resolvers.PROJECT, trainer.strategy.root_device))
+        folder.record(data, attempt(command, resolvers.PROJECT, trainer.strategy.root_device), cfg.repeats)
         try:
             resume = folder.last if folder.last.exists() else None
             return train(data, model, trainer, _settings(cfg), compiled, started, resume)["val/acc_best"]

@@ -97,7 +97,9 @@ def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finis
     assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
     assert (tmp_path / "again" / "split.csv").read_bytes() == (strange / "split.csv").read_bytes()
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/other", "seed=1")
-    assert code == 0 and metrics(tmp_path / "other")["test/loss"] != metrics(strange)["test/loss"]
+    assert code == 0 and metrics(tmp_path / "other")["test/loss"] != metrics(strange)["test/loss"] and "other images" not in output
+    code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/data", "data.seed=1")
+    assert code == 0 and f"{strange}: the run that is repeated had other images" in output
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", "sede=1")
     assert code == 1 and "sede" in output and "Traceback" not in output
 
@@ -189,6 +191,13 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_with_room_the_run_goes_o
     assert "last.ckpt\n" in output and "partial" not in output and "goes on after epoch" in output
     in_process(*TINY, "trainer.max_epochs=6", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
     assert metrics(tmp_path / "copy") == metrics(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "provenance.json"])
+def test_a_damaged_file_of_its_own_is_named(finished, in_process, name):
+    (finished / name).write_bytes(b"\xff{")
+    code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
+    assert code == 1 and str(finished / name) in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("made", ["true", "mkdir $D/run"])

@@ -105,6 +105,7 @@ def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> i
         kept = epochs_ended(folder)
     finish(start(folder, tmp_path / "cache", *RECIPES[recipe].split()))
     assert_identical(results(tmp_path / "straight"), results(folder))
+    assert not list(folder.rglob("*.partial"))
     return kept
 
 

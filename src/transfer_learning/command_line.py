@@ -1,4 +1,4 @@
-"""What a shell sees of `train.py`: `resume=` and `rerun=`, errors on one line, exit codes. Imports no torch."""
+"""What a shell sees of `train.py`: `resume=` and `rerun=`, errors on one line, exit codes."""
 
 import errno
 import logging
@@ -52,21 +52,23 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     Hydra opens a run's folder before it calls `main`, so this is looked at before Hydra starts.
 
     Raises:
-        UserError: no run there; anything beside `resume` but more epochs.
+        UserError: no run there, or its config is damaged; anything beside `resume` but more epochs.
     """
     named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
     if not named:
         return arguments
     key, _, value = named[0].partition("=")
     folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
-    if not all((folder / name).is_file() for name in ("config.yaml", "train.log")):
+    from transfer_learning.run_folder import RunFolder  # it imports torch, which --help shall not wait for
+
+    if RunFolder(folder).config() is None or not (folder / "train.log").is_file():
         raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
     refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
     if key == "resume" and refused:
         raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
     quoted = str(folder).replace("'", "\\'")
-    place = [f"hydra.run.dir='{quoted}'"] if key == "resume" else []
-    return [f"--config-path={folder}", "--config-name=config", *place, *others]
+    place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
+    return [f"--config-path={folder}", "--config-name=config", place, *others]
 
 
 def wants_traceback(error: Exception) -> bool:

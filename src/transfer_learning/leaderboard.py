@@ -42,11 +42,14 @@ def jobs(folder: Path) -> list[tuple]:
         failed, finished = path / "FAILED", path / "metrics.json"
         if failed.exists():
             rows.append((path.name, "failed", None, None, None, failed.read_text().strip().split("\n")[0]))
-        elif finished.exists():
-            metrics = json.loads(finished.read_text())
-            rows.append((path.name, "finished", metrics["val/acc_best"], metrics["test/acc"], round(metrics["seconds"], 1), None))
-        else:
+        elif not finished.exists():
             rows.append((path.name, "unfinished", None, None, None, None))
+        else:
+            try:
+                metrics = json.loads(finished.read_bytes())
+                rows.append((path.name, "finished", metrics["val/acc_best"], metrics["test/acc"], round(metrics["seconds"], 1), None))
+            except (ValueError, KeyError, TypeError):
+                rows.append((path.name, "failed", None, None, None, "metrics.json is damaged"))
     return sorted(rows, key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)
 
 

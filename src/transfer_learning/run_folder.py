@@ -10,14 +10,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.atomic import replacing
 from transfer_learning.data.module import ImageData
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, first_line
 
 HERE = "${hydra:runtime.output_dir}"  # stays as it is in config.yaml: a folder may be moved, and its run repeated elsewhere
 
+COLUMNS = ("part", "class", "sha256", "file")  # of split.csv
 PLACES = {"data.cache_dir", "data.download_to"}  # of what can be had again
 
 
@@ -52,6 +53,8 @@ class RunFolder:
         with lock:
             try:
                 failed.unlink(missing_ok=True)
+                for partial in self.path.rglob("*.partial"):  # of a process that was killed
+                    partial.unlink()
                 yield
             except Exception as error:
                 with suppress(OSError):  # the disk may be what failed
@@ -59,9 +62,8 @@ class RunFolder:
                 raise
 
     def metrics(self) -> dict | None:
-        """Those of a finished run."""
-        path = self.path / "metrics.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        """Those of a finished run; None where it has not finished. Raises UserError where they cannot be read."""
+        return _read_json(self.path / "metrics.json", None)
 
     def config(self) -> dict | None:
         """The config that `agree` wrote; None where there is none. Raises UserError where it cannot be read."""
@@ -107,8 +109,11 @@ class RunFolder:
                 file.write(OmegaConf.to_yaml(config | {"hydra": hydra}).encode())
 
     @rank_zero_only
-    def record(self, data: ImageData, attempt: dict) -> None:
+    def record(self, data: ImageData, attempt: dict, repeats: str | None = None) -> None:
         """Writes split.csv, the images of each part, and adds an attempt (`provenance.attempt`) to provenance.json.
+
+        Args:
+            repeats: the folder of a run that this one repeats; where its images are others, it is said.
 
         Raises:
             UserError: the run has begun with other images.
@@ -119,19 +124,33 @@ class RunFolder:
             for part, indices in data.parts.items()
             for index in indices
         ]
-        if self.last.exists() and path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                before = list(csv.reader(file))[1:]
-            if others := {tuple(row[:3]) for row in before} ^ {row[:3] for row in rows}:  # files may have other names
-                raise UserError(f"{path}: this run began with other images ({len(others)} differ). Put them back, or begin another run.")
+        if self.last.exists() and (others := _others(path, rows)):
+            raise UserError(f"{path}: this run began with other images ({others} differ). Put them back, or begin another run.")
+        if repeats and (others := _others(Path(repeats, "split.csv"), rows)):
+            rank_zero_info(f"{repeats}: the run that is repeated had other images ({others} differ)")
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([("part", "class", "sha256", "file"), *rows])
+        csv.writer(text).writerows([COLUMNS, *rows])
         with replacing(path) as file:
             file.write(text.getvalue().encode())
         path = self.path / "provenance.json"
-        attempts = json.loads(path.read_text()) if path.exists() else []
+        attempts = [*_read_json(path, []), attempt]
         with replacing(path) as file:
-            file.write(json.dumps([*attempts, attempt], indent=1).encode())
+            file.write(json.dumps(attempts, indent=1).encode())
+
+
+def _read_json(path: Path, otherwise):
+    try:
+        return json.loads(path.read_bytes()) if path.is_file() else otherwise
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({first_line(error)}). Delete it, and run the same again.") from error
+
+
+def _others(path: Path, rows: list[tuple]) -> int:
+    """How many images stand in the split.csv at `path` or in `rows`, but not in both; none where there is no such file."""
+    if not path.is_file():
+        return 0
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [COLUMNS, *rows]})  # files may have other names
 
 
 def _resolved(config: dict, values: dict) -> dict:
