@@ -98,7 +98,7 @@ def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> i
             time.sleep(chance.uniform(0, 5))
         else:  # … or soon after the first epoch that it ends
             next((line for line in process.stdout if line.startswith("epoch ")), None)
-            time.sleep(chance.uniform(0, 2 * epoch))
+            time.sleep(chance.uniform(0, 3 * max(epoch, 0.3)))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert epochs_ended(folder) >= kept, "an epoch that had ended was lost"
