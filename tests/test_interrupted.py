@@ -121,6 +121,7 @@ def test_killed_once_and_run_again_it_ends_the_same(tmp_path):
     (tmp_path / "killed").rename(tmp_path / "moved")  # a folder may move between
     output = finish(run(f"resume={tmp_path}/moved"))
     finish(straight)
+    assert (tmp_path / "moved" / "train.log").read_text().count("epoch  25/25") == 1
     assert f"goes on after epoch {epochs_ended(tmp_path / 'moved') - output.count('epoch  ')} of 25" in output
     assert_identical(results(tmp_path / "straight"), results(tmp_path / "moved"))
 

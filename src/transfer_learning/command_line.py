@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, first_line
 
 COMMAND = ["python", *sys.argv]
 # What the user wants of tracebacks, for this process and those that it starts. Hydra shall hand all errors on: they are caught here.
@@ -59,10 +60,13 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         return arguments
     key, _, value = named[0].partition("=")
     folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
-    from transfer_learning.run_folder import RunFolder  # it imports torch, which --help shall not wait for
-
-    if RunFolder(folder).config() is None or not (folder / "train.log").is_file():
+    config = folder / "config.yaml"
+    if not config.is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
+    try:
+        OmegaConf.load(config)["hydra"]
+    except Exception as error:  # PyYAML's and OmegaConf's many
+        raise UserError(f"{config}: damaged ({first_line(error)}). Put back what a run left there.") from error
     refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
     if key == "resume" and refused:
         raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
