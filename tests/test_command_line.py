@@ -44,13 +44,23 @@ def test_a_finished_run_says_so(finished, in_process):
 
 def test_a_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process, tmp_path):
     """ModelCheckpoint notes real paths; it forgets what it knew where they differ."""
+    last = finished / "checkpoints" / "last.ckpt"
+    checkpoint, best = torch.load(last, weights_only=True), (finished / "checkpoints" / "best.ckpt").read_bytes()
+    (state,) = (state for state in checkpoint["callbacks"].values() if state.get("monitor"))
+    state |= {"best_model_score": torch.tensor(2.0), "kth_value": torch.tensor(2.0)}  # which no epoch reaches
+    state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
+    torch.save(checkpoint, last)
     (tmp_path / "link").symlink_to(finished)
-    code, _ = in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache")
-    in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
-    assert code == 0 and metrics(finished) == metrics(tmp_path / "straight")
-    states = [torch.load(each / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"] for each in (finished, tmp_path / "straight")]
-    scores = [[state.get("best_model_score") for state in each.values()] for each in states]
-    assert scores[0] == scores[1]
+    code, output = in_process(*TINY, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0 and "epoch   5/5" in output and (finished / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_the_same_command_on_another_machine_goes_on_in_the_precision_that_it_began_with(finished, in_process, tmp_path, monkeypatch):
+    before = metrics(finished)["precision"]
+    monkeypatch.setattr("transfer_learning.hardware.native_precision", lambda accelerator: "64-true")
+    (finished / "metrics.json").unlink()
+    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0 and metrics(finished)["precision"] == before != "64-true", output
 
 
 def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
@@ -63,6 +73,16 @@ def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, 
     assert [event.step for event in events.Scalars("val/acc")] == [1, 2, 3, 4]
     attempts = json.loads((finished / "provenance.json").read_text())
     assert len(attempts) == 2 and f"resume={finished} trainer.max_epochs=4" in attempts[1]["command"]
+
+
+def test_a_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process):
+    """Killed between its last epoch's checkpoint and its test."""
+    early = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
+    in_process(*TINY, *early, f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+    before = metrics(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    code, output = in_process(f"resume={tmp_path}/run")
+    assert code == 0 and before["epochs"] < 50 and metrics(tmp_path / "run") == before and "epoch  " not in output
 
 
 @pytest.mark.parametrize(
@@ -126,8 +146,8 @@ def with_code(path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (cut_off, "last.ckpt: not a checkpoint of this project's networks"),
-        (with_code, "last.ckpt: not a checkpoint of this project's networks"),
+        (cut_off, "last.ckpt: not a checkpoint of this project's, or damaged"),
+        (with_code, "last.ckpt: not a checkpoint of this project's, or damaged"),
         (of_another_network, "the checkpoint is another network's: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)"),
     ],
 )

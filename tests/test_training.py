@@ -80,6 +80,27 @@ def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
 
 
+def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_own(finished, small_model, quiet_trainer):
+    """As on a GPU that repeats no bits: best.ckpt is of an epoch that, repeated, was not the best."""
+    folder, data, _ = finished
+    checkpoints, last = folder / "checkpoints", torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(checkpoints / "best.ckpt", weights_only=True)
+    best["epoch"] = 2
+    for value in best["state_dict"].values():
+        value.neg_()
+    torch.save(best, checkpoints / "best.ckpt")
+    for state in last["callbacks"].values():
+        if state.get("monitor"):
+            state["best_model_score"] = torch.tensor(0.99)
+    torch.save(last, checkpoints / "last.ckpt")
+    monitoring = ModelCheckpoint(checkpoints, "best", monitor="val/acc", mode="max", save_weights_only=True, enable_version_counter=False)
+    trainer = quiet_trainer(max_epochs=3, default_root_dir=folder, enable_checkpointing=True, callbacks=[monitoring])
+    metrics = train(data, small_model(), trainer, resume=checkpoints / "last.ckpt")
+    assert metrics["val/acc_best"] == pytest.approx(accuracy(checkpoints / "best.ckpt", data, "val"))
+    assert metrics["test/acc"] == pytest.approx(accuracy(checkpoints / "best.ckpt", data, "test"))
+    assert metrics["epochs"] == 3
+
+
 def test_the_epoch_reported_is_the_epoch_tested(tmp_path, small_data, small_model, quiet_trainer):
     """The best by another measure, named after a checkpoint that measures nothing."""
     data = small_data()

@@ -35,11 +35,13 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
     """
     saved = read(path)
     about = saved["model"]
-    network_class, arguments, frozen = NETWORKS[about["network"]], dict(about["arguments"]), about["frozen_weights"]
+    arguments, frozen = dict(about["arguments"]), about["frozen_weights"]
+    if about["network"] not in NETWORKS:
+        raise UserError(f"{path}: its network is {about['network']}, expected one of {', '.join(NETWORKS)} (NETWORKS in checkpoint.py).")
     if frozen:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
     try:
-        network = network_class(**arguments)
+        network = NETWORKS[about["network"]](**arguments)
     except (TypeError, UserError) as error:
         raise UserError(
             f"{path}: its {about['network']} cannot be built again: {error} Weights that moved: load(path, weights=…)."
@@ -54,7 +56,7 @@ def read(path: str | Path) -> dict:
     """What a checkpoint holds, on the CPU: tensors and plain values, each byte as it was written.
 
     Raises:
-        UserError: no such file; it is cut off, altered or something else; it holds code; its network is not one of `NETWORKS`.
+        UserError: no such file; it is cut off, altered or something else; it holds code.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
@@ -64,9 +66,11 @@ def read(path: str | Path) -> dict:
             if altered or any(member.external_attr for member in file.infolist()):
                 raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        NETWORKS[saved["model"]["network"]], saved["model"]["arguments"], saved["model"]["frozen_weights"], saved["state_dict"]
+        if missing := {"network", "arguments", "class_names", "image_size", "frozen_weights"} - set(saved["model"]):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        saved["state_dict"].items()
     except Exception as error:  # zipfile and torch raise many kinds
-        raise UserError(f"{path}: not a checkpoint of this project's networks, {', '.join(NETWORKS)} ({first_line(error)}).") from error
+        raise UserError(f"{path}: not a checkpoint of this project's, or damaged ({first_line(error)}).") from error
     return saved
 
 

@@ -17,7 +17,6 @@ from transfer_learning.data.module import ImageData
 from transfer_learning.errors import UserError, first_line
 
 HERE = "${hydra:runtime.output_dir}"  # stays as it is in config.yaml: a folder may be moved, and its run repeated elsewhere
-
 COLUMNS = ("part", "class", "sha256", "file")  # of split.csv
 PLACES = {"data.cache_dir", "data.download_to"}  # of what can be had again
 

@@ -63,7 +63,9 @@ def test_no_byte_of_header_or_notes_can_change_unnoticed(tmp_path):
         whole = damaged.read_bytes()
         for position in range(bytes_in_it):
             damaged.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
-            rows, reasons = stored(range(501, 520), Squares(), KEY, tmp_path)
+            encode = Squares()
+            rows, reasons = stored(range(501, 520), encode, KEY, tmp_path)
+            assert encode.calls or damaged.suffix == ".json"  # of those some spaces do not count
             assert np.array_equal(rows, expected) and rows.dtype == expected.dtype and reasons == left_out, position
         damaged.write_bytes(whole)
 
