@@ -62,7 +62,8 @@ def run(cfg: DictConfig) -> float:
         _settle(cfg, folder.config())
         folder.agree(cfg, OmegaConf.load(resolvers.PROJECT / "conf/config.yaml").hydra, alone)
         if metrics := folder.metrics():
-            log.info(f"{folder.path}: finished already, test accuracy {metrics['test/acc']:.4f}. More trainer.max_epochs extend it.")
+            more = " More trainer.max_epochs extend it." if alone else ""
+            log.info(f"{folder.path}: finished already, test accuracy {metrics['test/acc']:.4f}.{more}")
             return metrics["val/acc_best"]
         with open_dict(cfg):
             compiled = cfg.trainer.pop("compile")  # not one of Lightning's

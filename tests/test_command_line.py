@@ -63,6 +63,11 @@ def test_the_same_command_on_another_machine_goes_on_in_the_precision_that_it_be
     assert code == 0 and metrics(finished)["precision"] == before != "64-true", output
 
 
+def test_a_cache_may_lie_elsewhere_when_it_goes_on(finished, in_process, tmp_path):
+    code, _ = in_process(f"resume={finished}", "trainer.max_epochs=3", f"data.cache_dir={tmp_path}/other cache")
+    assert code == 0 and metrics(finished)["epochs"] == 3 and list((tmp_path / "other cache").glob("*.npy"))
+
+
 def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
     assert code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
@@ -116,12 +121,17 @@ def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finis
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/again")
     assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
     assert (tmp_path / "again" / "split.csv").read_bytes() == (strange / "split.csv").read_bytes()
-    code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/other", "seed=1")
-    assert code == 0 and metrics(tmp_path / "other")["test/loss"] != metrics(strange)["test/loss"] and "other images" not in output
+    code, output = in_process("-m", f"rerun={strange}", f"hydra.sweep.dir={tmp_path}/other", "seed=1,2")
+    in_process(*TINY, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={tmp_path}/direct", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0 and "2 of 2 jobs" in output and "other images" not in output
+    assert metrics(tmp_path / "other" / "seed=1") == metrics(tmp_path / "direct") != metrics(tmp_path / "other" / "seed=2")
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/data", "data.seed=1")
     assert code == 0 and f"{strange}: the run that is repeated had other images" in output
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", "sede=1")
     assert code == 1 and "sede" in output and "Traceback" not in output
+    for group in ("optimizer=adamw", "scheduler=cosine", "trainer=cpu", "+debug=short"):
+        code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", group)
+        assert code == 1 and f"{group}: beside rerun=… expected single values" in output and not (tmp_path / "wrong").exists()
 
 
 def cut_off(path):

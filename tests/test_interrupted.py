@@ -1,6 +1,7 @@
 """Real trainings as child processes, killed at random instants: run again, they end as if nothing had happened."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -35,8 +36,9 @@ def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
     return run(*arguments)
 
 
-def run(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, TRAIN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(*arguments: str, **environment: str) -> subprocess.Popen:
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen([sys.executable, TRAIN, *arguments], env=os.environ | environment, **pipes)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -132,6 +134,32 @@ def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, reci
     kept = kill_until_finished(recipe, tmp_path, seed=0, kills=10)
     print(f"{recipe}: 10 kills, the last after {kept} epochs")
     assert kept > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_path, launcher):
+    """With one thread everywhere, as joblib's workers have."""
+    chance = random.Random(1)
+    command = [*SMALL, *RECIPES["scratch"].split(), "-m", "seed=0,1,2", f"hydra/launcher={launcher}", "model.dropout=0.2,0.4"]
+
+    def sweep(name):
+        return run(*command, f"hydra.sweep.dir={tmp_path}/{name}", f"data.cache_dir={tmp_path}/cache", OMP_NUM_THREADS="1")
+
+    finish(sweep("straight"))
+    kills = 0
+    for _ in range(8):
+        process = sweep("killed")
+        time.sleep(chance.uniform(1, 9))
+        kills += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)  # and with it joblib's workers
+        process.communicate()
+    output = finish(sweep("killed"))
+    jobs = sorted(path.parent.name for path in (tmp_path / "straight").glob("*/train.log"))
+    assert len(jobs) == 6 and "6 of 6 jobs" in output
+    for job in jobs:
+        assert_identical(results(tmp_path / "straight" / job), results(tmp_path / "killed" / job), job)
+    print(f"{launcher}: a sweep of 6 jobs, {kills} kills")
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -124,6 +124,15 @@ def test_one_process_at_a_time_and_the_lock_dies_with_it(folder):
         pass
 
 
+def test_half_written_checkpoints_go_and_nothing_else(folder):
+    leave(folder, "checkpoints/best.ckpt.partial", "checkpoints/best.ckpt", "thesis.partial")
+    with folder.occupied():
+        pass
+    assert {path.name for path in folder.path.rglob("*")} >= {"best.ckpt", "thesis.partial"} and not list(
+        folder.path.rglob("*.ckpt.partial")
+    )
+
+
 def test_a_failure_leaves_its_reason_until_the_next_attempt(folder):
     with pytest.raises(UserError):
         with folder.occupied():

@@ -14,11 +14,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from transfer_learning.errors import UserError, first_line
+from transfer_learning.resolvers import PROJECT
 
 COMMAND = ["python", *sys.argv]
 # What the user wants of tracebacks, for this process and those that it starts. Hydra shall hand all errors on: they are caught here.
 TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
 os.environ["HYDRA_FULL_ERROR"] = "1"
+BESIDE_RESUME = {"trainer.max_epochs", "data.cache_dir", "data.download_to"}  # more epochs, and where things are kept
 NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
@@ -53,7 +55,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     Hydra opens a run's folder before it calls `main`, so this is looked at before Hydra starts.
 
     Raises:
-        UserError: no run there, or its config is damaged; anything beside `resume` but more epochs.
+        UserError: no run there, or its config is damaged; beside `resume` what would change the run, beside `rerun` a group.
     """
     named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
     if not named:
@@ -67,12 +69,17 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         OmegaConf.load(config)["hydra"]
     except Exception as error:  # PyYAML's and OmegaConf's many
         raise UserError(f"{config}: damaged ({first_line(error)}). Put back what a run left there.") from error
-    refused = [each for each in others if not each.startswith("trainer.max_epochs=")]
+    refused = [each for each in others if each.partition("=")[0] not in BESIDE_RESUME]
     if key == "resume" and refused:
         raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
+    if groups := [each for each in others if (PROJECT / "conf" / each.partition("=")[0].lstrip("+~")).is_dir() and "=" in each]:
+        raise UserError(
+            f"{' '.join(groups)}: beside rerun=… expected single values, like optimizer.lr=1e-3, since a group was composed when the run "
+            f"began. Take the command from {folder}/provenance.json, and change that."
+        )
     quoted = str(folder).replace("'", "\\'")
     place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
-    return [f"--config-path={folder}", "--config-name=config", place, *others]
+    return [f"--config-path={folder}", "--config-name=config", *(place if each == named[0] else each for each in arguments)]
 
 
 def wants_traceback(error: Exception) -> bool:

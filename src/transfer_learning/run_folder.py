@@ -52,7 +52,7 @@ class RunFolder:
         with lock:
             try:
                 failed.unlink(missing_ok=True)
-                for partial in self.path.rglob("*.partial"):  # of a process that was killed
+                for partial in self.last.parent.glob("*.ckpt.partial"):  # of a process that was killed
                     partial.unlink()
                 yield
             except Exception as error:
@@ -153,9 +153,9 @@ def _others(path: Path, rows: list[tuple]) -> int:
 
 
 def _resolved(config: dict, values: dict) -> dict:
-    """A config with its values in the place of interpolations, but for what names the run's folder or ends its name."""
+    """A config with its values in the place of interpolations, but for what names the run's folder or follows the seed."""
     kept = {key: _resolved(each, values[key]) if isinstance(each, dict) else values[key] for key, each in config.items()}
-    return kept | {key: each for key, each in config.items() if isinstance(each, str) and (HERE in each or key == "name")}
+    return kept | {key: each for key, each in config.items() if isinstance(each, str) and (HERE in each or "${seed}" in each)}
 
 
 def _flat(config: dict, prefix: str = "") -> dict:
