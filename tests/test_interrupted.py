@@ -141,7 +141,7 @@ def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, reci
 def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_path, launcher):
     """With one thread everywhere, as joblib's workers have."""
     chance = random.Random(1)
-    command = [*SMALL, *RECIPES["scratch"].split(), "-m", "seed=0,1,2", f"hydra/launcher={launcher}", "model.dropout=0.2,0.4"]
+    command = ["-m", *SMALL, *RECIPES["scratch"].split(), "seed=0,1,2", f"hydra/launcher={launcher}", "model.dropout=0.2,0.4"]
 
     def sweep(name):
         return run(*command, f"hydra.sweep.dir={tmp_path}/{name}", f"data.cache_dir={tmp_path}/cache", OMP_NUM_THREADS="1")
