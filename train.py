@@ -11,6 +11,8 @@ import re
 import shlex
 import sys
 import time
+import traceback
+from contextlib import suppress
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -137,7 +139,11 @@ def main(cfg: DictConfig) -> float:
         return run(cfg)
     except Exception as error:
         where = f"{hydra_config.runtime.output_dir}: " if isinstance(error, OSError) and not error.filename else ""
-        log.error(where + command_line.one_line(error), exc_info=command_line.wants_traceback(error))
+        shown = command_line.wants_traceback(error)
+        log.error(where + command_line.one_line(error), exc_info=shown)
+        if not shown:  # then it stands in the log alone
+            with suppress(OSError), open(f"{hydra_config.runtime.output_dir}/train.log", "a") as file:
+                traceback.print_exc(file=file)
         if hydra_config.mode == RunMode.RUN:
             sys.exit(1)
         return math.nan  # its folder says that it failed; the others go on

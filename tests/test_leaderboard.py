@@ -40,7 +40,7 @@ def test_the_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys, m
     assert end.value.code == 1 and f"2 of 5 jobs in {sweep} finished" in printed
     with open(sweep / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS and [row["job"] for row in rows] == [f"seed={n}" for n in (1, 0, 2, 3, 4)]
+    assert tuple(rows[0]) == COLUMNS and [row["overrides"] for row in rows] == [f"seed={n}" for n in (1, 0, 2, 3, 4)]
     assert rows[0]["test/acc"] == "0.625" and rows[2]["reason"] == "another config: a | b"
     table = (sweep / "leaderboard.md").read_text()
     assert table in printed

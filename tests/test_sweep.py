@@ -20,7 +20,7 @@ def sweep(tmp_path, in_process):
         where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"]
         code, output = in_process("-m", *TINY.split(), *where, *arguments)
         with open(tmp_path / "sweep" / "leaderboard.csv", newline="") as file:
-            rows = {row["job"].split(",optimizer")[-1].split(",trainer")[0]: row for row in csv.DictReader(file)}
+            rows = {row["overrides"].split(",optimizer")[-1].split(",trainer")[0]: row for row in csv.DictReader(file)}
         return code, output, rows
 
     return run
@@ -41,7 +41,9 @@ def test_one_job_diverges_and_the_others_go_on_then_the_same_command_does_what_i
     }
     assert "the loss is not finite" in rows[".lr=1000000000.0"]["reason"]
     failed = job(tmp_path, "lr=1000000000.0")
-    assert "step 2: the loss is not finite" in (failed / "FAILED").read_text() and "not finite" in (failed / "train.log").read_text()
+    assert "step 2: the loss is not finite" in (failed / "FAILED").read_text()
+    assert (failed / "train.log").read_text().count("step 2: the loss is not finite") == 2  # the message, and below its traceback
+    assert (failed / "train.log").read_text().count("Traceback (most recent call last)") == 1
 
     finished = job(tmp_path, "lr=0.001") / "metrics.json"
     metrics, written = json.loads(finished.read_text()), finished.stat().st_mtime_ns

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from transfer_learning.atomic import replacing
 
-COLUMNS = ("job", "state", "val/acc_best", "test/acc", "seconds", "reason")
+COLUMNS = ("overrides", "state", "val/acc_best", "test/acc", "seconds", "reason")
 
 
 class Leaderboard(Callback):

@@ -18,8 +18,8 @@ def test_labels_names_and_numbers(small_data):
 
 
 def test_colour_alone_tells_nothing():
-    """Mean colours of the whole and of its quarters: the classes' means differ by chance only, and a linear classifier by least squares stays
-    near chance (400 drawings, 400 more to test)."""
+    """Mean colours of the whole and of its quarters: the classes' means differ by chance only, and a linear classifier by least squares
+    stays near chance (400 drawings, 400 more to test)."""
     labels = np.arange(800) % 2
     drawings = [cartoon(int(label), f"colour {index}") for index, label in enumerate(labels)]
     means = [np.concatenate([np.asarray(image.resize(size, 4), dtype=float).ravel() for size in ((1, 1), (2, 2))]) for image in drawings]
