@@ -151,8 +151,9 @@ def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_pat
     for _ in range(8):
         process = sweep("killed")
         time.sleep(chance.uniform(1, 9))
-        kills += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)  # and with it joblib's workers
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # and with it joblib's workers
+            kills += 1
         process.communicate()
     output = finish(sweep("killed"))
     jobs = sorted(path.parent.name for path in (tmp_path / "straight").glob("*/train.log"))
