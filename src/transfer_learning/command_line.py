@@ -89,7 +89,10 @@ def wants_traceback(error: Exception) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Its message, also where Hydra and OmegaConf need several lines."""
+    """Its message, also where Hydra and OmegaConf need several lines, with what to do where the system has the word."""
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=…"
+    if isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}. Make room or make it writable, or choose another folder: hydra.run.dir=…"
     return " ".join(str(error).split())

@@ -51,7 +51,7 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
         class_names: the classes to look for (a folder may be their plural); None takes every class that the folder shows.
 
     Raises:
-        UserError: no such folder, no images, or fewer than two classes.
+        UserError: no such folder, one in it that cannot be listed, no images, or fewer than two classes.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -89,10 +89,14 @@ def is_image_name(path: Path) -> bool:
 def _files(root: Path) -> list[Path]:
     """Every file below `root`, relative to it, in an order that no file system decides. Hidden files and macOS's leftovers don't count."""
     found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
         found += [Path(folder, name).relative_to(root) for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: path.as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: {error.strerror}; expected a folder that can be listed. Mend that, or move it out of data.root.")
 
 
 def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
