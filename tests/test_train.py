@@ -203,7 +203,10 @@ def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_pa
     "model",
     [
         "model.channels=[4,8]",
-        "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=1 model.dropout=0",
+        pytest.param(
+            "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=1 model.dropout=0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_process, model):
