@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from transfer_learning import command_line, resolvers
-from transfer_learning.errors import UserError
+from transfer_learning.errors import UserError, one_line
 
 STARTED = time.perf_counter()  # Python and the imports above take 0.2 s more
 log = logging.getLogger("train")
@@ -138,9 +138,8 @@ def main(cfg: DictConfig) -> float:
     try:
         return run(cfg)
     except Exception as error:
-        where = f"{hydra_config.runtime.output_dir}: " if isinstance(error, OSError) and not error.filename else ""
         shown = command_line.wants_traceback(error)
-        log.error(where + command_line.one_line(error), exc_info=shown)
+        log.error(one_line(error, hydra_config.runtime.output_dir), exc_info=shown)
         if not shown:  # then it stands in the log alone
             with suppress(OSError), open(f"{hydra_config.runtime.output_dir}/train.log", "a") as file:
                 traceback.print_exc(file=file)

@@ -1,4 +1,4 @@
-"""`resume=RUN` and `rerun=RUN`, as a user types them, and what may be wrong with RUN."""
+"""What a user types: mistakes, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
 import subprocess
@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 
+SMALL = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu"
 TINY = (
-    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 data.augment=true trainer=cpu "
-    "model=regularised_cnn model.channels=[4,8] model.dense=[16] optimizer.lr=1e-3 trainer.deterministic=true"
+    f"{SMALL} data.augment=true model=regularised_cnn model.channels=[4,8] model.dense=[16] optimizer.lr=1e-3 trainer.deterministic=true"
 ).split()
 
 
@@ -235,3 +235,43 @@ def test_a_folder_that_cannot_be_written(tmp_path, made):
     result = on_small_disk(tmp_path, f"mount -t tmpfs tmpfs $D; {made}; mount -o remount,ro $D; $RUN")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
     assert f"{tmp_path}/disk/run" in result.stderr and ": Read-only file system. Make room or make it writable, or" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("data.root=/nowhere", "data.root=/nowhere: no such folder"),
+        ("data=cartoons data.augment=no", "data.augment=no: expected true or false"),
+        ("data=image_folder", "data.root: has no value; give it one, data.root=…"),
+        ("data.root=2024", "2024: no such folder"),
+        ("data=image_folder data.root=FOLDER", "classes found: none; expected at least two classes"),
+        ("data=image_folder data.root=ONE", "classes found: rose; expected at least two classes"),
+        ("data.root=CATS", "class 'cat' has 3 images, but 2500 are asked for"),
+        ("data=cartoons data.batch_size=0", "data.batch_size=0: expected a whole number of at least 1"),
+        (f"{SMALL} data.batch_size=41", "data.batch_size=41: expected a multiple of the 1 devices, at most the 40 training images"),
+        ("data=cartoons data.image_size=0", "data.image_size=0: expected a whole number of at least 1"),
+        (f"{SMALL} data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
+        (f"{SMALL} model=vgg16_frozen model.weights=FOLDER/w.pth", "w.pth: no such file"),
+        ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
+        (
+            f"{SMALL} trainer.compile=true",
+            "trainer.compile=true: no C++ compiler /no/compiler",
+        ),
+        ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
+        ("data.agument=true", "Key 'agument' is not in struct"),
+        ("modle=basic_cnn", "Could not override 'modle'"),
+        ("model=basic", "Available options in 'model': basic_cnn frozen regularised_cnn vgg16_finetuned vgg16_frozen"),
+    ],
+)
+def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, monkeypatch, in_process, write_image, arguments, message):
+    if torch.cuda.is_available() and "trainer=gpu" in arguments:
+        pytest.skip("there is a GPU")
+    monkeypatch.setenv("CXX", "/no/compiler")
+    (tmp_path / "FOLDER").mkdir()
+    for seed, name in enumerate(["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]):
+        write_image(tmp_path / name, seed)
+    for name in ("FOLDER", "ONE", "CATS"):
+        arguments = arguments.replace(name, str(tmp_path / name))
+    code, output = in_process(*arguments.split(), f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+    assert code == 1 and message in output and "Traceback" not in output
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -12,7 +12,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write to, beside `path`, which it replaces when the block ends and all is on the disk.
 
     However the process dies, `path` holds what it held before, or all of the new; a failure leaves nothing else behind.
-    A process that is killed leaves `NAME.partial`, which the next write of that name takes over.
+    A process that is killed leaves `NAME.partial`, which the next write of that name takes over. Raises OSError as the system does.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

@@ -1,6 +1,5 @@
 """What a shell sees of `train.py`: `resume=` and `rerun=`, errors on one line, exit codes."""
 
-import errno
 import logging
 import os
 import signal
@@ -11,9 +10,9 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from transfer_learning.errors import UserError, first_line
+from transfer_learning.errors import NO_FAULT_OF_THE_CODE, UserError, first_line, one_line
 from transfer_learning.resolvers import PROJECT
 
 COMMAND = ["python", *sys.argv]
@@ -21,7 +20,6 @@ COMMAND = ["python", *sys.argv]
 TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
 os.environ["HYDRA_FULL_ERROR"] = "1"
 BESIDE_RESUME = {"trainer.max_epochs", "data.cache_dir", "data.download_to"}  # more epochs, and where things are kept
-NO_FAULT_OF_THE_CODE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
 threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)  # it raises in this thread too
@@ -86,13 +84,3 @@ def wants_traceback(error: Exception) -> bool:
     """Whether somebody who reads code must mend it, or has asked for it."""
     known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
     return bool(TRACEBACKS) or not (known or isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
-
-
-def one_line(error: Exception) -> str:
-    """Its message, also where Hydra and OmegaConf need several lines, with what to do where the system has the word."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: has no value; give it one, {error.full_key}=…"
-    if isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}. Make room or make it writable, or choose another folder: hydra.run.dir=…"
-    return " ".join(str(error).split())

@@ -58,8 +58,10 @@ def _cpuinfo(key: str) -> str:
 
 
 def processor() -> str:
+    """The processor's name as a person knows it: "AMD EPYC", where the system tells."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:
+    """Kind and model: "cuda (NVIDIA H100)", "cpu (x86_64)"."""
     return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"{device.type} ({platform.machine()})"

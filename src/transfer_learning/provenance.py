@@ -21,6 +21,7 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
     Args:
         command: the command line, word by word.
         project: the folder of the code, in a git repository or not.
+        device: on which the run computes.
     """
     commit = _git(project, "rev-parse", "HEAD")
     return {

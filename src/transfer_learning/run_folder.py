@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.atomic import replacing
 from transfer_learning.data.module import ImageData
-from transfer_learning.errors import UserError, first_line
+from transfer_learning.errors import UserError, first_line, one_line
 
 HERE = "${hydra:runtime.output_dir}"  # stays as it is in config.yaml: a folder may be moved, and its run repeated elsewhere
 COLUMNS = ("part", "class", "sha256", "file")  # of split.csv
@@ -22,7 +22,8 @@ PLACES = {"data.cache_dir", "data.download_to"}  # of what can be had again
 
 
 class RunFolder:
-    """
+    """Where one run leaves all that it leaves, however often it is started.
+
     Args:
         path: the folder, which exists.
 
@@ -57,7 +58,7 @@ class RunFolder:
                 yield
             except Exception as error:
                 with suppress(OSError):  # the disk may be what failed
-                    failed.write_text(f"{error}\n")
+                    failed.write_text(one_line(error, str(self.path)) + "\n")
                 raise
 
     def metrics(self) -> dict | None:

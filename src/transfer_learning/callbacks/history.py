@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.models.classifier import Classifier
+
 COLUMNS = {"train/loss": "loss", "train/acc": "accuracy", "val/loss": "validation loss", "val/acc": "validation accuracy"}
 
 
@@ -49,7 +51,7 @@ class History(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.validated = True
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: Classifier) -> None:
         now = time.perf_counter()
         known = [key for key in COLUMNS if key in trainer.callback_metrics and (self.validated or not key.startswith("val/"))]
         measured = {key: trainer.callback_metrics[key].item() for key in known}
