@@ -37,7 +37,9 @@ def build(node: DictConfig, **arguments):
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:  # Hydra's wrapping names the class, the user typed the key
         cause = error.__cause__
-        raise (cause if isinstance(cause, UserError) else UserError(f"{node._get_full_key(None)}: {cause or error}")) from cause
+        raise (
+            cause if isinstance(cause, UserError) else UserError(f"{node._get_full_key(None)}: {cause or error}")
+        ) from cause
 
 
 def run(cfg: DictConfig) -> float:
@@ -73,7 +75,9 @@ def run(cfg: DictConfig) -> float:
             raise UserError(f"trainer.compile={compiled}: expected true or false.")
         data = build(cfg.data)
         data.setup()
-        pl.seed_everything(cfg.seed, verbose=False)  # initial weights; all else has its own function of (seed, epoch, …)
+        pl.seed_everything(
+            cfg.seed, verbose=False
+        )  # initial weights; all else has its own function of (seed, epoch, …)
         network = build(cfg.model, num_classes=len(data.class_names), image_size=data.image_size)
         optimizer, schedule = build(cfg.optimizer), build(cfg.scheduler)
         model = Classifier(network, data.class_names, data.image_size, optimizer, schedule, cfg.seed)
@@ -90,7 +94,9 @@ def run(cfg: DictConfig) -> float:
             enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         )
         if trainer.world_size > 1 and not alone:
-            raise UserError("trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time.")
+            raise UserError(
+                "trainer: several devices within a sweep are not supported; sweep with one device, or start one run at a time."
+            )
         command = command_line.COMMAND if alone else ["python", "train.py", *HydraConfig.get().overrides.task]
         folder.record(data, attempt(command, resolvers.PROJECT, trainer.strategy.root_device), cfg.repeats)
         try:

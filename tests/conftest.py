@@ -55,7 +55,14 @@ def small_data(tmp_path):
     """small_data(**settings): 24 + 10 + 10 cartoons at 32 x 32, set up."""
 
     def make(**settings) -> Cartoons:
-        defaults = dict(image_size=32, batch_size=8, train_per_class=12, val_per_class=5, test_per_class=5, cache_dir=tmp_path / "cache")
+        defaults = dict(
+            image_size=32,
+            batch_size=8,
+            train_per_class=12,
+            val_per_class=5,
+            test_per_class=5,
+            cache_dir=tmp_path / "cache",
+        )
         data = Cartoons(**defaults | settings)
         data.setup()
         return data
@@ -81,7 +88,11 @@ def quiet_trainer():
 
     def make(**settings) -> pl.Trainer:
         quiet = dict(
-            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
         )
         return pl.Trainer(accelerator="cpu", **quiet | settings)
 
@@ -92,7 +103,9 @@ def quiet_trainer():
 def in_process(tmp_path, monkeypatch, capfd):
     """in_process(*arguments): what `python train.py …` does, without the seconds to start -> (exit code, all that it printed)."""
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is looked for beside train.py's file
-    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)  # as where Hydra sets logging up before its import
+    monkeypatch.setattr(
+        logging.getLogger("pytorch_lightning"), "propagate", True
+    )  # as where Hydra sets logging up before its import
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [train.__file__, *arguments])
@@ -107,7 +120,9 @@ def in_process(tmp_path, monkeypatch, capfd):
             logging.root.handlers, logging.root.level = handlers, level
             signal.signal(signal.SIGTERM, terminate)
         output = "".join(capfd.readouterr())
-        return (code, output) if isinstance(code, int) else (1, f"{output}{code}\n")  # Python prints a text and exits with 1
+        return (
+            (code, output) if isinstance(code, int) else (1, f"{output}{code}\n")
+        )  # Python prints a text and exits with 1
 
     return call
 

@@ -36,8 +36,7 @@ def test_a_process_killed_at_any_step_leaves_the_old_or_the_new(tmp_path, before
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError):
-        with replacing(path) as file:
-            file.write(b"new")
-            1 / 0
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
     assert path.read_bytes() == b"old" and [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -33,7 +33,9 @@ def vgg16(weights, **settings):
 def save_convolutions(path):
     """Random ones, in torchvision's layout."""
     state = Pretrained(2, 32, weights=None).frozen.state_dict()
-    torch.save({f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if key.startswith("block")}, path)
+    torch.save(
+        {f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if key.startswith("block")}, path
+    )
 
 
 @pytest.fixture
@@ -53,11 +55,15 @@ def plain(value):
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(saved, small_data, small_model, tmp_path, weights_only):
+def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(
+    saved, small_data, small_model, tmp_path, weights_only
+):
     path = tmp_path / "model.ckpt"
     model = saved(small_model(dropout=0.5), small_data(), path, weights_only)
     checkpoint = torch.load(path, weights_only=True)
-    assert plain({key: value for key, value in checkpoint.items() if key != "state_dict"}) and plain(dict(checkpoint["state_dict"]))
+    assert plain({key: value for key, value in checkpoint.items() if key != "state_dict"}) and plain(
+        dict(checkpoint["state_dict"])
+    )
     loaded = load(path)
     assert not loaded.training and loaded.class_names == ("cat", "dog") and loaded.image_size == 32
     assert torch.equal(loaded(IMAGES), model(IMAGES))
@@ -89,8 +95,14 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_
 def test_it_holds_what_was_trained_and_only_that(saved, small_data, tmp_path, weights_file, unfreeze):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file), unfreeze=unfreeze), small_data(), path, weights_only=True)
-    kept, trained = set(torch.load(path, weights_only=True)["state_dict"]), {key for key, p in model.named_parameters() if p.requires_grad}
-    preprocessing = {"network.frozen.preprocess.mean", "network.frozen.preprocess.std"}  # otherwise the weights' file tells it
+    kept, trained = (
+        set(torch.load(path, weights_only=True)["state_dict"]),
+        {key for key, p in model.named_parameters() if p.requires_grad},
+    )
+    preprocessing = {
+        "network.frozen.preprocess.mean",
+        "network.frozen.preprocess.std",
+    }  # otherwise the weights' file tells it
     assert kept == trained | (preprocessing if unfreeze == "all" else set())
     if unfreeze == "all":  # everything is in it, so the file need not be
         weights_file.unlink()
@@ -115,12 +127,16 @@ def test_a_run_goes_on_from_it(saved, quiet_trainer, small_data, tmp_path, weigh
     assert trainer.current_epoch == 2
 
 
-def test_frozen_weights_that_were_exchanged_are_not_gone_on_with(saved, quiet_trainer, small_data, tmp_path, weights_file):
+def test_frozen_weights_that_were_exchanged_are_not_gone_on_with(
+    saved, quiet_trainer, small_data, tmp_path, weights_file
+):
     path, data = tmp_path / "model.ckpt", small_data()
     saved(vgg16(str(weights_file)), data, path)
     torch.manual_seed(6)
     save_convolutions(weights_file)
-    with pytest.raises(UserError, match=f"model.weights={weights_file}: not the weights that the checkpoint was trained on"):
+    with pytest.raises(
+        UserError, match=f"model.weights={weights_file}: not the weights that the checkpoint was trained on"
+    ):
         quiet_trainer(max_epochs=2).fit(vgg16(str(weights_file)), datamodule=data, ckpt_path=path, weights_only=True)
 
 
@@ -134,7 +150,9 @@ class Harmful:
     [
         lambda path, checkpoint: torch.save(checkpoint | {"model": Harmful()}, path),
         lambda path, checkpoint: torch.save({"state_dict": {}}, path),
-        lambda path, checkpoint: torch.save(checkpoint | {"model": checkpoint["model"] | {"network": "os.system"}}, path),
+        lambda path, checkpoint: torch.save(
+            checkpoint | {"model": checkpoint["model"] | {"network": "os.system"}}, path
+        ),
         lambda path, checkpoint: path.write_bytes(path.read_bytes()[:-1000]),
         lambda path, checkpoint: path.write_bytes(b""),
         lambda path, checkpoint: path.unlink(),
@@ -164,7 +182,9 @@ def test_no_byte_of_it_can_change_unnoticed(saved, small_data, small_model, tmp_
             refused += 1
         else:
             assert found["epoch"] == expected["epoch"] and found["model"] == expected["model"], place
-            assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items()), place
+            assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items()), (
+                place
+            )
     assert refused > 100
 
 

@@ -12,7 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 
-SMALL = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu"
+SMALL = (
+    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu"
+)
 TINY = (
     f"{SMALL} data.augment=true model=regularised_cnn model.channels=[4,8] model.dense=[16] optimizer.lr=1e-3 trainer.deterministic=true"
 ).split()
@@ -21,13 +23,17 @@ TINY = (
 @pytest.fixture
 def finished(tmp_path, in_process):
     """The folder of a run of two epochs."""
-    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+    code, output = in_process(
+        *TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"
+    )
     assert code == 0, output
     return tmp_path / "run"
 
 
 def metrics(folder):
-    return {key: value for key, value in json.loads((folder / "metrics.json").read_text()).items() if "seconds" not in key}
+    return {
+        key: value for key, value in json.loads((folder / "metrics.json").read_text()).items() if "seconds" not in key
+    }
 
 
 def contents(folder):
@@ -51,15 +57,21 @@ def test_a_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process,
     state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
     torch.save(checkpoint, last)
     (tmp_path / "link").symlink_to(finished)
-    code, output = in_process(*TINY, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache")
+    code, output = in_process(
+        *TINY, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache"
+    )
     assert code == 0 and "epoch   5/5" in output and (finished / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
-def test_the_same_command_on_another_machine_goes_on_in_the_precision_that_it_began_with(finished, in_process, tmp_path, monkeypatch):
+def test_the_same_command_on_another_machine_goes_on_in_the_precision_that_it_began_with(
+    finished, in_process, tmp_path, monkeypatch
+):
     before = metrics(finished)["precision"]
     monkeypatch.setattr("transfer_learning.hardware.native_precision", lambda accelerator: "64-true")
     (finished / "metrics.json").unlink()
-    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", f"data.cache_dir={tmp_path}/cache")
+    code, output = in_process(
+        *TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", f"data.cache_dir={tmp_path}/cache"
+    )
     assert code == 0 and metrics(finished)["precision"] == before != "64-true", output
 
 
@@ -70,7 +82,9 @@ def test_a_cache_may_lie_elsewhere_when_it_goes_on(finished, in_process, tmp_pat
 
 def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
-    assert code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
+    assert (
+        code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
+    )
     in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
     assert metrics(finished) == metrics(tmp_path / "straight")
     events = EventAccumulator(str(finished))
@@ -122,16 +136,24 @@ def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finis
     assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
     assert (tmp_path / "again" / "split.csv").read_bytes() == (strange / "split.csv").read_bytes()
     code, output = in_process("-m", f"rerun={strange}", f"hydra.sweep.dir={tmp_path}/other", "seed=1,2")
-    in_process(*TINY, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={tmp_path}/direct", f"data.cache_dir={tmp_path}/cache")
+    in_process(
+        *TINY, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={tmp_path}/direct", f"data.cache_dir={tmp_path}/cache"
+    )
     assert code == 0 and "2 of 2 jobs" in output and "other images" not in output
-    assert metrics(tmp_path / "other" / "seed=1") == metrics(tmp_path / "direct") != metrics(tmp_path / "other" / "seed=2")
+    assert (
+        metrics(tmp_path / "other" / "seed=1") == metrics(tmp_path / "direct") != metrics(tmp_path / "other" / "seed=2")
+    )
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/data", "data.seed=1")
     assert code == 0 and f"{strange}: the run that is repeated had other images" in output
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", "sede=1")
     assert code == 1 and "sede" in output and "Traceback" not in output
     for group in ("optimizer=adamw", "scheduler=cosine", "trainer=cpu", "+debug=short"):
         code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", group)
-        assert code == 1 and f"{group}: beside rerun=… expected single values" in output and not (tmp_path / "wrong").exists()
+        assert (
+            code == 1
+            and f"{group}: beside rerun=… expected single values" in output
+            and not (tmp_path / "wrong").exists()
+        )
 
 
 def cut_off(path):
@@ -158,7 +180,10 @@ def with_code(path):
     [
         (cut_off, "last.ckpt: not a checkpoint of this project's, or damaged"),
         (with_code, "last.ckpt: not a checkpoint of this project's, or damaged"),
-        (of_another_network, "the checkpoint is another network's: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)"),
+        (
+            of_another_network,
+            "the checkpoint is another network's: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)",
+        ),
     ],
 )
 def test_a_checkpoint_that_cannot_be_gone_on_from(finished, in_process, damage, message):
@@ -199,7 +224,9 @@ def on_small_disk(tmp_path, script):
     """Runs a shell script where tmp_path/disk is a file system of its own; `$RUN` is the command."""
     (tmp_path / "disk").mkdir()
     try:
-        subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"], check=True, capture_output=True)
+        subprocess.run(
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"], check=True, capture_output=True
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs a kernel that lets users mount a tmpfs in a namespace of their own (unshare -rm)")
     run = f"{sys.executable} {train.__file__} {' '.join(TINY)} trainer.max_epochs=6 data.cache_dir={tmp_path}/cache hydra.run.dir=$D/run"
@@ -234,7 +261,10 @@ def test_a_damaged_file_of_its_own_is_named(finished, in_process, name):
 def test_a_folder_that_cannot_be_written(tmp_path, made):
     result = on_small_disk(tmp_path, f"mount -t tmpfs tmpfs $D; {made}; mount -o remount,ro $D; $RUN")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert f"{tmp_path}/disk/run" in result.stderr and ": Read-only file system. Make room or make it writable, or" in result.stderr
+    assert (
+        f"{tmp_path}/disk/run" in result.stderr
+        and ": Read-only file system. Make room or make it writable, or" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -248,7 +278,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, made):
         ("data=image_folder data.root=ONE", "classes found: rose; expected at least two classes"),
         ("data.root=CATS", "class 'cat' has 3 images, but 2500 are asked for"),
         ("data=cartoons data.batch_size=0", "data.batch_size=0: expected a whole number of at least 1"),
-        (f"{SMALL} data.batch_size=41", "data.batch_size=41: expected a multiple of the 1 devices, at most the 40 training images"),
+        (
+            f"{SMALL} data.batch_size=41",
+            "data.batch_size=41: expected a multiple of the 1 devices, at most the 40 training images",
+        ),
         ("data=cartoons data.image_size=0", "data.image_size=0: expected a whole number of at least 1"),
         (f"{SMALL} data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
         (f"{SMALL} model=vgg16_frozen model.weights=FOLDER/w.pth", "w.pth: no such file"),
@@ -263,12 +296,16 @@ def test_a_folder_that_cannot_be_written(tmp_path, made):
         ("model=basic", "Available options in 'model': basic_cnn frozen regularised_cnn vgg16_finetuned vgg16_frozen"),
     ],
 )
-def test_a_mistake_is_one_clear_error_without_a_traceback(tmp_path, monkeypatch, in_process, write_image, arguments, message):
+def test_a_mistake_is_one_clear_error_without_a_traceback(
+    tmp_path, monkeypatch, in_process, write_image, arguments, message
+):
     if torch.cuda.is_available() and "trainer=gpu" in arguments:
         pytest.skip("there is a GPU")
     monkeypatch.setenv("CXX", "/no/compiler")
     (tmp_path / "FOLDER").mkdir()
-    for seed, name in enumerate(["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]):
+    for seed, name in enumerate(
+        ["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]
+    ):
         write_image(tmp_path / name, seed)
     for name in ("FOLDER", "ONE", "CATS"):
         arguments = arguments.replace(name, str(tmp_path / name))

@@ -17,10 +17,17 @@ import train
 from transfer_learning.checkpoint import read
 
 TRAIN = train.__file__
-SMALL = (
-    "data=cartoons data.image_size=32 data.train_per_class=120 data.val_per_class=20 data.test_per_class=20 data.augment=true trainer=cpu "
-    "trainer.deterministic=true trainer.precision=32-true"
-).split()
+SMALL = [
+    "data=cartoons",
+    "data.image_size=32",
+    "data.train_per_class=120",
+    "data.val_per_class=20",
+    "data.test_per_class=20",
+    "data.augment=true",
+    "trainer=cpu",
+    "trainer.deterministic=true",
+    "trainer.precision=32-true",
+]
 RECIPES = {
     "scratch": "model=regularised_cnn model.channels=[8,16] model.dense=[32] optimizer.lr=1e-3 trainer.max_epochs=25",
     "early stop": "model=basic_cnn model.channels=[8] model.dense=[16] optimizer.lr=1e-3 trainer.max_epochs=100 "
@@ -61,7 +68,9 @@ def results(folder: Path) -> dict:
         "schedule": last["lr_schedulers"],
         "best weights": best["state_dict"],
         "best epoch": best["epoch"],
-        "curves": {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]},
+        "curves": {
+            tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        },
     }
 
 
@@ -141,10 +150,19 @@ def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, reci
 def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_path, launcher):
     """With one thread everywhere, as joblib's workers have."""
     chance = random.Random(1)
-    command = ["-m", *SMALL, *RECIPES["scratch"].split(), "seed=0,1,2", f"hydra/launcher={launcher}", "model.dropout=0.2,0.4"]
+    command = [
+        "-m",
+        *SMALL,
+        *RECIPES["scratch"].split(),
+        "seed=0,1,2",
+        f"hydra/launcher={launcher}",
+        "model.dropout=0.2,0.4",
+    ]
 
     def sweep(name):
-        return run(*command, f"hydra.sweep.dir={tmp_path}/{name}", f"data.cache_dir={tmp_path}/cache", OMP_NUM_THREADS="1")
+        return run(
+            *command, f"hydra.sweep.dir={tmp_path}/{name}", f"data.cache_dir={tmp_path}/cache", OMP_NUM_THREADS="1"
+        )
 
     finish(sweep("straight"))
     kills = 0
@@ -173,5 +191,7 @@ def test_an_interrupt_keeps_the_epochs_that_ended_and_says_how_to_go_on(tmp_path
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert f"To go on: python train.py resume={folder}" in output and "Traceback" not in output
-    assert 1 <= epochs_ended(folder) < 500 and not (folder / "metrics.json").exists() and not (folder / "FAILED").exists()
+    assert (
+        1 <= epochs_ended(folder) < 500 and not (folder / "metrics.json").exists() and not (folder / "FAILED").exists()
+    )
     assert not list(folder.rglob("*.partial"))

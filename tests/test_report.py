@@ -5,7 +5,10 @@ from scipy.stats import binomtest
 
 from transfer_learning.report import curves, summary, wilson_interval, write_report
 
-EPOCHS = [{"epoch": n, "train/acc": n / 10, "val/acc": n / 20, "train/loss": 1 / n, "val/loss": 2 / n, "seconds": 1.0} for n in range(1, 5)]
+EPOCHS = [
+    {"epoch": n, "train/acc": n / 10, "val/acc": n / 20, "train/loss": 1 / n, "val/loss": 2 / n, "seconds": 1.0}
+    for n in range(1, 5)
+]
 
 
 @pytest.mark.parametrize("correct, total", [(0, 10), (7, 10), (10, 10), (965, 1000), (1, 3)])

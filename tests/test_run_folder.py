@@ -49,7 +49,13 @@ def test_a_config_comes_back_as_it_was_and_knows_where_it_lies(folder, tmp_path)
     )
     for _ in range(2):
         folder.agree(config, HYDRA, may_extend=True)
-        assert folder.config() == CONFIG | {"half": 1e-4, "text": "1e-4", "none": "null", "yes": "on", "far": f"{tmp_path}2/x"}
+        assert folder.config() == CONFIG | {
+            "half": 1e-4,
+            "text": "1e-4",
+            "none": "null",
+            "yes": "on",
+            "far": f"{tmp_path}2/x",
+        }
         config = OmegaConf.load(tmp_path / "config.yaml")
         config.pop("hydra")
         leave(folder, "metrics.json")
@@ -62,7 +68,10 @@ def test_results_of_another_config_are_refused_with_the_difference(folder, resul
     agree(folder, CONFIG)
     before = (folder.path / "config.yaml").read_bytes()
     other = changed(optimizer__lr=0.1, data__sizes=[1], data__new=True)
-    with pytest.raises(UserError, match=r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1"):
+    with pytest.raises(
+        UserError,
+        match=r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1",
+    ):
         agree(folder, other)
     assert (folder.path / "config.yaml").read_bytes() == before and (folder.path / results).exists()
     (folder.path / results).unlink()
@@ -114,9 +123,8 @@ def test_one_process_at_a_time_and_the_lock_dies_with_it(folder):
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(folder.path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(UserError, match="another run is at work in this folder"):
-        with folder.occupied():
-            pass
+    with pytest.raises(UserError, match="another run is at work in this folder"), folder.occupied():
+        pass
     assert not (folder.path / "FAILED").exists()  # that is the other run's to say
     other.kill()
     other.wait()
@@ -134,14 +142,12 @@ def test_half_written_checkpoints_go_and_nothing_else(folder):
 
 
 def test_a_failure_leaves_its_reason_until_the_next_attempt(folder):
-    with pytest.raises(UserError):
-        with folder.occupied():
-            raise UserError("what it was")
+    with pytest.raises(UserError), folder.occupied():
+        raise UserError("what it was")
     assert (folder.path / "FAILED").read_text() == "what it was\n"
-    with pytest.raises(KeyboardInterrupt):
-        with folder.occupied():
-            assert not (folder.path / "FAILED").exists()
-            raise KeyboardInterrupt  # an interrupt is no failure
+    with pytest.raises(KeyboardInterrupt), folder.occupied():
+        assert not (folder.path / "FAILED").exists()
+        raise KeyboardInterrupt  # an interrupt is no failure
     assert not (folder.path / "FAILED").exists()
 
 
@@ -149,7 +155,9 @@ def images(names, digests):
     labels = np.arange(len(names)) % 2
     listed = SimpleNamespace(names=names, digests=digests)
     halves = np.array_split(np.arange(len(names)), 2)
-    return SimpleNamespace(images=listed, labels=labels, class_names=("a", "b"), parts=dict(zip(("train", "test"), halves)))
+    return SimpleNamespace(
+        images=listed, labels=labels, class_names=("a", "b"), parts=dict(zip(("train", "test"), halves))
+    )
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -42,7 +42,9 @@ def test_one_job_diverges_and_the_others_go_on_then_the_same_command_does_what_i
     assert "the loss is not finite" in rows[".lr=1000000000.0"]["reason"]
     failed = job(tmp_path, "lr=1000000000.0")
     assert "step 2: the loss is not finite" in (failed / "FAILED").read_text()
-    assert (failed / "train.log").read_text().count("step 2: the loss is not finite") == 2  # the message, and below its traceback
+    assert (failed / "train.log").read_text().count(
+        "step 2: the loss is not finite"
+    ) == 2  # the message, and below its traceback
     assert (failed / "train.log").read_text().count("Traceback (most recent call last)") == 1
 
     finished = job(tmp_path, "lr=0.001") / "metrics.json"
@@ -53,10 +55,14 @@ def test_one_job_diverges_and_the_others_go_on_then_the_same_command_does_what_i
     code, output, rows = sweep("optimizer.lr=1e-2,1e-4,1e-3")
     assert code == 0 and {row["state"] for row in rows.values()} == {"finished"} and len(rows) == 3
     assert finished.stat().st_mtime_ns == written and output.count("finished already") == 1
-    assert output.count("goes on after epoch 2 of 2") == 1 and output.count("epoch   2/2") == 1  # only the new one trains
+    assert (
+        output.count("goes on after epoch 2 of 2") == 1 and output.count("epoch   2/2") == 1
+    )  # only the new one trains
     again = json.loads((job(tmp_path, "lr=0.0001") / "metrics.json").read_text())
     before = json.loads((tmp_path / "metrics.json").read_text())
-    assert {key: value for key, value in again.items() if "seconds" not in key} == {k: v for k, v in before.items() if "seconds" not in k}
+    assert {key: value for key, value in again.items() if "seconds" not in key} == {
+        k: v for k, v in before.items() if "seconds" not in k
+    }
 
 
 def test_a_job_whose_config_was_edited_is_refused_with_the_difference(sweep, tmp_path):
@@ -81,7 +87,7 @@ def test_a_job_that_a_fault_of_the_code_ends_has_the_traceback_in_its_own_log(sw
         raise ZeroDivisionError("a fault")
 
     monkeypatch.setattr(Classifier, "on_train_start", fault, raising=False)
-    code, output, rows = sweep("seed=0")
+    code, output, _ = sweep("seed=0")
     assert code == 1 and "Traceback" in output
     assert "ZeroDivisionError: a fault" in (job(tmp_path, "seed=0") / "train.log").read_text()
     assert (job(tmp_path, "seed=0") / "FAILED").read_text() == "a fault\n"

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -80,7 +81,9 @@ def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
 
 
-def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_own(finished, small_model, quiet_trainer):
+def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_own(
+    finished, small_model, quiet_trainer
+):
     """As on a GPU that repeats no bits: best.ckpt is of an epoch that, repeated, was not the best."""
     folder, data, _ = finished
     checkpoints, last = folder / "checkpoints", torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -93,7 +96,9 @@ def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_o
         if state.get("monitor"):
             state["best_model_score"] = torch.tensor(0.99)
     torch.save(last, checkpoints / "last.ckpt")
-    monitoring = ModelCheckpoint(checkpoints, "best", monitor="val/acc", mode="max", save_weights_only=True, enable_version_counter=False)
+    monitoring = ModelCheckpoint(
+        checkpoints, "best", monitor="val/acc", mode="max", save_weights_only=True, enable_version_counter=False
+    )
     trainer = quiet_trainer(max_epochs=3, default_root_dir=folder, enable_checkpointing=True, callbacks=[monitoring])
     metrics = train(data, small_model(), trainer, resume=checkpoints / "last.ckpt")
     assert metrics["val/acc_best"] == pytest.approx(accuracy(checkpoints / "best.ckpt", data, "val"))
@@ -108,9 +113,16 @@ def test_the_epoch_reported_is_the_epoch_tested(tmp_path, small_data, small_mode
     last = ModelCheckpoint(tmp_path, filename="last")
     best = ModelCheckpoint(tmp_path, filename="best", monitor="val/loss", mode="max", save_weights_only=weights_only)
     metrics = train(
-        data, small_model(), quiet_trainer(max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last, best])
+        data,
+        small_model(),
+        quiet_trainer(max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last, best]),
     )
-    assert torch.load(best.best_model_path, weights_only=True)["epoch"] + 1 == metrics["epoch_best"] < metrics["epochs"] == 3
+    assert (
+        torch.load(best.best_model_path, weights_only=True)["epoch"] + 1
+        == metrics["epoch_best"]
+        < metrics["epochs"]
+        == 3
+    )
     assert metrics["test/acc"] == pytest.approx(accuracy(best.best_model_path, data, "test"))
     assert metrics["val/acc_best"] == pytest.approx(accuracy(best.best_model_path, data, "val"))
 
@@ -123,7 +135,9 @@ def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trai
     assert ["val/acc" in row for row in rows] == [False, True, False]
 
 
-@pytest.mark.parametrize("settings", [{"limit_train_batches": 0}, {"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"limit_train_batches": 0}, {"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}]
+)
 def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, small_model, settings, quiet_trainer):
     with pytest.raises(UserError, match="expected"):
         train(small_data(), small_model(), quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings))
@@ -131,7 +145,9 @@ def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, s
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_any_precision(tmp_path, small_data, small_model, precision, quiet_trainer):
-    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=precision, callbacks=[LayerTable(), Pictures()])
+    trainer = quiet_trainer(
+        max_epochs=1, default_root_dir=tmp_path, precision=precision, callbacks=[LayerTable(), Pictures()]
+    )
     assert train(small_data(augment=True), small_model(), trainer)["precision"] == precision
 
 
@@ -146,7 +162,9 @@ def pretrained():
 
     def make(schedule=None, optimizer=lambda groups: torch.optim.SGD(groups, 0.01, momentum=0.9), **settings):
         torch.manual_seed(0)
-        network = Pretrained(2, 32, **{"backbone": "resnet18", "weights": None, "layer_norm": True, "dropout": 0.3} | settings)
+        network = Pretrained(
+            2, 32, **{"backbone": "resnet18", "weights": None, "layer_norm": True, "dropout": 0.3} | settings
+        )
         return Classifier(network, ("cat", "dog"), 32, optimizer, schedule)
 
     return make
@@ -158,7 +176,9 @@ def history(trainer):
 
 @pytest.mark.parametrize("unfreeze", [None, "block5", "block3"])
 @pytest.mark.parametrize("settings", [{}, {"augment": True}, {"augment": True, "views": 2}])
-def test_stored_outputs_and_end_to_end_give_the_same_losses(tmp_path, small_data, pretrained, quiet_trainer, unfreeze, settings):
+def test_stored_outputs_and_end_to_end_give_the_same_losses(
+    tmp_path, small_data, pretrained, quiet_trainer, unfreeze, settings
+):
     """Stored by `train`, and by Lightning alone, which knows nothing of storing: every image passes the frozen part every epoch."""
     stored = quiet_trainer(max_epochs=3, default_root_dir=tmp_path)
     metrics = train(small_data(**settings), pretrained(unfreeze=unfreeze), stored)
@@ -168,16 +188,24 @@ def test_stored_outputs_and_end_to_end_give_the_same_losses(tmp_path, small_data
     for ours, theirs in zip(history(stored), history(end_to_end), strict=True):
         for key in ("train/loss", "train/acc", "val/loss", "val/acc"):
             assert ours[key] == pytest.approx(theirs[key], rel=2e-4), key
-    assert metrics["test/loss"] == pytest.approx(end_to_end.test(model, datamodule=data, verbose=False)[0]["test/loss"], rel=2e-4)
+    assert metrics["test/loss"] == pytest.approx(
+        end_to_end.test(model, datamodule=data, verbose=False)[0]["test/loss"], rel=2e-4
+    )
 
 
-def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(tmp_path, small_data, pretrained, quiet_trainer, monkeypatch):
+def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(
+    tmp_path, small_data, pretrained, quiet_trainer, monkeypatch
+):
     passed = []
     forward = Frozen.forward
     monkeypatch.setattr(Frozen, "forward", lambda self, images: passed.append(len(images)) or forward(self, images))
     for learning_rate in (0.1, 0.01):
         trainer = quiet_trainer(max_epochs=4, default_root_dir=tmp_path)
-        train(small_data(), pretrained(dropout=learning_rate, optimizer=lambda g: torch.optim.SGD(g, learning_rate)), trainer)
+        train(
+            small_data(),
+            pretrained(dropout=learning_rate, optimizer=partial(torch.optim.SGD, lr=learning_rate)),
+            trainer,
+        )
         assert sum(passed) == 24 + 10 + 10
     train(small_data(augment=True, views=3), pretrained(), quiet_trainer(max_epochs=7, default_root_dir=tmp_path))
     assert sum(passed) == 24 + 10 + 10 + 3 * 24  # validation and test images were there
@@ -187,15 +215,22 @@ def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(tmp_
 def test_outputs_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, pretrained, quiet_trainer, precision):
     data = small_data()
     for each in ("32-true", precision):
-        metrics = train(data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each))
+        metrics = train(
+            data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each)
+        )
     dtypes = {np.load(path).dtype for path in (tmp_path / "cache").glob("outputs-train*.npy")}
-    assert dtypes == {np.dtype("float32"), np.dtype("float64" if precision == "64-true" else "int16")}  # bfloat16's bits
+    assert dtypes == {
+        np.dtype("float32"),
+        np.dtype("float64" if precision == "64-true" else "int16"),
+    }  # bfloat16's bits
     assert np.isfinite(metrics["test/loss"]) and metrics["seconds_encoding"] > 0 and not data.encoded
 
 
 def test_the_head_learns_first_then_the_block_at_its_share_of_the_rate(tmp_path, small_data, pretrained, quiet_trainer):
     """Both groups exist from the start; rates are the cosine's, written out, at each step."""
-    model = pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.25, optimizer=lambda g: torch.optim.AdamW(g, 0.01))
+    model = pretrained(
+        cosine, unfreeze="block5", head_epochs=2, lr_share=0.25, optimizer=lambda g: torch.optim.AdamW(g, 0.01)
+    )
     begin = [value.clone() for value in model.network.trainable.pretrained.parameters()]
     seen = []
 
@@ -209,7 +244,9 @@ def test_the_head_learns_first_then_the_block_at_its_share_of_the_rate(tmp_path,
 
     moved = []
     train(small_data(), model, quiet_trainer(max_epochs=4, default_root_dir=tmp_path, callbacks=[Watch()]))
-    assert not any(moved[0] + moved[1]) and sum(moved[2]) == sum(moved[3]) == 5  # the five convolutions, none of the batch norms
+    assert (
+        not any(moved[0] + moved[1]) and sum(moved[2]) == sum(moved[3]) == 5
+    )  # the five convolutions, none of the batch norms
     expected = [0.01 * cosine((step + 0.5) / 12) for step in range(12)]  # 24 images in batches of 8, 4 epochs
     assert [head for head, _ in seen] == pytest.approx(expected)
     assert [block for _, block in seen] == pytest.approx([0] * 6 + [0.25 * rate for rate in expected[6:]])
@@ -220,8 +257,13 @@ def test_a_resumed_fine_tuning_goes_on_as_if_it_had_not_stopped(tmp_path, small_
 
     def fit(folder, resume=None):
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
-        trainer = quiet_trainer(max_epochs=4, enable_checkpointing=True, callbacks=[checkpoint], check_val_every_n_epoch=2)
-        model, data = pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.5), small_data(augment=True, views=2)
+        trainer = quiet_trainer(
+            max_epochs=4, enable_checkpointing=True, callbacks=[checkpoint], check_val_every_n_epoch=2
+        )
+        model, data = (
+            pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.5),
+            small_data(augment=True, views=2),
+        )
         frozen = model.network.frozen
         data.encode_once(lambda batch: frozen(data.on_after_batch_transfer(batch).x), {"frozen": frozen.key})
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -249,11 +291,15 @@ def test_a_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
 )
 def test_schedules_that_cannot_be(small_data, pretrained, quiet_trainer, settings, schedule, head_epochs, message):
     with pytest.raises(UserError, match=message):
-        quiet_trainer(**settings).fit(pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data())
+        quiet_trainer(**settings).fit(
+            pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data()
+        )
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
-def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(tmp_path, small_data, pretrained, quiet_trainer):
+def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(
+    tmp_path, small_data, pretrained, quiet_trainer
+):
     losses, keys = [], []
     for compile in (False, True):
         torch.compiler.reset()

@@ -37,7 +37,9 @@ def load(path: str | Path, weights: str | None = None) -> Classifier:
     about = saved["model"]
     arguments, frozen = dict(about["arguments"]), about["frozen_weights"]
     if about["network"] not in NETWORKS:
-        raise UserError(f"{path}: its network is {about['network']}, expected one of {', '.join(NETWORKS)} (NETWORKS in checkpoint.py).")
+        raise UserError(
+            f"{path}: its network is {about['network']}, expected one of {', '.join(NETWORKS)} (NETWORKS in checkpoint.py)."
+        )
     if frozen:
         arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
     try:
@@ -62,7 +64,9 @@ def read(path: str | Path) -> dict:
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
     try:
         with zipfile.ZipFile(path) as file:
-            altered = file.testzip()  # torch does not look at the checksums that it writes, and takes what is marked as a folder for empty
+            altered = (
+                file.testzip()
+            )  # torch does not look at the checksums that it writes, and takes what is marked as a folder for empty
             if altered or any(member.external_attr for member in file.infolist()):
                 raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -88,8 +92,12 @@ class CheckpointFile(TorchCheckpointIO):
             with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides that the disk is full
-            raise UserError(f"{path}: {first_line(reason)}. Make room there, or choose another folder: hydra.run.dir=…") from error
+            reason = (
+                error.__context__ if isinstance(error.__context__, OSError) else error
+            )  # torch hides that the disk is full
+            raise UserError(
+                f"{path}: {first_line(reason)}. Make room there, or choose another folder: hydra.run.dir=…"
+            ) from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
         """Raises UserError as `read` does. What ModelCheckpoint noted as its files are those beside this one: a run's folder may move."""
@@ -100,6 +108,11 @@ class CheckpointFile(TorchCheckpointIO):
 
         for state in checkpoint.get("callbacks", {}).values():
             if state.get("dirpath"):
-                state |= {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
-                state |= {"dirpath": folder, "best_k_models": {here(file): score for file, score in state["best_k_models"].items()}}
+                state |= {
+                    key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
+                }
+                state |= {
+                    "dirpath": folder,
+                    "best_k_models": {here(file): score for file, score in state["best_k_models"].items()},
+                }
         return checkpoint

@@ -21,8 +21,12 @@ TRACEBACKS = os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.ge
 os.environ["HYDRA_FULL_ERROR"] = "1"
 BESIDE_RESUME = {"trainer.max_epochs", "data.cache_dir", "data.download_to"}  # more epochs, and where things are kept
 
-logging.raiseExceptions = False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
-threading.excepthook = lambda hook: isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)  # it raises in this thread too
+logging.raiseExceptions = (
+    False  # a log that a full disk does not take is no second error, and neither is TensorBoard's writer
+)
+threading.excepthook = lambda hook: (
+    isinstance(hook.exc_value, OSError) or threading.__excepthook__(hook)
+)  # it raises in this thread too
 
 
 def call(main: Callable[[], None]) -> None:
@@ -41,7 +45,9 @@ def call(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + received)
     except Exception as error:
-        told = error.__cause__ if isinstance(error.__cause__, OSError) else error  # logging's, of a folder that cannot be written
+        told = (
+            error.__cause__ if isinstance(error.__cause__, OSError) else error
+        )  # logging's, of a folder that cannot be written
         if wants_traceback(told):
             raise
         sys.exit(" ".join(dict.fromkeys(one_line(each) for each in (told, told.__cause__) if each)))
@@ -59,28 +65,41 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if not named:
         return arguments
     key, _, value = named[0].partition("=")
-    folder, others = Path(os.path.expanduser(value.strip("'\""))).resolve(), [each for each in arguments if each != named[0]]
+    folder, others = (
+        Path(os.path.expanduser(value.strip("'\""))).resolve(),
+        [each for each in arguments if each != named[0]],
+    )
     config = folder / "config.yaml"
     if not config.is_file() or not (folder / "train.log").is_file():
-        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it.")
+        raise UserError(
+            f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log in it."
+        )
     try:
         OmegaConf.load(config)["hydra"]
     except Exception as error:  # PyYAML's and OmegaConf's many
         raise UserError(f"{config}: damaged ({first_line(error)}). Put back what a run left there.") from error
     refused = [each for each in others if each.partition("=")[0] not in BESIDE_RESUME]
     if key == "resume" and refused:
-        raise UserError(f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings.")
-    if groups := [each for each in others if (PROJECT / "conf" / each.partition("=")[0].lstrip("+~")).is_dir() and "=" in each]:
+        raise UserError(
+            f"{' '.join(refused)}: beside resume=… expected nothing but trainer.max_epochs=…; rerun=… takes other settings."
+        )
+    if groups := [
+        each for each in others if (PROJECT / "conf" / each.partition("=")[0].lstrip("+~")).is_dir() and "=" in each
+    ]:
         raise UserError(
             f"{' '.join(groups)}: beside rerun=… expected single values, like optimizer.lr=1e-3, since a group was composed when the run "
             f"began. Take the command from {folder}/provenance.json, and change that."
         )
     quoted = str(folder).replace("'", "\\'")
     place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
-    return [f"--config-path={folder}", "--config-name=config", *(place if each == named[0] else each for each in arguments)]
+    return [
+        f"--config-path={folder}",
+        "--config-name=config",
+        *(place if each == named[0] else each for each in arguments),
+    ]
 
 
 def wants_traceback(error: Exception) -> bool:
     """Whether somebody who reads code must mend it, or has asked for it."""
     known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
-    return bool(TRACEBACKS) or not (known or isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE)
+    return bool(TRACEBACKS) or not (known or (isinstance(error, OSError) and error.errno in NO_FAULT_OF_THE_CODE))

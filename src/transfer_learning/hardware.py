@@ -22,7 +22,9 @@ def set_up_cpu() -> None:
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # before 2.35 it takes no more than this
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(
+            M_MMAP_THRESHOLD, 2**25
+        )  # before 2.35 it takes no more than this
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -35,7 +37,9 @@ def native_precision(accelerator: str) -> str:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
-        native = bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))  # torch's own "supported" counts emulation too
+        native = bool(
+            {"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split())
+        )  # torch's own "supported" counts emulation too
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
@@ -64,4 +68,8 @@ def processor() -> str:
 
 def device_name(device: torch.device) -> str:
     """Kind and model: "cuda (NVIDIA H100)", "cpu (x86_64)"."""
-    return f"{device.type} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    return (
+        f"{device.type} ({torch.cuda.get_device_name(device)})"
+        if device.type == "cuda"
+        else f"{device.type} ({platform.machine()})"
+    )

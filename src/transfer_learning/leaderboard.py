@@ -47,7 +47,16 @@ def jobs(folder: Path) -> list[tuple]:
         else:
             try:
                 metrics = json.loads(finished.read_bytes())
-                rows.append((path.name, "finished", metrics["val/acc_best"], metrics["test/acc"], round(metrics["seconds"], 1), None))
+                rows.append(
+                    (
+                        path.name,
+                        "finished",
+                        metrics["val/acc_best"],
+                        metrics["test/acc"],
+                        round(metrics["seconds"], 1),
+                        None,
+                    )
+                )
             except (ValueError, KeyError, TypeError):
                 rows.append((path.name, "failed", None, None, None, "metrics.json is damaged"))
     return sorted(rows, key=lambda row: -1.0 if row[2] is None else row[2], reverse=True)

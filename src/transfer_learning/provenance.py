@@ -31,7 +31,12 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
         "git_commit": commit,
         "git_dirty": bool(_git(project, "status", "--porcelain")) if commit else None,
         "device": device_name(device),
-        "machine": {"name": platform.node(), "system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+        },
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "packages": dict(sorted((each.name, each.version) for each in distributions() if each.name)),
@@ -41,6 +46,8 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git says; None where it, or a repository, is missing."""
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -25,7 +25,9 @@ def folder_name(overrides: str) -> str:
 
 def input_size(backbone: str, weights: str | None) -> int:
     """The image size that torchvision's weights expect, in pixels."""
-    from transfer_learning.models.weights import input_size  # not above: it imports torch, for which --help should not wait
+    from transfer_learning.models.weights import (
+        input_size,
+    )  # not above: it imports torch, for which --help should not wait
 
     return input_size(backbone, weights)
 

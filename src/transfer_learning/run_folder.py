@@ -49,7 +49,9 @@ class RunFolder:
         try:
             lock = FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout as error:
-            raise UserError(f"{self.path}: another run is at work in this folder. Wait for it, or choose another folder.") from error
+            raise UserError(
+                f"{self.path}: another run is at work in this folder. Wait for it, or choose another folder."
+            ) from error
         with lock:
             try:
                 failed.unlink(missing_ok=True)
@@ -75,7 +77,9 @@ class RunFolder:
             config.pop("hydra")
             return config
         except Exception as error:  # PyYAML's and OmegaConf's many
-            raise UserError(f"{path}: not the config of a run ({type(error).__name__}). Choose another folder.") from error
+            raise UserError(
+                f"{path}: not the config of a run ({type(error).__name__}). Choose another folder."
+            ) from error
 
     def agree(self, cfg: DictConfig, hydra: Mapping, may_extend: bool) -> None:
         """Writes the config of a run that begins. Where one has left results, the config must be the same.
@@ -92,13 +96,26 @@ class RunFolder:
         saved, config = self.config(), _resolved(OmegaConf.to_container(cfg), values)
         if self.last.exists() or self.metrics():
             old, new = _flat(saved or {}), _flat(config)
-            differing = [key for key in sorted(old | new) if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")]
+            differing = [
+                key
+                for key in sorted(old | new)
+                if key not in PLACES and old.get(key, "absent") != new.get(key, "absent")
+            ]
             epochs = [flat.get("trainer.max_epochs") for flat in (old, new)]
-            if differing == ["trainer.max_epochs"] and may_extend and all(type(each) is int for each in epochs) and epochs[0] < epochs[1]:
+            if (
+                differing == ["trainer.max_epochs"]
+                and may_extend
+                and all(type(each) is int for each in epochs)
+                and epochs[0] < epochs[1]
+            ):
                 if self.metrics():  # what it had reached stays on record
-                    os.replace(self.path / "metrics.json", self.path / f"metrics-{self.metrics()['epochs']}-epochs.json")
+                    os.replace(
+                        self.path / "metrics.json", self.path / f"metrics-{self.metrics()['epochs']}-epochs.json"
+                    )
             elif differing:
-                shown = "; ".join(f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8])
+                shown = "; ".join(
+                    f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}" for key in differing[:8]
+                )
                 more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
                 raise UserError(
                     f"{self.path}: holds results of another config: {shown}{more}. They are as they were. Take the same config, "
@@ -125,7 +142,9 @@ class RunFolder:
             for index in indices
         ]
         if self.last.exists() and (others := _others(path, rows)):
-            raise UserError(f"{path}: this run began with other images ({others} differ). Put them back, or begin another run.")
+            raise UserError(
+                f"{path}: this run began with other images ({others} differ). Put them back, or begin another run."
+            )
         if repeats and (others := _others(Path(repeats, "split.csv"), rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({others} differ)")
         text = io.StringIO(newline="")
@@ -150,13 +169,19 @@ def _others(path: Path, rows: list[tuple]) -> int:
     if not path.is_file():
         return 0
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [COLUMNS, *rows]})  # files may have other names
+        return len(
+            {tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [COLUMNS, *rows]}
+        )  # files may have other names
 
 
 def _resolved(config: dict, values: dict) -> dict:
     """A config with its values in the place of interpolations, but for what names the run's folder or follows the seed."""
-    kept = {key: _resolved(each, values[key]) if isinstance(each, dict) else values[key] for key, each in config.items()}
-    return kept | {key: each for key, each in config.items() if isinstance(each, str) and (HERE in each or "${seed}" in each)}
+    kept = {
+        key: _resolved(each, values[key]) if isinstance(each, dict) else values[key] for key, each in config.items()
+    }
+    return kept | {
+        key: each for key, each in config.items() if isinstance(each, str) and (HERE in each or "${seed}" in each)
+    }
 
 
 def _flat(config: dict, prefix: str = "") -> dict:

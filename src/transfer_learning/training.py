@@ -27,7 +27,12 @@ from transfer_learning.report import summary, wilson_interval, write_report
 set_up_cpu()
 
 # Lightning on itself, and on what is meant here: the frozen part stays in evaluation mode, nothing is logged by step.
-for message in (".*LeafSpec.*", ".*in eval mode at the start of training.*", ".*smaller than the logging interval.*", ".*is not empty.*"):
+for message in (
+    ".*LeafSpec.*",
+    ".*in eval mode at the start of training.*",
+    ".*smaller than the logging interval.*",
+    ".*is not empty.*",
+):
     warnings.filterwarnings("ignore", message)
 
 
@@ -57,7 +62,9 @@ def train(
             a checkpoint that cannot be read, is gone, or is another network's.
     """
     if 0 in (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches):
-        raise UserError("trainer.limit_…_batches: expected more than 0, since training is validated and its best epoch tested.")
+        raise UserError(
+            "trainer.limit_…_batches: expected more than 0, since training is validated and its best epoch tested."
+        )
     history = History()
     trainer.callbacks.append(history)
     model.train()  # one that was loaded comes in evaluation mode
@@ -66,7 +73,9 @@ def train(
         compile_network(model.network, trainer.strategy.root_device)
     start = time.perf_counter()
     frozen = model.network.frozen.key
-    key = {"frozen": frozen, "precision": str(trainer.precision)} | ({"compiled": True} if compile else {})  # which rounds otherwise
+    key = {"frozen": frozen, "precision": str(trainer.precision)} | (
+        {"compiled": True} if compile else {}
+    )  # which rounds otherwise
     data.encode_once(frozen_pass(data, model, trainer), frozen and key)
     encoded = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -74,14 +83,16 @@ def train(
 
     validated = {row["epoch"]: row for row in history.rows if "val/acc" in row}
     if not validated:
-        raise UserError(f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one.")
+        raise UserError(
+            f"trainer.max_epochs={trainer.max_epochs}: no epoch ended with a validation, expected at least one."
+        )
     seconds = {
         "seconds": ended - encoded + sum(row["seconds"] for row in history.rows[: history.resumed]),
         "seconds_encoding": encoded - start,
         "seconds_to_first_step": (history.first_step or ended) - (start if started is None else started),
     }
     monitoring = next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
-    path = monitoring and monitoring.best_model_path or None
+    path = (monitoring and monitoring.best_model_path) or None
     best = validated[read(path)["epoch"] + 1 if path else max(validated)]
     if path and best.get(monitoring.monitor, score := monitoring.best_model_score) != score:
         # Saved by an epoch that was cut off and repeated, on a device that repeats no bits: its own accuracy stands by its test's.
@@ -92,7 +103,9 @@ def train(
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(dict(settings or {}), {key: metrics[key] for key in ("val/acc_best", "test/acc")})
+                logger.log_hyperparams(
+                    dict(settings or {}), {key: metrics[key] for key in ("val/acc_best", "test/acc")}
+                )
                 logger.finalize("success")
         write_report(trainer.default_root_dir, metrics, history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))
@@ -103,7 +116,9 @@ def compile_network(network: Network, device: torch.device) -> None:
     """In place, so that checkpoints keep their keys. Raises UserError where there is no compiler."""
     compiler = os.environ.get("CXX", "g++")
     if not shutil.which(compiler):
-        raise UserError(f"trainer.compile=true: no C++ compiler {compiler}; install one, name one in CXX, or leave trainer.compile=false.")
+        raise UserError(
+            f"trainer.compile=true: no C++ compiler {compiler}; install one, name one in CXX, or leave trainer.compile=false."
+        )
     for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:
         if list(part.parameters()):
             part.compile()
@@ -123,11 +138,23 @@ def frozen_pass(data: ImageData, model: Classifier, trainer: pl.Trainer) -> Call
 
 
 def _metrics(
-    data: ImageData, model: Classifier, trainer: pl.Trainer, history: History, best: Mapping, tested: Mapping, seconds: dict
+    data: ImageData,
+    model: Classifier,
+    trainer: pl.Trainer,
+    history: History,
+    best: Mapping,
+    tested: Mapping,
+    seconds: dict,
 ) -> dict[str, float | int | str | None]:
     epochs, batches = history.rows, dict(zip(("train", "val", "test"), (*history.batches, trainer.num_test_batches[0])))
-    each = {"train": data.batch_size, "val": data.batch_size * trainer.world_size, "test": data.batch_size * trainer.world_size}
-    images = {part: min(len(rows), batches[part] * each[part]) for part, rows in data.parts.items()}  # fewer where trainer.limit_… says so
+    each = {
+        "train": data.batch_size,
+        "val": data.batch_size * trainer.world_size,
+        "test": data.batch_size * trainer.world_size,
+    }
+    images = {
+        part: min(len(rows), batches[part] * each[part]) for part, rows in data.parts.items()
+    }  # fewer where trainer.limit_… says so
     low, high = wilson_interval(round(tested["test/acc"] * images["test"]), images["test"])
     trainable, frozen = count_parameters(model.network)
     return {

@@ -25,12 +25,16 @@ IMAGES, SIZE, BATCH = 512, 150, 32
 def main(precision: str = "32-true", rounds: str = "5") -> None:
     trainer = pl.Trainer(accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder:
-        data = Cartoons(image_size=SIZE, train_per_class=IMAGES // 2 - 2, val_per_class=1, test_per_class=1, cache_dir=folder)
+        data = Cartoons(
+            image_size=SIZE, train_per_class=IMAGES // 2 - 2, val_per_class=1, test_per_class=1, cache_dir=folder
+        )
         data.setup()
         model = Classifier(Pretrained(2, SIZE, weights=None, pool="none"), data.class_names, SIZE)
         device = trainer.strategy.root_device
         dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
-        bare = Pretrained(2, SIZE, weights=None, pool="none").frozen.to(device, dtype, memory_format=torch.channels_last)
+        bare = Pretrained(2, SIZE, weights=None, pool="none").frozen.to(
+            device, dtype, memory_format=torch.channels_last
+        )
         ready = torch.rand(BATCH, 3, SIZE, SIZE).to(device, dtype, memory_format=torch.channels_last)
         seconds = {"stored": [], "bare": []}
         for turn in range(int(rounds) + 1):
@@ -44,7 +48,9 @@ def main(precision: str = "32-true", rounds: str = "5") -> None:
             seconds["bare"].append(time.perf_counter() - start)
     seconds = {name: values[1:] for name, values in seconds.items()}  # the first turn warms up
     for name, values in seconds.items():
-        print(f"{name:7s} {IMAGES / statistics.median(values):7.1f} images/s  ({IMAGES / max(values):.1f} to {IMAGES / min(values):.1f})")
+        print(
+            f"{name:7s} {IMAGES / statistics.median(values):7.1f} images/s  ({IMAGES / max(values):.1f} to {IMAGES / min(values):.1f})"
+        )
     ratios = [a / b for a, b in zip(*seconds.values())]
     spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
     print(f"stored / bare: median {statistics.median(ratios):.3f} {spread}, {rounds} rounds, {precision}, {device}")

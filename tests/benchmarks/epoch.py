@@ -120,7 +120,11 @@ def bare(
     parts = {}
     for part in ("train", "val"):
         rows = data.parts[part]
-        x = from_rows(torch.from_numpy(np.array(data.encoded[part][0]))) if head else torch.from_numpy(np.array(data.pixels[rows]))
+        x = (
+            from_rows(torch.from_numpy(np.array(data.encoded[part][0])))
+            if head
+            else torch.from_numpy(np.array(data.pixels[rows]))
+        )
         parts[part] = x.to(device), torch.from_numpy(data.labels[rows]).to(device).float()
     optimizer = instantiate(cfg.optimizer)([p for p in network.parameters() if p.requires_grad])
 
@@ -159,7 +163,9 @@ def bare(
             optimizer.step()
         network.eval()
         correct = torch.zeros((), device=device)
-        stored = "vgg16" in overrides[0] and not head  # whose validation images the project does not pass through the frozen part again
+        stored = (
+            "vgg16" in overrides[0] and not head
+        )  # whose validation images the project does not pass through the frozen part again
         with torch.no_grad():
             for positions in [] if stored else torch.arange(len(parts["val"][1]), device=device).split(size):
                 x, y = batch("val", positions)
@@ -195,9 +201,15 @@ def template(overrides: list[str], folder: str) -> None:
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if vgg else ([0.0] * 3, [1.0] * 3)
     start = [v2.ToImage(), v2.Resize((150, 150))]
     end = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
-    change = [v2.RandomAffine(50, (0.2, 0.2), (0.7, 1.3), 0.2, v2.InterpolationMode.BILINEAR), v2.RandomHorizontalFlip()]
+    change = [
+        v2.RandomAffine(50, (0.2, 0.2), (0.7, 1.3), 0.2, v2.InterpolationMode.BILINEAR),
+        v2.RandomHorizontalFlip(),
+    ]
     images = {
-        part: ImageFolder(f"{files(overrides, folder)}/{part}", v2.Compose(start + (change if augmented and part == "train" else []) + end))
+        part: ImageFolder(
+            f"{files(overrides, folder)}/{part}",
+            v2.Compose(start + (change if augmented and part == "train" else []) + end),
+        )
         for part in ("train", "val")
     }
     size, workers = composed(overrides).data.batch_size, os.cpu_count()
@@ -241,8 +253,12 @@ def template(overrides: list[str], folder: str) -> None:
             return torch.optim.RMSprop(self.net.parameters(), 1e-4, alpha=0.9, eps=1e-7)
 
     os.chdir(folder)  # Lightning's own folder of logs and checkpoints
-    trainer = pl.Trainer(max_epochs=-1, devices=1, callbacks=[turns()], enable_progress_bar=False, enable_model_summary=False)
-    loaders = [DataLoader(images[part], size, shuffle=part == "train", num_workers=workers) for part in ("train", "val")]
+    trainer = pl.Trainer(
+        max_epochs=-1, devices=1, callbacks=[turns()], enable_progress_bar=False, enable_model_summary=False
+    )
+    loaders = [
+        DataLoader(images[part], size, shuffle=part == "train", num_workers=workers) for part in ("train", "val")
+    ]
     trainer.fit(Module(), *loaders)
 
 
@@ -265,7 +281,10 @@ def keras(overrides: list[str], folder: str, arrays: str) -> None:
         x = {part: np.random.rand(len(y[part]), 4, 4, 512).astype(np.float32) for part in x}
     widths = [] if vgg else (16, 64, 128) if basic else (16, 64, 128, 128)
     maps = [layer for width in widths for layer in (layers.Conv2D(width, 3, activation="relu"), layers.MaxPooling2D(2))]
-    dense = [[layers.Dense(512, activation="relu")] + ([] if basic else [layers.Dropout(0.3)]) for _ in range(1 if basic else 2)]
+    dense = [
+        [layers.Dense(512, activation="relu")] + ([] if basic else [layers.Dropout(0.3)])
+        for _ in range(1 if basic else 2)
+    ]
     head = [layers.Flatten(), *[layer for each in dense for layer in each], layers.Dense(1, activation="sigmoid")]
     model = keras.Sequential([keras.Input(x["train"].shape[1:]), *frozen, *maps, *head])
     model.compile(keras.optimizers.RMSprop(1e-4, rho=0.9, epsilon=1e-7), "binary_crossentropy", metrics=["accuracy"])
@@ -361,7 +380,10 @@ def contenders(row: str, given: list[str], folder: str) -> dict[str, tuple]:
     has_keras = importlib.util.find_spec("tensorflow") is not None
     if row == "decode":
         each = {"project": decode_project, "bare, one thread": decode_bare, "template": decode_template}
-        return {name: (function, given, {}) for name, function in (each | ({"Keras": decode_keras} if has_keras else {})).items()}
+        return {
+            name: (function, given, {})
+            for name, function in (each | ({"Keras": decode_keras} if has_keras else {})).items()
+        }
     overrides = [*MODELS["basic" if row == "settings" else row], *given]
     if row == "settings":
         rmsprop = "torch.optim.RMSprop"
@@ -373,10 +395,21 @@ def contenders(row: str, given: list[str], folder: str) -> dict[str, tuple]:
             "none of these": dict(kept_memory=False, optimizer=rmsprop, precision="32-true", channels_last=False),
             "compiled": dict(compiled=True),
         }
-        return {"bare": (bare, overrides, {}), **{name: (bare, overrides, arguments) for name, arguments in without.items()}}
-    found = {"project": (project, overrides, {}), "bare": (bare, overrides, {}), "limit": (bare, overrides, dict(fixed=True))}
+        return {
+            "bare": (bare, overrides, {}),
+            **{name: (bare, overrides, arguments) for name, arguments in without.items()},
+        }
+    found = {
+        "project": (project, overrides, {}),
+        "bare": (bare, overrides, {}),
+        "limit": (bare, overrides, dict(fixed=True)),
+    }
     if row in ("basic", "head"):
-        found["project, no checkpoints"] = (project, [*overrides, "~callbacks.checkpoint_best", "~callbacks.checkpoint_last"], {})
+        found["project, no checkpoints"] = (
+            project,
+            [*overrides, "~callbacks.checkpoint_best", "~callbacks.checkpoint_last"],
+            {},
+        )
     if row == "regularised":
         found["project, not augmented"] = (project, [*overrides, "data.augment=false"], {})
     if row == "vgg16":
@@ -395,7 +428,9 @@ def contend(function, first, others: dict, folder: str, end) -> None:
     null = os.open(f"{folder}/log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    multiprocessing.set_start_method(None, force=True)  # this process was spawned, but need not spawn a DataLoader's workers
+    multiprocessing.set_start_method(
+        None, force=True
+    )  # this process was spawned, but need not spawn a DataLoader's workers
     sys.path[:0] = [str(PROJECT)]
     function(first, folder, **others)
 
@@ -439,7 +474,9 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", nargs="+", choices=[*MODELS, "settings", "decode"], default=[*MODELS, "settings", "decode"])
+    parser.add_argument(
+        "--rows", nargs="+", choices=[*MODELS, "settings", "decode"], default=[*MODELS, "settings", "decode"]
+    )
     parser.add_argument("--batch-size", type=int, default=30)
     parser.add_argument("--originals", help="photographs of any size to decode; without, that row is left out")
     arguments, given = parser.parse_known_args()
@@ -455,12 +492,19 @@ def main() -> None:
             if row == "decode" and not arguments.originals:
                 continue
             own = [each for each in given if "vgg16" in MODELS.get(row, [""])[0] or not each.startswith("model.")]
-            seconds = measured(contenders(row, arguments.originals if row == "decode" else own, folder), arguments.rounds, folder)
-            print(f"\n{row}: seconds, median (range) of {arguments.rounds} rounds; the first contender's median / this one's")
+            seconds = measured(
+                contenders(row, arguments.originals if row == "decode" else own, folder), arguments.rounds, folder
+            )
+            print(
+                f"\n{row}: seconds, median (range) of {arguments.rounds} rounds; the first contender's median / this one's"
+            )
             first = statistics.median(next(iter(seconds.values())))
             for name, values in seconds.items():
                 median = statistics.median(values)
-                print(f"  {name:30s} {median:7.2f}  ({min(values):.2f} to {max(values):.2f})  {first / median:6.2f}", flush=True)
+                print(
+                    f"  {name:30s} {median:7.2f}  ({min(values):.2f} to {max(values):.2f})  {first / median:6.2f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

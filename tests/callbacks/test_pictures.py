@@ -24,9 +24,9 @@ def test_feature_maps_are_the_frozen_parts_output(small_data):
     row = data.parts["train"][0]
     assert np.array_equal(image.images[0].get_array(), data.pixels[row])
     with torch.no_grad():
-        expected = model.network.frozen[:6](torch.from_numpy(np.array(data.pixels[row : row + 1])).permute(0, 3, 1, 2) / 255)[
-            0
-        ]  # before the pooling
+        expected = model.network.frozen[:6](
+            torch.from_numpy(np.array(data.pixels[row : row + 1])).permute(0, 3, 1, 2) / 255
+        )[0]  # before the pooling
     strongest = expected.mean(dim=(1, 2)).topk(8).indices.tolist()
     assert [int(ax.get_title().removeprefix("channel ")) for ax in maps] == strongest
     for ax in maps:

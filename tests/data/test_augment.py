@@ -17,7 +17,10 @@ def keras_augment(image, draws):
     zoom = [[zoom_y, 0, 0], [0, zoom_x, 0], [0, 0, 1]]
     centre = [[1, 0, height / 2 - 0.5], [0, 1, width / 2 - 0.5], [0, 0, 1]]
     matrix = np.array(centre) @ rotation @ shift @ shearing @ zoom @ np.linalg.inv(centre)
-    result = np.stack([affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest") for c in range(3)], axis=-1)
+    result = np.stack(
+        [affine_transform(image[..., c], matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest") for c in range(3)],
+        axis=-1,
+    )
     return result[:, ::-1] if flip else result
 
 

@@ -24,7 +24,14 @@ class Epoch:
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_a_batch_has_the_chosen_version_of_each_image(device):
     versions = [np.arange(6.0, dtype=np.float32)[:, None] + 10 * k for k in range(3)]
-    part = Part(versions, np.arange(6), np.arange(6), choose=lambda epoch: (np.arange(6) + epoch) % 3, encoded=True, device=device)
+    part = Part(
+        versions,
+        np.arange(6),
+        np.arange(6),
+        choose=lambda epoch: (np.arange(6) + epoch) % 3,
+        encoded=True,
+        device=device,
+    )
     part.sampler = Epoch()
     assert part.__getitems__([5, 0, 4]).x.flatten().tolist() == [25, 0, 14]
     part.sampler.epoch = 1
@@ -36,7 +43,9 @@ def test_a_batch_has_the_chosen_version_of_each_image(device):
 def test_a_batch_has_its_own_images_labels_and_draws_wherever_they_lie(device):
     images = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
     rows, labels = np.array([7, 2, 5, 0]), np.array([1, 0, 0, 1])
-    part = Part([images], rows, labels, draw=lambda epoch: np.arange(28, dtype=np.float32).reshape(4, 7) + epoch, device=device)
+    part = Part(
+        [images], rows, labels, draw=lambda epoch: np.arange(28, dtype=np.float32).reshape(4, 7) + epoch, device=device
+    )
     images_before = images.copy()
     if device is not None:
         images[:] = 0  # copied, so this is not seen

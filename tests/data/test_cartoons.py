@@ -22,7 +22,10 @@ def test_colour_alone_tells_nothing():
     stays near chance (400 drawings, 400 more to test)."""
     labels = np.arange(800) % 2
     drawings = [cartoon(int(label), f"colour {index}") for index, label in enumerate(labels)]
-    means = [np.concatenate([np.asarray(image.resize(size, 4), dtype=float).ravel() for size in ((1, 1), (2, 2))]) for image in drawings]
+    means = [
+        np.concatenate([np.asarray(image.resize(size, 4), dtype=float).ravel() for size in ((1, 1), (2, 2))])
+        for image in drawings
+    ]
     colours = np.array(means) / 255
     cats, dogs = colours[labels == 0], colours[labels == 1]
     deviations = np.abs(dogs.mean(axis=0) - cats.mean(axis=0)) / np.sqrt((cats.var(axis=0) + dogs.var(axis=0)) / 400)

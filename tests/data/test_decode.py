@@ -22,7 +22,9 @@ def picture():
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("mode, suffix", [("L", "png"), ("1", "png"), ("P", "gif"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "tif")])
+@pytest.mark.parametrize(
+    "mode, suffix", [("L", "png"), ("1", "png"), ("P", "gif"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "tif")]
+)
 def test_every_kind_of_colour_becomes_rgb(tmp_path, picture, mode, suffix):
     path = tmp_path / f"picture.{suffix}"
     picture.convert(mode).save(path)
@@ -84,7 +86,9 @@ def test_bilinear_is_antialiased_and_nearest_takes_single_pixels(tmp_path):
     assert set(np.unique(decoded(tmp_path / "stripes.png", 8))) <= {0, 200}
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"just a text"])
+@pytest.mark.parametrize(
+    "damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"just a text"]
+)
 def test_a_broken_file_is_black_and_its_reason_told(tmp_path, picture, damage):
     picture.save(tmp_path / "whole.png")
     path = tmp_path / "broken.png"

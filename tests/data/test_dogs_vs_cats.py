@@ -74,7 +74,14 @@ def test_a_good_archive_is_unpacked_once(tmp_path, serve, monkeypatch):
     assert visible(folder) == ["PetImages", "README"]
     download(folder, "http://127.0.0.1:9/never asked", "")  # photographs lie there, so nobody is asked
 
-    data = DogsVsCats(download_to=folder, cache_dir=tmp_path / "cache", image_size=8, train_per_class=1, val_per_class=1, test_per_class=1)
+    data = DogsVsCats(
+        download_to=folder,
+        cache_dir=tmp_path / "cache",
+        image_size=8,
+        train_per_class=1,
+        val_per_class=1,
+        test_per_class=1,
+    )
     data.setup()
     assert data.class_names == ("cat", "dog") and len(data.pixels) == 6
 

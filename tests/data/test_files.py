@@ -11,7 +11,9 @@ from transfer_learning.errors import UserError
 
 def found(root, **arguments):
     images = find_images(root, **arguments)
-    return sorted((name.removeprefix(f"{root}/"), images.class_names[label]) for name, label in zip(images.names, images.labels))
+    return sorted(
+        (name.removeprefix(f"{root}/"), images.class_names[label]) for name, label in zip(images.names, images.labels)
+    )
 
 
 def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
@@ -26,17 +28,23 @@ def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
 
 
 def test_kaggles_flat_layout_leaves_out_and_counts_what_tells_no_class(tmp_path, write_image, caplog):
-    for seed, name in enumerate(["train/cat.0.jpg", "train/dog.0.jpg", "train/Dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]):
+    for seed, name in enumerate(
+        ["train/cat.0.jpg", "train/dog.0.jpg", "train/Dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]
+    ):
         write_image(tmp_path / name, seed)
     expected = [("train/Dog.12.jpg", "dog"), ("train/cat.0.jpg", "cat"), ("train/dog.0.jpg", "dog")]
     with caplog.at_level("INFO"):
         assert found(tmp_path, class_names=("cat", "dog")) == expected
     assert "2 images left out" in caplog.text
-    assert [(name, label.lower()) for name, label in found(tmp_path)] == expected  # and where the classes are not known beforehand
+    assert [
+        (name, label.lower()) for name, label in found(tmp_path)
+    ] == expected  # and where the classes are not known beforehand
 
 
 def test_folders_are_classes_whatever_the_cameras_file_names(tmp_path, write_image):
-    for seed, name in enumerate(["rose/IMG.1.png", "rose/DSC.1.png", "tulip/IMG.2.png", "tulip/Screenshot at 10.31.22.png", "test1/7.png"]):
+    for seed, name in enumerate(
+        ["rose/IMG.1.png", "rose/DSC.1.png", "tulip/IMG.2.png", "tulip/Screenshot at 10.31.22.png", "test1/7.png"]
+    ):
         write_image(tmp_path / name, seed)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "readme.txt").write_text("a folder without an image is no class")
@@ -44,7 +52,9 @@ def test_folders_are_classes_whatever_the_cameras_file_names(tmp_path, write_ima
 
 
 def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image):
-    for seed, name in enumerate(["train/rose/a.jpg", "train/tulip/b.jpg", "validation/rose/c.jpg", "validation/daisy/img.1.jpg"]):
+    for seed, name in enumerate(
+        ["train/rose/a.jpg", "train/tulip/b.jpg", "validation/rose/c.jpg", "validation/daisy/img.1.jpg"]
+    ):
         write_image(tmp_path / name, seed)
     images = find_images(tmp_path)
     assert images.class_names == ("daisy", "rose", "tulip")

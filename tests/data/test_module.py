@@ -19,11 +19,20 @@ def folder(tmp_path, write_image):
 
 
 def trainer(world_size, rank, device="cpu"):
-    return SimpleNamespace(world_size=world_size, global_rank=rank, strategy=SimpleNamespace(root_device=torch.device(device)))
+    return SimpleNamespace(
+        world_size=world_size, global_rank=rank, strategy=SimpleNamespace(root_device=torch.device(device))
+    )
 
 
 def image_folder(folder, **settings):
-    defaults = dict(image_size=16, batch_size=5, train_per_class=6, val_per_class=3, test_per_class=3, cache_dir=folder.parent / "cache")
+    defaults = dict(
+        image_size=16,
+        batch_size=5,
+        train_per_class=6,
+        val_per_class=3,
+        test_per_class=3,
+        cache_dir=folder.parent / "cache",
+    )
     data = ImageFolder(folder, **defaults | settings)
     data.setup()
     return data
@@ -65,7 +74,9 @@ def test_images_stay_bytes_until_the_device_and_become_channels_last_floats(fold
     for loader in (data.train_dataloader(), data.val_dataloader()):
         batch = next(iter(loader))
         images = data.on_after_batch_transfer(batch).x
-        assert images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
+        assert (
+            images.shape == (5, 3, 16, 16) and images.dtype == torch.float32 and images.min() >= 0 and images.max() <= 1
+        )
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -92,7 +103,9 @@ def test_an_epoch_shows_each_training_image_once_in_an_order_of_its_own(folder):
 def test_order_follows_its_own_seed_and_the_split_does_not(folder):
     one, other = image_folder(folder), image_folder(folder, order_seed=1)
     assert all(np.array_equal(one.parts[part], other.parts[part]) for part in one.parts)
-    assert not torch.equal(epoch_of(one)[1], epoch_of(other)[1]) or not torch.equal(epoch_of(one)[0], epoch_of(other)[0])
+    assert not torch.equal(epoch_of(one)[1], epoch_of(other)[1]) or not torch.equal(
+        epoch_of(one)[0], epoch_of(other)[0]
+    )
 
 
 @pytest.mark.parametrize("views", [0, 2])
@@ -107,7 +120,9 @@ def test_augmentation_depends_on_neither_batch_size_nor_device_count(folder, vie
         loader.sampler.set_epoch(epoch)
         order = list(loader.sampler)
         torch.testing.assert_close(epoch_of(data, epoch)[0], expected[order])
-        torch.testing.assert_close(epoch_of(image_folder(folder, augment=True, views=views, batch_size=7), epoch)[0], expected[order])
+        torch.testing.assert_close(
+            epoch_of(image_folder(folder, augment=True, views=views, batch_size=7), epoch)[0], expected[order]
+        )
         for rank in range(2):
             half = image_folder(folder, augment=True, views=views, batch_size=6)
             half.trainer = trainer(2, rank)
@@ -199,7 +214,13 @@ def encoded(folder, key="a", **settings):
 
 def whole(data, part, epoch=0):
     """(N, …) of one epoch in the part's own order."""
-    loader = data.train_dataloader() if part == "train" else data.val_dataloader() if part == "val" else data.test_dataloader()
+    loader = (
+        data.train_dataloader()
+        if part == "train"
+        else data.val_dataloader()
+        if part == "val"
+        else data.test_dataloader()
+    )
     loader.sampler.set_epoch(epoch)
     positions = list(loader.sampler)
     x = torch.cat([data.on_after_batch_transfer(batch).x for batch in loader])
@@ -235,10 +256,14 @@ def test_views_are_encoded_once_for_all_epochs_and_seeds(folder):
         other, encoder = encoded(folder, augment=True, views=3, order_seed=seed)
         assert encoder.images == 0
         for epoch in range(3):
-            expected = torch.stack([views_of(data, plain, view)[image] for image, view in enumerate(other.choices(epoch))])
+            expected = torch.stack(
+                [views_of(data, plain, view)[image] for image, view in enumerate(other.choices(epoch))]
+            )
             torch.testing.assert_close(whole(other, "train", epoch), expected)
         met = np.array([other.choices(epoch) for epoch in range(40)])
-        assert all(set(views) == {0, 1, 2} for views in met.T) and len(np.unique(met, axis=0)) == 40  # every view, and not in step
+        assert (
+            all(set(views) == {0, 1, 2} for views in met.T) and len(np.unique(met, axis=0)) == 40
+        )  # every view, and not in step
     assert not np.array_equal(data.choices(0), other.choices(0))
     assert encoded(folder, augment=True, views=4)[1].images == 12  # one more view
     assert encoded(folder, augment=True, views=3, augmentation={"rotation": 10})[1].images == 3 * 12
@@ -263,7 +288,9 @@ def test_images_lie_on_the_gpu_where_they_take_at_most_half_of_what_is_free(fold
     images = sum(map(len, data.parts.values()))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * images * 16 * 16 * 3 - missing, 10**9))
     moved = []
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **_: moved.append(device) or tensor)  # there is none here
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, **_: moved.append(device) or tensor
+    )  # there is none here
     part = data._part("train")
     home = expected and torch.device(expected)
     assert part.device == home and set(moved) == {home} and len(part.versions[0]) == (12 if home else 24)

@@ -33,7 +33,11 @@ def test_whatever_is_asked_for_it_is_given_or_refused(class_sizes, train, val, t
 
     def possible(size):
         counts = [int(n * size + 1e-9) if isinstance(n, float) else n for n in per_class.values()]
-        return min(counts) >= 1 and sum(counts) <= size and all(0 < n and (isinstance(n, int) or n <= 1) for n in per_class.values())
+        return (
+            min(counts) >= 1
+            and sum(counts) <= size
+            and all(n > 0 and (isinstance(n, int) or n <= 1) for n in per_class.values())
+        )
 
     try:
         parts = split(labels, digests, [f"class {code}" for code in range(len(class_sizes))], per_class, seed=0)
@@ -63,7 +67,11 @@ def test_place_follows_from_seed_and_content_alone():
 def test_a_known_split_stays_what_it_is():
     """Read off once: if this changes, everybody's split has changed."""
     parts = split(LABELS[:6], DIGESTS[:6], ("cat", "dog"), {"train": 1, "val": 1, "test": 1}, seed=0)
-    assert contents(parts) == {"train": ["image 3", "image 2"], "val": ["image 5", "image 4"], "test": ["image 1", "image 0"]}
+    assert contents(parts) == {
+        "train": ["image 3", "image 2"],
+        "val": ["image 5", "image 4"],
+        "test": ["image 1", "image 0"],
+    }
 
 
 def test_fractions_are_shares_of_each_class():

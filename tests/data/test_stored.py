@@ -21,14 +21,16 @@ class Squares:
 
     def __call__(self, numbers):
         self.calls += 1
-        return np.array([[n, n * n] for n in numbers]), {position: "odd" for position, n in enumerate(numbers) if n % 2 and n > 500}
+        return np.array([[n, n * n] for n in numbers]), {
+            position: "odd" for position, n in enumerate(numbers) if n % 2 and n > 500
+        }
 
 
 def test_rows_are_what_encode_makes_and_are_computed_once(tmp_path):
     encode = Squares()
     rows, left_out = stored(range(600), encode, KEY, tmp_path)
     assert np.array_equal(rows, [[n, n * n] for n in range(600)])
-    assert left_out == {n: "odd" for n in range(501, 600, 2)}
+    assert left_out == dict.fromkeys(range(501, 600, 2), "odd")
     assert isinstance(rows, np.memmap) and not rows.flags.writeable
 
     calls = encode.calls

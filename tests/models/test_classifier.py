@@ -52,7 +52,11 @@ def evaluate(model, data, loader):
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_trains_as_a_plain_loop_does_and_reports_its_means(fit, small_data, small_model, augment):
-    data, model, reference = small_data(augment=augment, batch_size=7), small_model(), small_model()  # 24 images: a last batch of 3
+    data, model, reference = (
+        small_data(augment=augment, batch_size=7),
+        small_model(),
+        small_model(),
+    )  # 24 images: a last batch of 3
     trainer = fit(model, data)
     loss, accuracy = plain_loop(reference, data, epochs=2, learning_rate=0.01)
     for (name, trained), expected in zip(model.named_parameters(), reference.parameters()):
@@ -67,7 +71,9 @@ def test_trains_as_a_plain_loop_does_and_reports_its_means(fit, small_data, smal
 def test_three_classes_have_three_logits_and_cross_entropy(fit, small_data):
     data = small_data()
     data.labels = np.arange(len(data.labels)) % 3
-    model = Classifier(CNN(3, 32, channels=[4], dense=[8]), "abc", 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
+    model = Classifier(
+        CNN(3, 32, channels=[4], dense=[8]), "abc", 32, lambda parameters: torch.optim.SGD(parameters, 0.01)
+    )
     trainer = fit(model, data)
     loss, accuracy = evaluate(model.eval(), data, data.val_dataloader())
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-4)
@@ -83,7 +89,9 @@ def test_probabilities_of_two_classes_sum_to_one(small_model):
     torch.testing.assert_close(probabilities[:, 1], torch.sigmoid(model.network(images)[:, 0]))
 
 
-@pytest.mark.parametrize("images", [torch.zeros(1, 3, 31, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32)])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(1, 3, 31, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32)]
+)
 def test_images_that_a_model_does_not_take(small_model, images):
     with pytest.raises(UserError, match=r"expected \(N, 3, 32, 32\) float"):
         small_model()(images)
@@ -105,7 +113,9 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(quiet_trainer, small_mode
     def mask(seed, epoch, batch_index):
         model = small_model(seed=seed)
         model.trainer = quiet_trainer()
-        model.trainer.fit_loop.epoch_progress.current.completed = model.trainer.fit_loop.epoch_progress.current.processed = epoch
+        model.trainer.fit_loop.epoch_progress.current.completed = (
+            model.trainer.fit_loop.epoch_progress.current.processed
+        ) = epoch
         torch.rand(batch_index + 1)  # whatever was drawn before does not matter
         model.on_train_batch_start(None, batch_index)
         return F.dropout(torch.ones(64), 0.5)

@@ -13,7 +13,9 @@ def test_frozen_stays_in_evaluation_mode_and_passes_no_gradient():
     assert not any(layer.training for layer in frozen.modules())
     assert images.grad is None and all(parameter.grad is None for parameter in frozen.parameters())
     assert network[2].weight.grad is not None
-    assert all(torch.equal(value, frozen.state_dict()[key]) for key, value in before.items())  # batch-norm's statistics too
+    assert all(
+        torch.equal(value, frozen.state_dict()[key]) for key, value in before.items()
+    )  # batch-norm's statistics too
 
 
 def test_keras_init_is_glorot_uniform_with_zero_biases():

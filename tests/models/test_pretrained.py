@@ -9,7 +9,13 @@ from transfer_learning.callbacks.layer_table import count_parameters
 from transfer_learning.errors import UserError
 from transfer_learning.models.pretrained import Pretrained
 
-LAST_BLOCK = {"vgg16": "block5", "resnet18": "block5", "resnet50": "block5", "efficientnet_v2_s": "block7", "convnext_tiny": "block4"}
+LAST_BLOCK = {
+    "vgg16": "block5",
+    "resnet18": "block5",
+    "resnet50": "block5",
+    "efficientnet_v2_s": "block7",
+    "convnext_tiny": "block4",
+}
 IMAGES = torch.rand(4, 3, 64, 64)
 
 
@@ -18,7 +24,16 @@ def test_as_many_parameters_as_the_tutorial():
     assert count_parameters(network) == (4_457_985, 14_714_688)
 
 
-NETWORKS = ["resnet18", "resnet50", "efficientnet_v2_s", "convnext_tiny", "vit_b_16", "regnet_y_400mf", "mnasnet0_5", "densenet121"]
+NETWORKS = [
+    "resnet18",
+    "resnet50",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+    "vit_b_16",
+    "regnet_y_400mf",
+    "mnasnet0_5",
+    "densenet121",
+]
 
 
 @pytest.fixture(params=NETWORKS)
@@ -108,7 +123,10 @@ def test_mistakes_are_named(settings, message):
 def test_rescale_feeds_blue_to_the_kernels_of_red_in_0_to_1():
     """As the tutorial: Keras's kernels expect blue first, torchvision's copy of them red, and the images come with red first."""
     network = Pretrained(2, 64, weights=None, preprocess="rescale")
-    assert torch.equal(network.frozen.preprocess(IMAGES)[:, 0], IMAGES[:, 2]) and network.frozen.preprocess(IMAGES).max() <= 1
+    assert (
+        torch.equal(network.frozen.preprocess(IMAGES)[:, 0], IMAGES[:, 2])
+        and network.frozen.preprocess(IMAGES).max() <= 1
+    )
 
 
 def test_the_frozen_parts_key_is_of_its_weights_preprocessing_and_cut():

@@ -13,7 +13,10 @@ def test_steps_as_torchs_own(dtype, tolerance):
     theirs = [weight.clone() for weight in ours]
     for weight in [*ours, *theirs]:
         weight.requires_grad_()
-    optimizer, reference = RMSprop(ours, 0.01, alpha=0.9, eps=1e-7), torch.optim.RMSprop(theirs, 0.01, alpha=0.9, eps=1e-7)
+    optimizer, reference = (
+        RMSprop(ours, 0.01, alpha=0.9, eps=1e-7),
+        torch.optim.RMSprop(theirs, 0.01, alpha=0.9, eps=1e-7),
+    )
     for step in range(30):
         for a, b in zip(ours, theirs):
             a.grad = torch.randn(a.shape, dtype=dtype) if step != 5 else None  # a weight that took no part

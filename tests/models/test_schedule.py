@@ -15,7 +15,9 @@ def test_cosine_is_torchs():
 
 
 def test_warm_up_rises_linearly_to_the_whole_rate():
-    assert [cosine(progress, warmup=0.2) for progress in (0, 0.05, 0.1, 0.2, 0.6, 1)] == pytest.approx([0, 0.25, 0.5, 1, 0.5, 0])
+    assert [cosine(progress, warmup=0.2) for progress in (0, 0.05, 0.1, 0.2, 0.6, 1)] == pytest.approx(
+        [0, 0.25, 0.5, 1, 0.5, 0]
+    )
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1, 2])

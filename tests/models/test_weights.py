@@ -45,7 +45,9 @@ def test_a_name_is_torchvisions_file_in_torchs_cache(random_file, tmp_path, monk
     assert network.frozen_source.name == "IMAGENET1K_FEATURES"
 
 
-@pytest.mark.parametrize("fault", [urllib.error.URLError("no network"), RuntimeError("no network, and an invalid hash value")])
+@pytest.mark.parametrize(
+    "fault", [urllib.error.URLError("no network"), RuntimeError("no network, and an invalid hash value")]
+)
 def test_offline_and_not_cached_is_one_error_with_the_ways_on(tmp_path, monkeypatch, fault):
     def offline(*arguments, **settings):
         raise fault
@@ -99,7 +101,9 @@ def test_the_real_weights(vgg16_file):
     assert features.shape == (1, 512, 4, 4) and features.min() >= 0 and 1 < features.max() < 1000
 
 
-@pytest.mark.parametrize("backbone, size", [("resnet50", 224), ("efficientnet_v2_s", 384), ("convnext_tiny", 224), ("vit_b_16", 224)])
+@pytest.mark.parametrize(
+    "backbone, size", [("resnet50", 224), ("efficientnet_v2_s", 384), ("convnext_tiny", 224), ("vit_b_16", 224)]
+)
 def test_image_size_and_preprocessing_are_the_weights_own(backbone, size):
     """Sizes as torchvision's page of each network documents them."""
     assert input_size(backbone) == input_size(backbone, "some/file.pth") == size
@@ -118,7 +122,10 @@ def test_a_published_file_is_known_by_its_checksum_whatever_it_is_called(tmp_pat
     assert entry("vgg16", str(path)) is VGG16_Weights.IMAGENET1K_FEATURES
     digest = hashlib.sha256(b"weights").hexdigest()
     assert VGG16_Weights.IMAGENET1K_V1.url.endswith("vgg16-397923af.pth")  # the first digits of the SHA-256
-    monkeypatch.setattr("transfer_learning.models.weights._hash_in_name", lambda known: {"IMAGENET1K_V1": digest[:8]}.get(known.name, "-"))
+    monkeypatch.setattr(
+        "transfer_learning.models.weights._hash_in_name",
+        lambda known: {"IMAGENET1K_V1": digest[:8]}.get(known.name, "-"),
+    )
     assert entry("vgg16", str(path)) is VGG16_Weights.IMAGENET1K_V1
 
 

@@ -8,7 +8,12 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.models.classifier import Classifier
 
-COLUMNS = {"train/loss": "loss", "train/acc": "accuracy", "val/loss": "validation loss", "val/acc": "validation accuracy"}
+COLUMNS = {
+    "train/loss": "loss",
+    "train/acc": "accuracy",
+    "val/loss": "validation loss",
+    "val/acc": "validation accuracy",
+}
 
 
 class History(pl.Callback):
@@ -39,9 +44,13 @@ class History(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         if self.rows:
             rank_zero_info(f"goes on after epoch {self.rows[-1]['epoch']} of {trainer.max_epochs}")
-        for row in self.rows:  # what was logged since the checkpoint, or never reached the disk, would be twice there or missing
+        for row in (
+            self.rows
+        ):  # what was logged since the checkpoint, or never reached the disk, would be twice there or missing
             for logger in trainer.loggers:
-                logger.log_metrics({key: value for key, value in row.items() if key not in ("epoch", "seconds")}, step=row["epoch"])
+                logger.log_metrics(
+                    {key: value for key, value in row.items() if key not in ("epoch", "seconds")}, step=row["epoch"]
+                )
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.mark = self.first_step = time.perf_counter()
@@ -53,7 +62,9 @@ class History(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, model: Classifier) -> None:
         now = time.perf_counter()
-        known = [key for key in COLUMNS if key in trainer.callback_metrics and (self.validated or not key.startswith("val/"))]
+        known = [
+            key for key in COLUMNS if key in trainer.callback_metrics and (self.validated or not key.startswith("val/"))
+        ]
         measured = {key: trainer.callback_metrics[key].item() for key in known}
         self.validated = False
         row = {"epoch": trainer.current_epoch + 1, **measured, **model.rates, "seconds": now - self.mark}

@@ -16,7 +16,9 @@ class LayerTable(pl.Callback):
         rank_zero_info(table)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("layers", "\n".join("    " + line for line in table.splitlines()))  # indented: monospaced
+                logger.experiment.add_text(
+                    "layers", "\n".join("    " + line for line in table.splitlines())
+                )  # indented: monospaced
 
 
 def layer_table(network: nn.Module, image_size: int) -> str:
@@ -36,7 +38,9 @@ def layer_table(network: nn.Module, image_size: int) -> str:
         return hook
 
     leaves = [
-        (name, layer) for name, layer in network.named_modules() if not list(layer.children()) and not isinstance(layer, nn.Sequential)
+        (name, layer)
+        for name, layer in network.named_modules()
+        if not list(layer.children()) and not isinstance(layer, nn.Sequential)
     ]
     hooks = [layer.register_forward_hook(record(name)) for name, layer in leaves]
     was_training = network.training
@@ -52,7 +56,9 @@ def layer_table(network: nn.Module, image_size: int) -> str:
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in [header, *rows]]
     rule = "-" * max(len(line) for line in lines)
     trainable, frozen = count_parameters(network)
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule, f"trainable parameters: {trainable:,}   frozen parameters: {frozen:,}"])
+    return "\n".join(
+        [rule, lines[0], rule, *lines[1:], rule, f"trainable parameters: {trainable:,}   frozen parameters: {frozen:,}"]
+    )
 
 
 def count_parameters(network: nn.Module) -> tuple[int, int]:

@@ -26,7 +26,10 @@ class Pictures(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 writer, data = logger.experiment, trainer.datamodule
-                charts = {name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]] for name, key in (("accuracy", "acc"), ("loss", "loss"))}
+                charts = {
+                    name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]]
+                    for name, key in (("accuracy", "acc"), ("loss", "loss"))
+                }
                 writer.add_custom_scalars({"training and validation": charts})
                 writer.add_figure("augmentation", augmented(data))
                 if figure := features(data, model):

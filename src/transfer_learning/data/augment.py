@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from transfer_learning.errors import UserError
 
-COLUMNS = 7  # rotation, shear (radians); shift down, shift right (shares of the side); zoom down, zoom right; flip (0 or 1)
+COLUMNS = (
+    7  # rotation, shear (radians); shift down, shift right (shares of the side); zoom down, zoom right; flip (0 or 1)
+)
 
 
 def draw(

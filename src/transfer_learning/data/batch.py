@@ -68,7 +68,9 @@ class Part(Dataset):
         here = torch.tensor(positions).to(self.device, non_blocking=True)
         if self.choose:
             chosen = self.choose(self.sampler.epoch)[positions]
-            x = torch.stack([self.versions[version][row] for version, row in zip(chosen, self.rows[positions].tolist())])
+            x = torch.stack(
+                [self.versions[version][row] for version, row in zip(chosen, self.rows[positions].tolist())]
+            )
         else:
             x = self.versions[0][self.rows[positions] if self.device is None else here]
         return Batch(

@@ -42,7 +42,9 @@ class Cartoons(ImageData):
         labels = np.arange(2 * per_class) % 2
         names = [f"cartoon {index} of seed {self.drawing_seed}, version {VERSION}" for index in range(len(labels))]
         digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
-        return Images(names, labels, ("cat", "dog"), digests, read=lambda index: cartoon(int(labels[index]), names[index]))
+        return Images(
+            names, labels, ("cat", "dog"), digests, read=lambda index: cartoon(int(labels[index]), names[index])
+        )
 
 
 def cartoon(label: int, seed: str) -> Image.Image:
@@ -60,7 +62,11 @@ def cartoon(label: int, seed: str) -> Image.Image:
     place = SIDE / 2 + chance.uniform(-60, 60), SIDE / 2 - 25 + chance.uniform(-50, 50)
     body = Pen(draw, place, scale, mirror, lean)
     head = Pen(
-        draw, body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15)), scale, mirror, lean + math.radians(chance.uniform(-25, 25))
+        draw,
+        body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15)),
+        scale,
+        mirror,
+        lean + math.radians(chance.uniform(-25, 25)),
     )
     (_cat if label == 0 else _dog)(body, head, fur, patch, chance)
     return image
@@ -88,12 +94,18 @@ class Pen:
         self.shape([(x + cos * a - sin * b, y + sin * a + cos * b) for a, b in circle], fill)
 
     def line(self, points: Points, fill: tuple = INK, width: float = 0.05) -> None:
-        self.draw.line([self.at(*point) for point in points], fill=fill, width=max(2, round(width * self.scale)), joint="curve")
+        self.draw.line(
+            [self.at(*point) for point in points], fill=fill, width=max(2, round(width * self.scale)), joint="curve"
+        )
 
 
 def _cat(body: Pen, head: Pen, fur: tuple, patch: tuple, chance: random.Random) -> None:
     curl = chance.uniform(0.8, 1.2)
-    body.line([(0.8 + curl * math.sin(t / 4), 2.2 - t / 7 + 0.35 * math.sin(t / 1.5)) for t in range(13)], fill=fur, width=0.24)
+    body.line(
+        [(0.8 + curl * math.sin(t / 4), 2.2 - t / 7 + 0.35 * math.sin(t / 1.5)) for t in range(13)],
+        fill=fur,
+        width=0.24,
+    )
     body.oval(0, 1.75, 0.95, 1.25, fur)
     for side in (-1, 1):
         body.oval(side * 0.4, 2.8, 0.32, 0.22, patch)

@@ -10,7 +10,10 @@ from PIL import Image, ImageOps
 from transfer_learning.data.files import UNREADABLE, Images
 from transfer_learning.errors import UserError, first_line
 
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}  # Pillow's bilinear is antialiased
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}  # Pillow's bilinear is antialiased
 
 
 def to_pixels(image: Image.Image, size: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -42,8 +45,12 @@ def decode(images: Images, size: int, interpolation: str, indices: Sequence[int]
                 pixels[position] = to_pixels(image, size, interpolation)
         except Exception as error:  # whatever a decoder raises on a broken file, the run goes on without it
             index = indices[position]
-            if getattr(error, "errno", None) and not images.digests[index].startswith(UNREADABLE):  # the system's, not the decoder's
-                raise UserError(f"{images.names[index]}: gone since it was listed ({first_line(error)}). Run the same again.") from error
+            if getattr(error, "errno", None) and not images.digests[index].startswith(
+                UNREADABLE
+            ):  # the system's, not the decoder's
+                raise UserError(
+                    f"{images.names[index]}: gone since it was listed ({first_line(error)}). Run the same again."
+                ) from error
             reasons[position] = first_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release Python's lock

@@ -60,7 +60,11 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
                 _refuse_what_leads_outside(members)
                 members.extractall(work)
             os.replace(work / "PetImages", folder / "PetImages")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:  # requests' errors are OSErrors; pooch's wrong checksum is a ValueError
         raise UserError(
             f"{folder}: no photographs there, and {url} could not be downloaded ({first_line(error)}). Three ways on: put the photographs "
             "there (PetImages/Cat/1.jpg or train/cat.1.jpg); name their folder, data.root=…; or train on drawings, data=cartoons."

@@ -17,7 +17,9 @@ from transfer_learning.errors import UserError
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
 UNREADABLE = "unreadable"
-PART = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)  # train, test1, validation_data
+PART = re.compile(
+    r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE
+)  # train, test1, validation_data
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.root={root}: no such folder. Expected a folder of class folders or of files named like cat.1.jpg.")
+        raise UserError(
+            f"data.root={root}: no such folder. Expected a folder of class folders or of files named like cat.1.jpg."
+        )
     files = _files(root)
     classes = [_known_class(file, class_names) for file in files] if class_names else _classes_found(files)
     unlabelled = sum(1 for file, name in zip(files, classes) if name is None and is_image_name(file))
@@ -68,7 +72,9 @@ def find_images(root: str | Path, class_names: Sequence[str] | None = None) -> I
     if len(names) < 2 or missing:
         found = ", ".join(sorted({name for _, name in labelled})) or "none"
         expected = " and ".join(names) if class_names else "at least two classes"
-        raise UserError(f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg).")
+        raise UserError(
+            f"data.root={root}: classes found: {found}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg)."
+        )
     paths, codes = [root / file for file, _ in labelled], {name: code for code, name in enumerate(names)}
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, paths))
@@ -96,7 +102,9 @@ def _files(root: Path) -> list[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: {error.strerror}; expected a folder that can be listed. Mend that, or move it out of data.root.")
+    raise UserError(
+        f"{error.filename}: {error.strerror}; expected a folder that can be listed. Mend that, or move it out of data.root."
+    )
 
 
 def _known_class(file: Path, class_names: Sequence[str]) -> str | None:

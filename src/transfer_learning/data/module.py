@@ -124,14 +124,24 @@ class ImageData(pl.LightningDataModule, ABC):
             rank_zero_info(f"{images.names[index]}: left out, byte for byte another image of the folder")
         self.class_names = images.class_names
         self.labels = images.labels
-        parts = split(images.labels[chosen], [images.digests[index] for index in chosen], images.class_names, self.per_class, self.seed)
+        parts = split(
+            images.labels[chosen],
+            [images.digests[index] for index in chosen],
+            images.class_names,
+            self.per_class,
+            self.seed,
+        )
         self.parts = {part: chosen[indices] for part, indices in parts.items()}
         self._print_counts()
 
     def _print_counts(self) -> None:
-        counts = {part: np.bincount(self.labels[rows], minlength=len(self.class_names)) for part, rows in self.parts.items()}
+        counts = {
+            part: np.bincount(self.labels[rows], minlength=len(self.class_names)) for part, rows in self.parts.items()
+        }
         for code, name in enumerate(self.class_names):
-            rank_zero_info(f"{name} datasets: " + " ".join(f"({count[code]},)" for count in counts.values()) + " train, val, test")
+            rank_zero_info(
+                f"{name} datasets: " + " ".join(f"({count[code]},)" for count in counts.values()) + " train, val, test"
+            )
         for part, rows in self.parts.items():
             rank_zero_info(f"{part} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")
         shown = self.labels[np.random.default_rng(self.seed).choice(self.parts["train"], 5)].tolist()
@@ -154,7 +164,9 @@ class ImageData(pl.LightningDataModule, ABC):
             if versions := [self._encoded(encode, key, part, view) for view in views]:
                 self.encoded[part] = versions
 
-    def _encoded(self, encode: Callable[[Batch], torch.Tensor], key: Mapping, part: str, view: int | None) -> np.ndarray:
+    def _encoded(
+        self, encode: Callable[[Batch], torch.Tensor], key: Mapping, part: str, view: int | None
+    ) -> np.ndarray:
         """(N, …): a part's encoded images, as they are or in one of their views."""
         rows, name = self.parts[part], f"outputs-{part}" if view is None else f"outputs-{part}-view{view}"
         draws = None if view is None else torch.from_numpy(self.view(view))
@@ -207,7 +219,9 @@ class ImageData(pl.LightningDataModule, ABC):
         return self._evaluation("test")
 
     def _evaluation(self, part: str) -> DataLoader:
-        return self._loader(self._part(part), self.batch_size, UnrepeatedDistributedSampler, shuffle=False)  # no image counts twice
+        return self._loader(
+            self._part(part), self.batch_size, UnrepeatedDistributedSampler, shuffle=False
+        )  # no image counts twice
 
     def _part(self, name: str) -> Part:
         rows, augmented, encoded = self.parts[name], name == "train" and self.augment, name in self.encoded
@@ -247,7 +261,9 @@ class ImageData(pl.LightningDataModule, ABC):
         """uint8 images -> floats in [0, 1], augmented where the batch carries draws: on the device."""
         if batch.encoded:
             return batch
-        images = batch.x.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3), so this is channels-last without a copy
+        images = (
+            batch.x.permute(0, 3, 1, 2).float().div_(255)
+        )  # stored as (N, H, W, 3), so this is channels-last without a copy
         if batch.draws is not None:
             images = augment(images, batch.draws).contiguous(memory_format=torch.channels_last)
         return batch._replace(x=images)

@@ -46,7 +46,9 @@ def split(
     rank = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in digests]
     for part, n in per_class.items():
         if type(n) not in (int, float) or n <= 0 or (type(n) is float and n > 1):
-            raise UserError(f"data.{part}_per_class={n}: expected a whole number of images, or a share of the class above 0 and at most 1.")
+            raise UserError(
+                f"data.{part}_per_class={n}: expected a whole number of images, or a share of the class above 0 and at most 1."
+            )
     parts = {part: [] for part in per_class}
     available = Counter(labels.tolist())
     for code, name in enumerate(class_names):

@@ -51,7 +51,9 @@ def stored(
                     _write(path, items, encode, key)
                     found = _opened(path)
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror or error}. Make room there, or choose another folder: data.cache_dir=…") from error
+            raise UserError(
+                f"{path}: {error.strerror or error}. Make room there, or choose another folder: data.cache_dir=…"
+            ) from error
     rank_zero_info(f"{path}: {len(items)} rows, {path.stat().st_size / 1e6:,.1f} MB")
     return found
 
@@ -76,7 +78,10 @@ def _opened(path: Path) -> tuple[np.ndarray, dict[int, str]] | None:
 def _write(path: Path, items: Sequence, encode: Callable, key: Mapping) -> None:
     left_out = {}
     # Written, not memory-mapped: on a full disk a write raises, while a store into a mapped page kills the process.
-    with replacing(path) as file, tqdm(total=len(items), desc=key["what"], unit="row", leave=False, disable=None) as bar:
+    with (
+        replacing(path) as file,
+        tqdm(total=len(items), desc=key["what"], unit="row", leave=False, disable=None) as bar,
+    ):
         for start in range(0, len(items), CHUNK):
             rows, reasons = encode(items[start : start + CHUNK])
             if start == 0:
@@ -85,7 +90,12 @@ def _write(path: Path, items: Sequence, encode: Callable, key: Mapping) -> None:
             file.write(np.ascontiguousarray(rows).data)
             left_out |= {start + position: reason for position, reason in reasons.items()}
             bar.update(len(rows))
-        about = {"key": dict(key), "dtype": dtype.str, "shape": shape, "left_out": {str(index): why for index, why in left_out.items()}}
+        about = {
+            "key": dict(key),
+            "dtype": dtype.str,
+            "shape": shape,
+            "left_out": {str(index): why for index, why in left_out.items()},
+        }
         with replacing(path.with_suffix(".json")) as notes:
             notes.write(json.dumps(about | {"sha256": _sha256(about)}, indent=1).encode())
 

@@ -138,7 +138,9 @@ class Classifier(pl.LightningModule):
         self._log_x_axis(self.current_epoch)  # the fit is over: this is how many epochs it had
 
     def _log_x_axis(self, epochs: int) -> None:
-        self.log("step", float(epochs), sync_dist=True)  # Lightning takes this value as the step: curves over epochs, not over batches
+        self.log(
+            "step", float(epochs), sync_dist=True
+        )  # Lightning takes this value as the step: curves over epochs, not over batches
 
     def configure_optimizers(self) -> dict:
         """One group of parameters, or two with rates of their own: the head's, and the pretrained blocks' that wait for it."""
@@ -153,10 +155,14 @@ class Classifier(pl.LightningModule):
             return {"optimizer": optimizer}
         steps, waiting = max(1, self.trainer.estimated_stepping_batches), 0
         if self.schedule and math.isinf(steps):
-            raise UserError("scheduler: it ends with the fit, so trainer.max_epochs or max_steps must say when that is.")
+            raise UserError(
+                "scheduler: it ends with the fit, so trainer.max_epochs or max_steps must say when that is."
+            )
         if len(groups) > 1 and self.network.head_epochs:
             self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
-            waiting = self.network.head_epochs * math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            waiting = self.network.head_epochs * math.ceil(
+                self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            )
             if waiting >= steps:
                 raise UserError(
                     f"model.head_epochs={self.network.head_epochs}: the fit is no longer, so unfrozen blocks would never learn."
@@ -182,7 +188,9 @@ class Classifier(pl.LightningModule):
             "frozen_weights": source and {"name": source.name, "sha256": source.sha256},
         }
         if source:
-            checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(FROZEN)}
+            checkpoint["state_dict"] = {
+                key: value for key, value in checkpoint["state_dict"].items() if not key.startswith(FROZEN)
+            }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Puts the frozen weights that this model has where they were left out, so that loading stays strict.
@@ -192,9 +200,13 @@ class Classifier(pl.LightningModule):
         own, saved, source = self.state_dict(), checkpoint["state_dict"], self.network.frozen_source
         if source:
             if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
-                raise UserError(f"model.weights={source.name}: not the weights that the checkpoint was trained on; put those back.")
+                raise UserError(
+                    f"model.weights={source.name}: not the weights that the checkpoint was trained on; put those back."
+                )
             saved |= {key: value for key, value in own.items() if key.startswith(FROZEN)}
         shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
         if shapes != expected:
             key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))
-            raise UserError(f"the checkpoint is another network's: its {key} is {shapes.get(key)}, expected {expected.get(key)}.")
+            raise UserError(
+                f"the checkpoint is another network's: its {key} is {shapes.get(key)}, expected {expected.get(key)}."
+            )

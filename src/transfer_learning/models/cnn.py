@@ -30,7 +30,9 @@ class CNN(Network):
         dense: Sequence[int] = (512,),
         dropout: float = 0.0,
     ):
-        arguments = dict(num_classes=num_classes, image_size=image_size, channels=list(channels), dense=list(dense), dropout=dropout)
+        arguments = dict(
+            num_classes=num_classes, image_size=image_size, channels=list(channels), dense=list(dense), dropout=dropout
+        )
         layers, size = [], image_size
         for inputs, outputs in zip([3, *channels], channels):
             layers += [nn.Conv2d(inputs, outputs, kernel_size=3), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
@@ -39,7 +41,9 @@ class CNN(Network):
             smallest = 1
             for _ in channels:
                 smallest = 2 * smallest + 2
-            raise UserError(f"data.image_size={image_size}: too small for {len(channels)} convolutions, expected at least {smallest}.")
+            raise UserError(
+                f"data.image_size={image_size}: too small for {len(channels)} convolutions, expected at least {smallest}."
+            )
         layers += dense_layers(channels[-1] * size * size, list(dense), dropout, outputs_for(num_classes))
         super().__init__(Frozen(), nn.Sequential(*layers), arguments)
         self.apply(keras_init)

@@ -68,7 +68,9 @@ def outputs_for(num_classes: int) -> int:
     return 1 if num_classes == 2 else num_classes
 
 
-def dense_layers(inputs: int, dense: list[int], dropout: float, outputs: int, layer_norm: bool = False) -> list[nn.Module]:
+def dense_layers(
+    inputs: int, dense: list[int], dropout: float, outputs: int, layer_norm: bool = False
+) -> list[nn.Module]:
     """Flatten, a layer norm if asked, dense layers with ReLU and dropout, the logits. Without hidden layers dropout is on the inputs."""
     layers = [nn.Flatten(), nn.LayerNorm(inputs)] if layer_norm else [nn.Flatten()]
     for width in dense:

@@ -94,7 +94,11 @@ class Pretrained(Network):
         sha256: str | None = None,
     ):
         arguments = {key: value for key, value in locals().items() if key not in ("self", "sha256", "__class__")}
-        for key, choices in {"preprocess": ("weights", "rescale"), "pool": ("average", "none"), "batch_norm": ("frozen", "train")}.items():
+        for key, choices in {
+            "preprocess": ("weights", "rescale"),
+            "pool": ("average", "none"),
+            "batch_norm": ("frozen", "train"),
+        }.items():
             if arguments[key] not in choices:
                 raise UserError(f"model.{key}={arguments[key]}: expected {' or '.join(choices)}.")
         if type(head_epochs) is not int or head_epochs < 0:
@@ -106,7 +110,9 @@ class Pretrained(Network):
         else:
             known, source, state = read_weights(backbone, weights, sha256)
         if preprocess == "rescale" and known is not VGG16_Weights.IMAGENET1K_FEATURES:
-            raise UserError("model.preprocess=rescale: shows what the tutorial does to VGG16's original weights; for others leave it out.")
+            raise UserError(
+                "model.preprocess=rescale: shows what the tutorial does to VGG16's original weights; for others leave it out."
+            )
         preset = known.transforms()
         layers = OrderedDict(preprocess=Rescale() if preprocess == "rescale" else Normalise(preset.mean, preset.std))
         layers |= _blocks(_built(backbone, image_size, state, weights), pool == "average")
@@ -120,7 +126,9 @@ class Pretrained(Network):
         cut = {None: len(names), "all": 1}.get(unfreeze) or names.index(unfreeze)
 
         features = _features(nn.Sequential(layers), image_size, backbone)
-        head = nn.Sequential(*dense_layers(features, list(dense), dropout, outputs_for(num_classes), layer_norm)).apply(keras_init)
+        head = nn.Sequential(*dense_layers(features, list(dense), dropout, outputs_for(num_classes), layer_norm)).apply(
+            keras_init
+        )
         learning = TrainedOn(OrderedDict((name, layers.pop(name)) for name in names[cut:]), batch_norm=batch_norm)
         if cut == 1:  # every checkpoint has all pretrained weights, and need not look for them
             source = None
@@ -137,13 +145,17 @@ def _built(backbone: str, image_size: int, state: dict | None, weights: str | No
     """Torchvision's network without its last layer (VGG: without any dense layer), with the weights of `state` or random ones."""
     size = {"image_size": image_size} if backbone.startswith("vit") else {}  # its position embeddings are weights
     try:
-        with torch.device("meta" if backbone.startswith("vgg") else "cpu"):  # its dense layers, 120 million weights, are never made
+        with torch.device(
+            "meta" if backbone.startswith("vgg") else "cpu"
+        ):  # its dense layers, 120 million weights, are never made
             network = torchvision.models.get_model(backbone, weights=None, **size)
     except AssertionError as error:  # torchvision's
         raise UserError(f"data.image_size={image_size}: {backbone} cannot take it ({error}).") from error
     dense = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not dense or isinstance(network, (GoogLeNet, Inception3)):
-        raise UserError(f"model.backbone={backbone}: it does not end in one dense layer, in whose place a head could stand.")
+        raise UserError(
+            f"model.backbone={backbone}: it does not end in one dense layer, in whose place a head could stand."
+        )
     last = "classifier" if isinstance(network, VGG) else dense[-1]
     network.set_submodule(last, nn.Identity())
     if isinstance(network, VGG):
@@ -156,7 +168,9 @@ def _built(backbone: str, image_size: int, state: dict | None, weights: str | No
         network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model.weights={weights}: not {backbone} at {image_size} pixels in torchvision's layout ({reason}).") from error
+        raise UserError(
+            f"model.weights={weights}: not {backbone} at {image_size} pixels in torchvision's layout ({reason})."
+        ) from error
     return network
 
 

@@ -39,7 +39,9 @@ class RMSprop(torch.optim.Optimizer):
             gradients, squares = [], []
             for parameter in learning:
                 state = self.state[parameter]
-                state["square_avg"] = _laid_out_as(parameter, state["square_avg"] if state else torch.zeros_like(parameter))
+                state["square_avg"] = _laid_out_as(
+                    parameter, state["square_avg"] if state else torch.zeros_like(parameter)
+                )
                 squares.append(state["square_avg"])
                 gradients.append(_laid_out_as(parameter, parameter.grad))
             adam(

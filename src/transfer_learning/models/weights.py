@@ -35,7 +35,9 @@ def entry(backbone: str, weights: str | None) -> WeightsEnum:
         UserError: no such network.
     """
     if backbone not in torchvision.models.list_models(torchvision.models):
-        raise UserError(f"model.backbone={backbone}: expected one of torchvision's classification networks, such as resnet50 or vgg16.")
+        raise UserError(
+            f"model.backbone={backbone}: expected one of torchvision's classification networks, such as resnet50 or vgg16."
+        )
     known = torchvision.models.get_model_weights(backbone)
     if weights in known.__members__:
         return known[weights]
@@ -49,7 +51,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_weights(backbone: str, weights: str, sha256: str | None = None) -> tuple[WeightsEnum, Source, dict[str, torch.Tensor]]:
+def read_weights(
+    backbone: str, weights: str, sha256: str | None = None
+) -> tuple[WeightsEnum, Source, dict[str, torch.Tensor]]:
     """Reads weights named or in a file.
 
     Args:
@@ -68,15 +72,21 @@ def read_weights(backbone: str, weights: str, sha256: str | None = None) -> tupl
     path = _downloaded(known) if named else Path(weights).expanduser().resolve()
     if not path.is_file():
         names = ", ".join(type(known).__members__)
-        raise UserError(f"model.weights={weights}: no such file; expected a file, one of {names}, or null for random weights.")
+        raise UserError(
+            f"model.weights={weights}: no such file; expected a file, one of {names}, or null for random weights."
+        )
     found = _sha256(path)
     if sha256 and found != sha256:
-        raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights that this model was trained on.")
+        raise UserError(
+            f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights that this model was trained on."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         names = list(state.keys())
     except Exception as error:  # torch raises many kinds on a file that is cut off, holds code or is something else
-        raise UserError(f"model.weights={weights}: {path} is not a state_dict that can be read safely ({first_line(error)}).") from error
+        raise UserError(
+            f"model.weights={weights}: {path} is not a state_dict that can be read safely ({first_line(error)})."
+        ) from error
     for name in names:  # DenseNet's files are older than its code
         state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)] = state.pop(name)
     return known, Source(known.name if named else str(path), found), state  # the name behind DEFAULT, which may change
