@@ -13,10 +13,16 @@ import torch
 from PIL import Image
 
 import train
-from transfer_learning import command_line
-from transfer_learning.data.cartoons import Cartoons
-from transfer_learning.models.classifier import Classifier
+from transfer_learning.cli import shell
+from transfer_learning.data.augmentation import Step
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.images import Source
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.cartoons import Cartoons
+from transfer_learning.data.splits import PerClass
+from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models.cnn import CNN
+from transfer_learning.models.network import Network
 
 PROJECT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = PROJECT.parent / "shared" / "dogs-vs-cats"
@@ -51,19 +57,16 @@ def write_image():
 
 
 @pytest.fixture
-def small_data(tmp_path):
-    """small_data(**settings): 24 + 10 + 10 cartoons at 32 x 32, set up."""
+def data_module(tmp_path):
+    """data_module(source, per_class, **settings): set up, from flat settings: those of `Preprocessing`, the split's `seed`,
+    and the module's own.
+    """
 
-    def make(**settings) -> Cartoons:
-        defaults = dict(
-            image_size=32,
-            batch_size=8,
-            train_per_class=12,
-            val_per_class=5,
-            test_per_class=5,
-            cache_dir=tmp_path / "cache",
-        )
-        data = Cartoons(**defaults | settings)
+    def make(source: Source, per_class: tuple, augmentation: Step | None = None, **settings) -> ImageDataModule:
+        preprocessing = {key: settings.pop(key) for key in ("image_size", "interpolation", "resize") if key in settings}
+        split = PerClass(*per_class, seed=settings.pop("seed", 0))
+        settings = {"cache_dir": tmp_path / "cache"} | settings
+        data = ImageDataModule(source, split, Preprocessing(**preprocessing), augmentation, **settings)
         data.setup()
         return data
 
@@ -71,13 +74,33 @@ def small_data(tmp_path):
 
 
 @pytest.fixture
-def small_model():
-    """small_model(**arguments): a CNN for the small data."""
+def small_data(data_module):
+    """small_data(**settings): 24 + 10 + 10 cartoons at 32 x 32, set up."""
 
-    def make(learning_rate: float = 0.01, dropout: float = 0.0, seed: int = 0) -> Classifier:
+    def make(per_class=(12, 5, 5), **settings) -> ImageDataModule:
+        return data_module(Cartoons(*per_class), per_class, **dict(image_size=32, batch_size=8) | settings)
+
+    return make
+
+
+@pytest.fixture
+def classifier():
+    """classifier(network, image_size, **settings): a Classifier of cats and dogs."""
+
+    def make(network: Network, image_size: int = 32, **settings) -> Classifier:
+        return Classifier(network, ("cat", "dog"), Preprocessing(image_size), **settings)
+
+    return make
+
+
+@pytest.fixture
+def small_model(classifier):
+    """small_model(**arguments): a CNN for the small data, trained by SGD."""
+
+    def make(learning_rate: float = 0.01, dropout: float = 0.0, **settings) -> Classifier:
         torch.manual_seed(0)
         network = CNN(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=dropout)
-        return Classifier(network, ("cat", "dog"), 32, lambda groups: torch.optim.SGD(groups, learning_rate), seed=seed)
+        return classifier(network, optimizer=lambda groups: torch.optim.SGD(groups, learning_rate), **settings)
 
     return make
 
@@ -101,28 +124,25 @@ def quiet_trainer():
 
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capfd):
-    """in_process(*arguments): what `python train.py …` does, without the seconds to start -> (exit code, all that it printed)."""
-    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is looked for beside train.py's file
-    monkeypatch.setattr(
-        logging.getLogger("pytorch_lightning"), "propagate", True
-    )  # as where Hydra sets logging up before its import
+    """in_process(*arguments) -> (exit code, output) of `python train.py ...`, without starting a process."""
+    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # Hydra looks for conf/ beside train.py
+    # In a new process Hydra configures logging before Lightning is imported, which then propagates.
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", [train.__file__, *arguments])
-        monkeypatch.setattr(command_line, "COMMAND", ["python", *sys.argv])
         handlers, level, terminate = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
         code = 0
         try:
-            command_line.call(train.main)
+            shell.call(train.main)
         except SystemExit as error:
             code = error.code
         finally:
             logging.root.handlers, logging.root.level = handlers, level
             signal.signal(signal.SIGTERM, terminate)
         output = "".join(capfd.readouterr())
-        return (
-            (code, output) if isinstance(code, int) else (1, f"{output}{code}\n")
-        )  # Python prints a text and exits with 1
+        # Python prints a text that is passed to sys.exit, and exits with 1.
+        return (code, output) if isinstance(code, int) else (1, f"{output}{code}\n")
 
     return call
 

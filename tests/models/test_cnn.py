@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from transfer_learning.callbacks.layer_table import count_parameters
-from transfer_learning.errors import UserError
 from transfer_learning.models.cnn import CNN
+from transfer_learning.models.network import count_parameters
+from transfer_learning.utilities.errors import ArgumentError
 
 TUTORIAL = {  # arguments, parameters that Keras printed
     "basic": (dict(), 19_024_513),
@@ -12,14 +12,14 @@ TUTORIAL = {  # arguments, parameters that Keras printed
 
 
 @pytest.mark.parametrize("name", TUTORIAL)
-def test_as_many_parameters_as_the_tutorial(name):
+def test_parameter_counts_of_the_tutorial(name):
     arguments, parameters = TUTORIAL[name]
     assert count_parameters(CNN(num_classes=2, image_size=150, **arguments)) == (parameters, 0)
 
 
 @pytest.mark.parametrize("num_classes, outputs", [(2, 1), (3, 3), (7, 7)])
 @pytest.mark.parametrize("image_size", [22, 33, 64])
-def test_any_size_and_number_of_classes(num_classes, outputs, image_size):
+def test_any_image_size_and_number_of_classes(num_classes, outputs, image_size):
     network = CNN(num_classes, image_size, channels=[2, 3, 4], dense=[5])
     logits = network(torch.rand(2, 3, image_size, image_size))
     assert logits.shape == (2, outputs)
@@ -27,6 +27,24 @@ def test_any_size_and_number_of_classes(num_classes, outputs, image_size):
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_the_smallest_image_that_its_error_names():
-    with pytest.raises(UserError, match="data.image_size=21: too small for 3 convolutions, expected at least 22"):
-        CNN(2, 21)
+def test_arguments_rebuild_the_network():
+    network = CNN(3, 32, channels=(4, 8), dense=(16,), dropout=0.2)
+    again = CNN(**network.arguments)
+    assert repr(again) == repr(network)
+    again.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"image_size": 21}, "image_size=21: too small for 3 convolutions, expected at least 22"),
+        ({"num_classes": 1}, "num_classes=1: expected greater than or equal to 2"),
+        ({"channels": []}, r"channels=\[\]: expected .*at least 1 item"),
+        ({"channels": [4, 0]}, r"channels=\[4, 0\]: expected greater than or equal to 1"),
+        ({"dropout": 1.0}, r"dropout=1\.0: expected less than 1"),
+        ({"dense": "512"}, "dense='512': expected"),
+    ],
+)
+def test_invalid_arguments(arguments, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        CNN(**{"num_classes": 2, "image_size": 32} | arguments)

@@ -1,10 +1,11 @@
+import pytest
 import torch
 from torch import nn
 
-from transfer_learning.models.network import Frozen, keras_init
+from transfer_learning.models.network import Frozen, Network, count_parameters, num_logits
 
 
-def test_frozen_stays_in_evaluation_mode_and_passes_no_gradient():
+def test_frozen_layers_stay_in_evaluation_mode_and_get_no_gradients():
     frozen = Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     network = nn.Sequential(frozen, nn.Flatten(), nn.Linear(4 * 36, 1)).train()
     before = {key: value.clone() for key, value in frozen.state_dict().items()}
@@ -13,16 +14,34 @@ def test_frozen_stays_in_evaluation_mode_and_passes_no_gradient():
     assert not any(layer.training for layer in frozen.modules())
     assert images.grad is None and all(parameter.grad is None for parameter in frozen.parameters())
     assert network[2].weight.grad is not None
-    assert all(
-        torch.equal(value, frozen.state_dict()[key]) for key, value in before.items()
-    )  # batch-norm's statistics too
+    after = frozen.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())  # batch-norm statistics too
 
 
-def test_keras_init_is_glorot_uniform_with_zero_biases():
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(64, 128, 3), nn.Linear(1000, 500)).apply(keras_init)
-    for layer, fans in zip(layers, (64 * 9 + 128 * 9, 1500)):
-        limit = (6 / fans) ** 0.5  # keras.initializers.GlorotUniform
-        assert layer.bias.abs().max() == 0
-        assert 0.99 * limit < layer.weight.abs().max() <= limit
-        assert abs(layer.weight.std().item() - limit / 3**0.5) < 0.01 * limit
+def test_frozen_key_depends_on_parameters_buffers_and_layers():
+    def frozen(*layers):
+        torch.manual_seed(0)
+        return Frozen(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *layers)
+
+    keys = {frozen().key, frozen(nn.ReLU()).key}
+    other_weight, other_buffer = frozen(), frozen()
+    other_weight[0].weight[0, 0, 0, 0] += 1e-3
+    other_buffer[1].running_mean += 1
+    keys |= {other_weight.key, other_buffer.key}
+    assert len(keys) == 4 and frozen().key in keys
+    assert Frozen().key is None and Frozen(nn.ReLU()).key is None
+
+
+def test_network_computes_the_frozen_part_then_the_trainable_part():
+    frozen, trainable = Frozen(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 1))
+    network, images = Network(frozen, trainable, {}), torch.rand(2, 3, 8, 8)
+    assert torch.equal(network(images), trainable(frozen(images)))
+    assert count_parameters(network) == (4 * 36 + 1, 3 * 4 * 9 + 4)
+    (group,) = network.parameter_groups()
+    assert [id(parameter) for parameter in group.parameters] == [id(parameter) for parameter in trainable.parameters()]
+    assert (group.lr_scale, group.weight_decay, group.from_epoch) == (1.0, None, 0)
+
+
+@pytest.mark.parametrize("num_classes, expected", [(2, 1), (3, 3), (10, 10)])
+def test_two_classes_have_one_logit(num_classes, expected):
+    assert num_logits(num_classes) == expected

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from transfer_learning.callbacks.layer_table import count_parameters
-from transfer_learning.errors import UserError
+from transfer_learning.models.network import count_parameters
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.utilities.errors import ArgumentError
 
 LAST_BLOCK = {
     "vgg16": "block5",
@@ -17,10 +17,12 @@ LAST_BLOCK = {
     "convnext_tiny": "block4",
 }
 IMAGES = torch.rand(4, 3, 64, 64)
+PLAIN_HEAD = dict(layer_norm=False, dropout=0.0)
 
 
-def test_as_many_parameters_as_the_tutorial():
-    network = Pretrained(2, 150, weights=None, pool="none", dense=[512, 512], dropout=0.3)
+def test_parameter_counts_of_the_tutorial():
+    head = dict(pool="none", dense=[512, 512], dropout=0.3, layer_norm=False)
+    network = Pretrained(2, 150, "vgg16", weights=None, **head)
     assert count_parameters(network) == (4_457_985, 14_714_688)
 
 
@@ -52,13 +54,13 @@ def torchvisions(request, tmp_path):
     return request.param, network, tmp_path / "weights.pth"
 
 
-def test_features_are_what_torchvisions_network_gives_its_last_layer(torchvisions):
+def test_features_are_the_input_of_the_last_layer_of_torchvisions_network(torchvisions):
     name, network, path = torchvisions
     seen = []
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     last.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms(crop_size=64)
-    ours = Pretrained(2, 64, name, str(path)).eval()
+    ours = Pretrained(2, 64, name, str(path), **PLAIN_HEAD).eval()
     with torch.no_grad():
         network((IMAGES - torch.tensor(preset.mean).view(3, 1, 1)) / torch.tensor(preset.std).view(3, 1, 1))
         torch.testing.assert_close(ours.frozen(IMAGES).flatten(1), seen[0], rtol=1e-4, atol=1e-4)
@@ -67,12 +69,12 @@ def test_features_are_what_torchvisions_network_gives_its_last_layer(torchvision
 
 
 @pytest.mark.parametrize("backbone", [*LAST_BLOCK, "vit_b_16"])
-def test_wherever_the_cut_is_the_network_computes_the_same(backbone):
+def test_logits_do_not_depend_on_the_cut(backbone):
     """Frozen, with its last block and whole: the same logits from the same seed, and gradients from the cut on."""
     logits = {}
     for unfreeze in (None, LAST_BLOCK.get(backbone), "all"):
         torch.manual_seed(0)
-        network = Pretrained(2, 64, backbone, weights=None, unfreeze=unfreeze, layer_norm=True).eval()
+        network = Pretrained(2, 64, backbone, weights=None, unfreeze=unfreeze, layer_norm=True, dropout=0.0).eval()
         out = network(IMAGES)
         out.sum().backward()
         assert all(p.grad is not None for p in network.trainable.parameters() if p.requires_grad)
@@ -85,56 +87,88 @@ def test_wherever_the_cut_is_the_network_computes_the_same(backbone):
     assert trainable == sorted(trainable) and trainable[0] < trainable[-1]
 
 
-def test_batch_norms_stay_as_they_are_in_blocks_that_learn_unless_asked():
-    for batch_norm in ("frozen", "train"):
-        network = Pretrained(2, 64, "resnet18", weights=None, unfreeze="block5", batch_norm=batch_norm).train()
-        norms = [layer for layer in network.trainable.modules() if isinstance(layer, nn.BatchNorm2d)]
-        before = [norm.running_mean.clone() for norm in norms]
-        network(IMAGES)
-        moved = [not torch.equal(mean, norm.running_mean) for mean, norm in zip(before, norms)]
-        assert len(norms) == 5 and moved == [batch_norm == "train"] * 5
-        assert all(norm.weight.requires_grad == (batch_norm == "train") for norm in norms)
-        assert network.trainable.pretrained.block5[0].conv1.weight.requires_grad
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_batch_norms_of_unfrozen_blocks(batch_norm):
+    network = Pretrained(2, 64, "resnet18", weights=None, unfreeze="block5", batch_norm=batch_norm).train()
+    norms = [layer for layer in network.trainable.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [norm.running_mean.clone() for norm in norms]
+    network(IMAGES)
+    moved = [not torch.equal(mean, norm.running_mean) for mean, norm in zip(before, norms)]
+    assert len(norms) == 5 and moved == [batch_norm == "train"] * 5
+    assert all(norm.weight.requires_grad == (batch_norm == "train") for norm in norms)
+    assert network.trainable.backbone.block5[0].conv1.weight.requires_grad
+
+
+def test_batch_norms_of_unfrozen_blocks_stay_frozen_by_default():
+    network = Pretrained(2, 64, "resnet18", weights=None, unfreeze="block5").train()
+    norms = [layer for layer in network.trainable.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(norms) == 5 and not any(norm.training or norm.weight.requires_grad for norm in norms)
+
+
+def test_parameter_groups_are_the_head_and_the_unfrozen_blocks():
+    network = Pretrained(2, 64, "resnet18", weights=None, unfreeze="block5", unfreeze_at_epoch=3, backbone_lr_scale=0.2)
+    head, backbone = network.parameter_groups()
+    assert (head.name, head.lr_scale, head.from_epoch) == ("head", 1.0, 0)
+    assert (backbone.name, backbone.lr_scale, backbone.from_epoch) == ("backbone", 0.2, 3)
+    grouped = [id(p) for group in (head, backbone) for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in network.parameters() if p.requires_grad)
+    assert [group.name for group in Pretrained(2, 64, "resnet18", weights=None).parameter_groups()] == ["head"]
+
+
+def test_defaults_are_a_regularized_head_on_resnet50():
+    network = Pretrained(2, 64, weights=None)
+    assert network.arguments["backbone"] == "resnet50"
+    assert [type(layer).__name__ for layer in network.trainable.head] == ["Flatten", "LayerNorm", "Dropout", "Linear"]
+    assert network.trainable.head[2].p == 0.3
+    assert (network.unfreeze_at_epoch, network.backbone_lr_scale) == (2, 0.1)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"unfreeze": "layer4"}, "model.unfreeze=layer4: expected null, all or block1, block2, block3, block4, block5"),
-        ({"unfreeze": "block12", "backbone": "vit_b_16"}, "model.unfreeze=block12: .* vit_b_16 is no chain"),
-        ({"pool": "max"}, "model.pool=max: expected average or none"),
-        ({"preprocess": "rescaled"}, "model.preprocess=rescaled: expected weights or rescale"),
-        ({"preprocess": "rescale", "backbone": "resnet18"}, "model.preprocess=rescale: .* VGG16's original weights"),
-        ({"batch_norm": "yes"}, "model.batch_norm=yes: expected frozen or train"),
-        ({"pool": "none", "backbone": "vit_b_16"}, "model.pool=none: vit_b_16 hands no map"),
-        ({"head_epochs": None}, "model.head_epochs=None: expected a whole number"),
-        ({"lr_share": "small"}, "model.lr_share=small: expected a number"),
-        ({"image_size": 31}, "data.image_size=31: vgg16 cannot take it"),
-        ({"image_size": 50, "backbone": "vit_b_16"}, "data.image_size=50: vit_b_16 cannot take it"),
-        ({"backbone": "squeezenet1_0"}, "model.backbone=squeezenet1_0: it does not end in one dense layer"),
-        ({"backbone": "googlenet"}, "model.backbone=googlenet: it does not end in one dense layer"),
+        ({"unfreeze": "layer4"}, "unfreeze='layer4': expected null, all or block1, block2, block3, block4, block5"),
+        ({"unfreeze": "block12", "backbone": "vit_b_16"}, "unfreeze='block12': .* vit_b_16 is no chain"),
+        ({"pool": "max"}, "pool='max': expected 'average' or 'none'"),
+        ({"preprocess": "rescaled"}, "preprocess='rescaled': expected 'weights' or 'tutorial'"),
+        ({"preprocess": "tutorial", "backbone": "resnet18"}, "preprocess='tutorial': .* VGG16's original weights"),
+        ({"batch_norm": "yes"}, "batch_norm='yes': expected 'frozen' or 'train'"),
+        ({"pool": "none", "backbone": "vit_b_16"}, "pool='none': vit_b_16 passes no map"),
+        ({"unfreeze_at_epoch": None}, "unfreeze_at_epoch=None: expected a valid integer"),
+        ({"unfreeze_at_epoch": -1}, "unfreeze_at_epoch=-1: expected greater than or equal to 0"),
+        ({"backbone_lr_scale": "small"}, "backbone_lr_scale='small': expected a valid number"),
+        ({"backbone_lr_scale": -0.1}, "backbone_lr_scale=-0.1: expected greater than or equal to 0"),
+        ({"image_size": 31}, "image_size=31: vgg16 does not support it"),
+        ({"image_size": 50, "backbone": "vit_b_16"}, "image_size=50: vit_b_16 does not support it"),
+        ({"backbone": "squeezenet1_0"}, "backbone='squeezenet1_0': it does not end in one dense layer"),
+        ({"backbone": "googlenet"}, "backbone='googlenet': it does not end in one dense layer"),
     ],
 )
-def test_mistakes_are_named(settings, message):
-    with pytest.raises(UserError, match=message):
-        Pretrained(**{"num_classes": 2, "image_size": 64, "weights": None} | settings)
+def test_invalid_arguments(settings, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        Pretrained(**{"num_classes": 2, "image_size": 64, "backbone": "vgg16", "weights": None} | settings)
 
 
-def test_rescale_feeds_blue_to_the_kernels_of_red_in_0_to_1():
-    """As the tutorial: Keras's kernels expect blue first, torchvision's copy of them red, and the images come with red first."""
-    network = Pretrained(2, 64, weights=None, preprocess="rescale")
-    assert (
-        torch.equal(network.frozen.preprocess(IMAGES)[:, 0], IMAGES[:, 2])
-        and network.frozen.preprocess(IMAGES).max() <= 1
-    )
+def test_preprocessing_of_the_tutorial_reverses_channels_of_images_in_0_to_1():
+    """Keras's kernels expect blue first, torchvision's copy of them red; the tutorial feeds them images with red first."""
+    network = Pretrained(2, 64, "vgg16", weights=None, preprocess="tutorial")
+    preprocessed = network.frozen.preprocess(IMAGES)
+    assert torch.equal(preprocessed[:, 0], IMAGES[:, 2]) and preprocessed.max() <= 1
 
 
-def test_the_frozen_parts_key_is_of_its_weights_preprocessing_and_cut():
+def test_frozen_key_depends_on_weights_preprocessing_and_cut():
     def key(seed=0, **settings):
         torch.manual_seed(seed)
-        return Pretrained(2, 64, **{"weights": None} | settings).frozen.key
+        return Pretrained(2, 64, **{"backbone": "vgg16", "weights": None} | PLAIN_HEAD | settings).frozen.key
 
-    others = [{"seed": 1}, {"preprocess": "rescale"}, {"unfreeze": "block5"}, {"unfreeze": "block4"}, {"pool": "none"}]
+    others = [{"seed": 1}, {"preprocess": "tutorial"}, {"unfreeze": "block5"}, {"unfreeze": "block4"}, {"pool": "none"}]
     keys = [key(), key(backbone="resnet18"), *(key(**settings) for settings in others)]
     assert len(set(keys)) == len(keys) and key() == keys[0]
     assert key(dense=[8], dropout=0.5) == key() and key(unfreeze="all") is None
+
+
+@pytest.mark.parametrize("unfreeze", [None, "block5", "all"])
+def test_arguments_rebuild_the_network(unfreeze):
+    network = Pretrained(3, 64, "resnet18", None, unfreeze, dense=(8,), unfreeze_at_epoch=1, backbone_lr_scale=0.5)
+    again = Pretrained(**network.arguments)
+    assert repr(again) == repr(network) and again.arguments == network.arguments
+    again.load_state_dict(network.state_dict())

@@ -1,4 +1,4 @@
-"""One line an epoch, on the terminal, in memory and in the checkpoint."""
+"""One line per epoch: on the terminal, in memory and in the checkpoint."""
 
 import time
 
@@ -6,70 +6,60 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 
-from transfer_learning.models.classifier import Classifier
-
-COLUMNS = {
-    "train/loss": "loss",
-    "train/acc": "accuracy",
-    "val/loss": "validation loss",
-    "val/acc": "validation accuracy",
-}
+from transfer_learning.reporting.metric_names import label
 
 
 class History(pl.Callback):
-    """Records each epoch and prints it. A fit that goes on from a checkpoint has the epochs before it too, and logs their curves anew.
+    """Records each epoch and prints it. After a resume it has the earlier epochs too, and logs their curves again.
 
     Attributes:
-        rows: one dict an epoch: "epoch" (from 1), the keys of `COLUMNS` (means over images; validation's where there was
-            one), the last step's learning rates, "seconds" (from the end of the epoch before, so validation and checkpoints are in it).
-        batches: of an epoch's training and validation on this device, (int, int).
-        resumed: epochs that come from a checkpoint.
-        first_step: `time.perf_counter()` when the first step began, or None.
+        rows: one dict per epoch: "epoch" (from 1), the epoch's metrics (`train/loss` ...; those of validation if there
+            was one), the learning rates of its last step, and "seconds" since the end of the epoch before.
+        batches: numbers of training and of validation batches of an epoch on this device.
+        resumed: the number of epochs that come from a checkpoint.
+        first_step: `time.perf_counter()` at the beginning of the first step, or None.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.batches, self.resumed, self.stopped, self.first_step = (0, 0), 0, False, None
+        self.batches: tuple[int, int] = (0, 0)
+        self.resumed, self.stopped = 0, False
+        self.first_step: float | None = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, model: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint["history"] = {"rows": self.rows, "batches": self.batches, "stopped": trainer.should_stop}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, model: pl.LightningModule, checkpoint: dict) -> None:
-        if trainer.state.fn != TrainerFn.FITTING:  # a test reads its weights alone
+        if trainer.state.fn != TrainerFn.FITTING:  # a test only needs the weights
             return
         history = checkpoint["history"]
-        self.rows, self.batches, self.stopped = list(history["rows"]), tuple(history["batches"]), history["stopped"]
-        self.resumed = len(self.rows)
+        self.rows, self.stopped = list(history["rows"]), history["stopped"]
+        self.batches, self.resumed = tuple(history["batches"]), len(self.rows)
 
     def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         if self.rows:
             rank_zero_info(f"goes on after epoch {self.rows[-1]['epoch']} of {trainer.max_epochs}")
-        for row in (
-            self.rows
-        ):  # what was logged since the checkpoint, or never reached the disk, would be twice there or missing
+        for row in self.rows:  # a killed process may have logged more epochs than it saved, or fewer
+            values = {key: value for key, value in row.items() if key not in ("epoch", "seconds")}
             for logger in trainer.loggers:
-                logger.log_metrics(
-                    {key: value for key, value in row.items() if key not in ("epoch", "seconds")}, step=row["epoch"]
-                )
+                logger.log_metrics(values, step=row["epoch"])
 
     def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        self.mark = self.first_step = time.perf_counter()
+        self.epoch_start = self.first_step = time.perf_counter()
         self.validated = False
-        trainer.should_stop = self.stopped  # an early stop stays one, whether or not its epoch was the last to be saved
+        trainer.should_stop = self.stopped  # early stopping stays in force although later checkpoints may be missing
 
     def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         self.validated = True
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: Classifier) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         now = time.perf_counter()
-        known = [
-            key for key in COLUMNS if key in trainer.callback_metrics and (self.validated or not key.startswith("val/"))
-        ]
-        measured = {key: trainer.callback_metrics[key].item() for key in known}
-        self.validated = False
-        row = {"epoch": trainer.current_epoch + 1, **measured, **model.rates, "seconds": now - self.mark}
+        splits = ("train/", "val/") if self.validated else ("train/",)
+        measured = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(splits)}
+        epoch, seconds = trainer.current_epoch + 1, now - self.epoch_start
+        self.rows.append({"epoch": epoch, **measured, **model.learning_rates, "seconds": seconds})
         self.batches = trainer.num_training_batches, sum(trainer.num_val_batches)
-        self.mark = now
-        self.rows.append(row)
-        shown = "  ".join(f"{COLUMNS[key]} {value:.4f}" for key, value in measured.items())
-        rank_zero_info(f"epoch {row['epoch']:3d}/{trainer.max_epochs}  {shown}  {row['seconds']:.1f} s")
+        self.epoch_start, self.validated = now, False
+        ordered = sorted(measured, key=lambda key: (not key.startswith("train"), list(measured).index(key)))
+        shown = "  ".join(f"{label(key).removeprefix('training ')} {measured[key]:.4f}" for key in ordered)
+        rank_zero_info(f"epoch {epoch:3d}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")

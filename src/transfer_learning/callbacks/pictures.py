@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the curves: shared charts, augmented images, the frozen part's features."""
+"""Figures for the loggers: augmented images, and feature maps of the frozen part."""
 
 from collections.abc import Sequence
 
@@ -6,63 +6,65 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 
-from transfer_learning.data.augment import augment
-from transfer_learning.data.module import ImageData
-from transfer_learning.models.classifier import Classifier
+from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.models.network import Network
+from transfer_learning.reporting.metric_names import LABELS
 
-VERSIONS = 5  # augmented versions shown, as in the tutorial
+VERSIONS = 5  # augmented versions, as in the tutorial
 COLUMNS = 3
-CHANNELS = 8  # channels of the feature map shown: those that respond most
+CHANNELS = 8  # channels of the feature map: those with the largest mean
 
 
 class Pictures(pl.Callback):
-    """Draws them once, before the first epoch, where a run logs to TensorBoard."""
+    """Shows the figures and shared charts before the first epoch."""
 
-    @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, model: Classifier) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                writer, data = logger.experiment, trainer.datamodule
-                charts = {
-                    name: ["Multiline", [f"^train/{key}$", f"^val/{key}$"]]
-                    for name, key in (("accuracy", "acc"), ("loss", "loss"))
-                }
-                writer.add_custom_scalars({"training and validation": charts})
-                writer.add_figure("augmentation", augmented(data))
-                if figure := features(data, model):
-                    writer.add_figure("frozen features", figure)
+    def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        shown = adapters(trainer)
+        if not shown:
+            return
+        data = trainer.datamodule
+        figures = {"augmentation": augmented_images(data), "frozen features": feature_maps(data, model.network)}
+        for adapter in shown:
+            adapter.charts({LABELS.get(name, name): [f"train/{name}", f"val/{name}"] for name in ("acc", "loss")})
+            for name, figure in figures.items():
+                if figure:
+                    adapter.figure(name, figure)
 
 
-def augmented(data: ImageData) -> Figure:
-    """The first training image as it is and its augmented versions, each with its label."""
-    row = data.parts["train"][0]
-    image = torch.from_numpy(np.array(data.pixels[row])).permute(2, 0, 1) / 255
-    draws = torch.from_numpy(data.draws(epoch=0)[:VERSIONS])
-    versions = augment(image.repeat(len(draws), 1, 1, 1), draws)
-    label = data.class_names[data.labels[row]]
-    titles = [f"{label}, as it is", *[f"{label}, augmented"] * VERSIONS]
+def augmented_images(data: ImageDataModule) -> Figure:
+    """The first training image and augmented versions of it, each with its label."""
+    pixels, label = _first_training_image(data)
+    image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    parameters = [torch.from_numpy(step[:VERSIONS]) for step in data.augmentation_parameters(epoch=0)]
+    count = min(VERSIONS, len(data.splits["train"]))
+    targets = torch.full((count,), data.class_names.index(label))
+    versions, _ = data.augmentation.apply(image.repeat(count, 1, 1, 1), targets, parameters)
+    titles = [f"{label}, as it is", *[f"{label}, augmented"] * count]
     return _grid([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
 
 
-def features(data: ImageData, model: Classifier) -> Figure | None:
-    """The first training image and the channels of its last frozen maps (1, C, h, w) that respond most; None where there are no maps."""
-    row = data.parts["train"][0]
-    pixels = np.array(data.pixels[row])
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
-    maps, x = None, image.to(model.device, model.dtype)
+def feature_maps(data: ImageDataModule, network: Network) -> Figure | None:
+    """The first training image and channels of its last frozen map, (C, h, w); None if the frozen part has no maps."""
+    pixels, label = _first_training_image(data)
+    like = next(network.parameters())
+    maps, x = None, (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255).to(like.device, like.dtype)
     with torch.no_grad():
-        for index, layer in enumerate(model.network.frozen):
+        for index, layer in enumerate(network.frozen):
             x = layer(x)
-            if index and x.ndim == 4 and x.shape[-1] > 1:  # not the preprocessing, nor pooled
+            if index and x.ndim == 4 and x.shape[-1] > 1:  # neither the normalization nor pooled
                 maps = x[0].float().cpu().numpy()
     if maps is None:
         return None
     strongest = np.argsort(-maps.mean(axis=(1, 2)))[:CHANNELS]
-    titles = [data.class_names[data.labels[row]], *(f"channel {channel}" for channel in strongest)]
-    return _grid([pixels, *maps[strongest]], titles)
+    return _grid([pixels, *maps[strongest]], [label, *(f"channel {channel}" for channel in strongest)])
+
+
+def _first_training_image(data: ImageDataModule) -> tuple[np.ndarray, str]:
+    """Pixels, (H, W, 3) uint8, and class name."""
+    index = data.splits["train"][0]
+    return np.array(data.pixels[index]), data.class_names[data.labels[index]]
 
 
 def _grid(images: Sequence, titles: Sequence[str]) -> Figure:

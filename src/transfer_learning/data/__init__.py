@@ -1,1 +1,1 @@
-"""From files to batches on the device. Knows no model."""
+"""From files to batches on the device: sources, splits, preprocessing, augmentation and caches. Knows no model."""

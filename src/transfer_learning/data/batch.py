@@ -1,6 +1,5 @@
-"""One part of the split, handed out in batches."""
+"""Batches, and the dataset that makes them: one indexing operation for all images of a batch."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,89 +8,103 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
-# Memory-mapped arrays cannot be written, and are not.
-warnings.filterwarnings("ignore", ".*given NumPy array is not writable.*")
+from transfer_learning.data.augmentation import Augmentation
 
 
 class Batch(NamedTuple):
     """
     Attributes:
-        x: images, (N, H, W, 3) uint8 from the loader; (N, 3, H, W) float32 in [0, 1], channels-last, once on the device. Or, of an
-            encoded batch, what a network's frozen part makes of them, (N, …) in its precision (`ImageData.encode_once`).
-        labels: (N,) int64 class codes.
-        draws: (N, 7) float32, each image's augmentation (`augment.draw`), or None.
-        encoded: whether `x` is encoded.
+        inputs: images, (N, H, W, 3) uint8 as loaded, (N, 3, H, W) float32 in [0, 1] and channels-last once prepared; or
+            features, (N, ...) float.
+        targets: class codes, (N,) int64, or probabilities, (N, C) float.
+        indices: the index of each image in the data module's `images`, (N,) int64.
+        parameters: for each augmentation step the parameters of the images, (N, K) float32; () without augmentation.
+        is_features: whether `inputs` are features.
     """
 
-    x: torch.Tensor
-    labels: torch.Tensor
-    draws: torch.Tensor | None
-    encoded: bool
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    indices: torch.Tensor
+    parameters: tuple[torch.Tensor, ...] = ()
+    is_features: bool = False
 
 
-class Part(Dataset):
-    """One part of the split. A list of positions becomes one batch.
+def prepare(batch: Batch, augmentation: Augmentation) -> Batch:
+    """Converts uint8 images to floats in [0, 1] and augments them, on the device where they are; features stay."""
+    if batch.is_features:
+        return batch
+    images = batch.inputs.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3): channels-last without a copy
+    targets = batch.targets
+    if batch.parameters:
+        images, targets = augmentation.apply(images, targets, batch.parameters)
+        images = images.contiguous(memory_format=torch.channels_last)
+    return batch._replace(inputs=images, targets=targets)
+
+
+class SplitDataset(Dataset):
+    """One split. A list of positions becomes one batch.
 
     Args:
-        versions: one array of images, (M, H, W, 3) uint8, or one or more of their encoded versions, (M, …) each.
-        rows: this part's images, (N,) indices into each array.
-        labels: (N,) int64.
-        draw: epoch -> (N, 7) float32 augmentation draws; None leaves images as they are.
-        choose: epoch -> (N,) which version each image has; None where there is one.
-        encoded: whether the arrays are encoded.
-        device: where copies of this part's rows lie from now on, and batches are made; None reads the arrays where they are.
+        array: images, (R, H, W, 3) uint8, or features, (R, ...).
+        rows: rows of the array, (V, N) int64: V versions (views) of each of the N images.
+        indices: indices of the images, (N,) int64.
+        labels: class codes of the images, (N,) int64.
+        sample: epoch -> augmentation parameters of the N images, for each step; None for no augmentation.
+        choose: epoch -> the version of each image, (N,) int64; None takes the first.
+        is_features: whether the array holds features.
+        device: a device that keeps a copy of the split; None reads the array where it is.
     """
 
     def __init__(
         self,
-        versions: Sequence[np.ndarray],
+        array: np.ndarray,
         rows: np.ndarray,
+        indices: np.ndarray,
         labels: np.ndarray,
-        draw: Callable[[int], np.ndarray] | None = None,
+        sample: Callable[[int], Sequence[np.ndarray]] | None = None,
         choose: Callable[[int], np.ndarray] | None = None,
-        encoded: bool = False,
+        is_features: bool = False,
         device: torch.device | None = None,
     ):
         if device is not None:
-            versions, rows = [torch.from_numpy(version[rows]).to(device) for version in versions], np.arange(len(rows))
-        self.versions = [torch.as_tensor(version) for version in versions]
-        self.rows, self.labels = torch.from_numpy(rows), torch.from_numpy(labels).to(device)
-        self.encoded, self.device = encoded, device
-        self.draw = draw and lru_cache(maxsize=1)(lambda epoch: torch.from_numpy(draw(epoch)).to(device))
-        self.choose = choose and lru_cache(maxsize=1)(choose)
-        self.sampler: DistributedSampler | None = None  # where the epoch is known
+            array, rows = array[rows.ravel()], np.arange(rows.size).reshape(rows.shape)
+        self.array = torch.from_numpy(array).to(device)
+        self.rows, self.indices, self.labels = (torch.from_numpy(each).to(device) for each in (rows, indices, labels))
+        self.is_features, self.device = is_features, device
+        self.sample = sample and lru_cache(maxsize=1)(
+            lambda epoch: [torch.from_numpy(each).to(device) for each in sample(epoch)]
+        )
+        self.choose = choose and lru_cache(maxsize=1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
+        self.sampler: DistributedSampler | None = None  # it knows the epoch
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.rows.shape[1]
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         here = torch.tensor(positions).to(self.device, non_blocking=True)
-        if self.choose:
-            chosen = self.choose(self.sampler.epoch)[positions]
-            x = torch.stack(
-                [self.versions[version][row] for version, row in zip(chosen, self.rows[positions].tolist())]
-            )
-        else:
-            x = self.versions[0][self.rows[positions] if self.device is None else here]
+        epoch = self.sampler.epoch if self.sampler else 0
+        rows = self.rows[self.choose(epoch)[here], here] if self.choose else self.rows[0][here]
+        inputs = self.array[rows]
         return Batch(
-            x=from_rows(x) if self.encoded else x,
-            labels=self.labels[here],
-            draws=self.draw(self.sampler.epoch)[here] if self.draw else None,
-            encoded=self.encoded,
+            inputs=features_from_rows(inputs) if self.is_features else inputs,
+            targets=self.labels[here],
+            indices=self.indices[here],
+            parameters=tuple(each[here] for each in self.sample(epoch)) if self.sample else (),
+            is_features=self.is_features,
         )
 
 
-def to_rows(tensor: torch.Tensor) -> np.ndarray:
-    """(N, …) float on any device -> an array that `from_rows` turns back: maps as (N, h, w, C), the layout that convolutions prefer."""
-    if tensor.ndim == 4:
-        tensor = tensor.permute(0, 2, 3, 1)
-    if tensor.dtype == torch.bfloat16:  # NumPy has none: its bits as integers
-        tensor = tensor.contiguous().view(torch.int16)
-    return tensor.cpu().numpy()
+def features_to_rows(features: torch.Tensor) -> np.ndarray:
+    """(N, ...) float on any device -> rows for an array file; maps become (N, h, w, C), channels-last."""
+    if features.ndim == 4:
+        features = features.permute(0, 2, 3, 1)
+    if features.dtype == torch.bfloat16:  # unknown to NumPy: the same bits as integers
+        features = features.contiguous().view(torch.int16)
+    return features.cpu().numpy()
 
 
-def from_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of such an array as what `to_rows` was given; maps are channels-last in memory."""
+def features_from_rows(rows: torch.Tensor) -> torch.Tensor:
+    """The inverse of `features_to_rows`; maps are channels-last in memory."""
     if rows.dtype == torch.int16:
         rows = rows.view(torch.bfloat16)
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

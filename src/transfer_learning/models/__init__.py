@@ -1,1 +1,1 @@
-"""The networks and the LightningModule around them. Reads no configuration."""
+"""Networks: a frozen part, then a trainable part. Backbones and their weights."""

@@ -1,13 +1,17 @@
-"""What every network is: a frozen part, then a trainable part. Where one ends and the other begins is the cut."""
+"""The base class of networks: a frozen part, then a trainable part."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from transfer_learning.models.weights import WeightsSource
+
 
 class Frozen(nn.Sequential):
-    """Layers that training never changes: no gradient, and evaluation mode whatever the rest is in."""
+    """Layers that training never changes: they get no gradients and stay in evaluation mode."""
 
     def __init__(self, *layers: nn.Module):
         super().__init__(*layers)
@@ -23,9 +27,9 @@ class Frozen(nn.Sequential):
 
     @property
     def key(self) -> str | None:
-        """SHA-256 (hex) of the layers as they print themselves and of all their numbers; None where there are no weights.
+        """SHA-256 (hex) of the layers' representation, parameters and buffers; None if there are no parameters.
 
-        With images and precision that is all that outputs depend on, unless a layer's own code is changed.
+        Besides images and precision, features depend on nothing else, as long as the code of the layers is the same.
         """
         if not list(self.parameters()):
             return None
@@ -35,20 +39,42 @@ class Frozen(nn.Sequential):
         return digest.hexdigest()
 
 
-class Network(nn.Module):
-    """A frozen part followed by a trainable part: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate.
 
-    Args:
-        frozen: what one image passes with the same result every epoch; empty where everything is trained.
-        trainable: the rest.
-        arguments: the plain keyword arguments with which a checkpoint builds this network again.
-        frozen_source: what to load the frozen part from again; None if a checkpoint must keep it (`weights.Source`).
+    Attributes:
+        name: "head", "backbone" ...
+        parameters: the parameters.
+        lr_scale: multiplies the learning rate.
+        weight_decay: None takes the optimizer's.
+        from_epoch: the epoch, counted from 0, in which they begin to learn.
     """
 
-    head_epochs = 0  # epochs in which the layers of `pretrained` wait while the head learns
-    lr_share = 1.0  # of the learning rate, for those layers
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    weight_decay: float | None = None
+    from_epoch: int = 0
 
-    def __init__(self, frozen: Frozen, trainable: nn.Sequential, arguments: dict, frozen_source=None):
+
+class Network(nn.Module):
+    """A frozen part, then a trainable part: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
+
+    A checkpoint rebuilds a network by calling its class with `arguments`. So a subclass has a constructor that accepts
+    `num_classes`, `image_size` and its own arguments, all of them plain values, and passes them on as `arguments`. If
+    it passes a `frozen_source`, its constructor also accepts `weights` and `sha256`, the source's name and checksum.
+
+    Args:
+        frozen: computes the same for an image in every epoch; empty if everything is trained.
+        trainable: the rest.
+        arguments: plain keyword arguments of the constructor.
+        frozen_source: where the frozen part's weights come from, so that checkpoints need not hold them; None if they do.
+    """
+
+    def __init__(
+        self, frozen: Frozen, trainable: nn.Sequential, arguments: dict, frozen_source: WeightsSource | None = None
+    ):
         super().__init__()
         self.frozen = frozen
         self.trainable = trainable
@@ -58,32 +84,17 @@ class Network(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trainable(self.frozen(images))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The trained parameters that begin at random, and those that begin pretrained."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad], []
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What the optimizer gets; the first group has the learning rate as configured."""
+        return [ParameterGroup("all", [parameter for parameter in self.parameters() if parameter.requires_grad])]
 
 
-def outputs_for(num_classes: int) -> int:
-    """Two classes need one logit, that of the second class; more need one each."""
+def num_logits(num_classes: int) -> int:
+    """One for two classes (that of the second class), else one for each class."""
     return 1 if num_classes == 2 else num_classes
 
 
-def dense_layers(
-    inputs: int, dense: list[int], dropout: float, outputs: int, layer_norm: bool = False
-) -> list[nn.Module]:
-    """Flatten, a layer norm if asked, dense layers with ReLU and dropout, the logits. Without hidden layers dropout is on the inputs."""
-    layers = [nn.Flatten(), nn.LayerNorm(inputs)] if layer_norm else [nn.Flatten()]
-    for width in dense:
-        layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]
-        layers += [nn.Dropout(dropout)] if dropout else []
-        inputs = width
-    if dropout and not dense:
-        layers += [nn.Dropout(dropout)]
-    return [*layers, nn.Linear(inputs, outputs)]
-
-
-def keras_init(module: nn.Module) -> None:
-    """Keras's starting point, for `Module.apply`: Glorot-uniform weights, zero biases."""
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+def count_parameters(network: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable and of frozen parameters."""
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return trainable, sum(p.numel() for p in network.parameters()) - trainable

@@ -1,0 +1,1 @@
+"""The command line: everything that knows Hydra's config or the shell."""

@@ -1,0 +1,129 @@
+"""From config to objects. The only place that calls `instantiate`."""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from transfer_learning.cli.errors import name_keys
+from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.runs.config import flat
+from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.validation import NAME_OR_PATH, PATH, check_types, is_marked
+
+
+def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection[str] = (), **given: Any) -> Any:
+    """The object that the node at `key` describes by `_target_` and arguments; None for null.
+
+    Args:
+        try_with: the object is called once with these arguments, since torch's optimizers check theirs late.
+        leave_out: keys of the node that are not arguments.
+        given: arguments that do not come from the config.
+
+    Raises:
+        UserError: a wrong value; the message begins with its key.
+    """
+    node = OmegaConf.select(cfg, key)
+    if node is None:
+        return None
+    arguments = {name: value for name, value in _plain(node).items() if name[0] != "_" and name not in leave_out}
+    target = {"_target_": node["_target_"], "_partial_": node.get("_partial_", False), "_convert_": "all"}
+
+    def make(arguments: Mapping[str, Any]) -> Any:
+        made = instantiate({**target, **arguments}, **given)
+        if try_with:
+            made(*try_with)
+        return made
+
+    with name_keys(cfg, key):
+        try:
+            if not target["_target_"].startswith("transfer_learning."):
+                check_types(get_object(target["_target_"]), arguments)
+            return make(arguments)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+            if isinstance(cause, UserError):
+                raise cause from error
+            message, wrong = " ".join(str(cause).split()), _wrong_argument(make, arguments)
+            raise (
+                ArgumentError(wrong, arguments[wrong], message) if wrong else UserError(f"{key}: {message}")
+            ) from cause
+
+
+def _wrong_argument(make: Callable, arguments: Mapping[str, Any]) -> str | None:
+    """The argument without which an object can be made. Other libraries' errors do not name it."""
+    for name in arguments:
+        try:
+            make({other: value for other, value in arguments.items() if other != name})
+        except Exception:
+            continue
+        return name
+    return None
+
+
+def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """The objects of a group such as `callbacks`, by name."""
+    return {name: build(cfg, f"{group}.{name}") for name in cfg.get(group) or {}}
+
+
+def build_data(cfg: DictConfig) -> ImageDataModule:
+    """The data module. Its keys are flat: each goes to the objects whose constructors have an argument of that name.
+
+    Raises:
+        UserError: a wrong value, or a key that no object reads.
+    """
+    settings = {key: value for key, value in _plain(cfg.data).items() if key not in ("source", "split", "augmentation")}
+    one_step = "_target_" in cfg.data.augmentation
+    keys = ["data.augmentation"] if one_step else [f"data.augmentation.{name}" for name in cfg.data.augmentation]
+    made: dict[str, Any] = {"augmentation": [build(cfg, key) for key in keys]}
+    unread = set(settings)
+    with name_keys(cfg, "data"):
+        for name, cls in _data_classes(cfg).items():
+            arguments = {key: settings[key] for key in inspect.signature(cls).parameters if key in settings}
+            made[name], unread = cls(**arguments), unread - set(arguments)
+        own = set(inspect.signature(ImageDataModule).parameters) & set(settings)
+        for key in sorted(unread - own):
+            expected = ", ".join(sorted(set(settings) - {key}))
+            raise ArgumentError(key, settings[key], f"nothing reads it; expected one of {expected}.")
+        return ImageDataModule(**{key: settings[key] for key in own}, **made)
+
+
+def _data_classes(cfg: DictConfig) -> dict[str, type]:
+    return {"source": get_class(cfg.data.source), "split": get_class(cfg.data.split), "preprocessing": Preprocessing}
+
+
+def absolute_paths(cfg: DictConfig) -> None:
+    """Makes the paths of data and model absolute: arguments that are annotated as `PathArgument` or `NameOrPath`."""
+    classes = {"data": [*_data_classes(cfg).values(), ImageDataModule], "model": [get_object(cfg.model._target_)]}
+    for group, each in [(group, cls) for group, found in classes.items() for cls in found]:
+        for argument, annotation in get_type_hints(each.__init__, include_extras=True).items():
+            value = cfg[group].get(argument)
+            is_path = is_marked(annotation, PATH) or (
+                is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value or ""))
+            )
+            if value is not None and is_path:
+                cfg[group][argument] = os.path.abspath(os.path.expanduser(str(value)))
+
+
+def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:
+    """Raises UserError for a top-level key that was added with `+` and that nothing reads, and suggests another."""
+    known = set(OmegaConf.load(PROJECT / "conf" / "config.yaml")) | {path.name for path in (PROJECT / "conf").iterdir()}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        if override.startswith("+") and "." not in key and key not in known:
+            leaves = {each.rpartition(".")[2]: each for each in flat(OmegaConf.to_container(cfg)) if each != key}
+            similar = difflib.get_close_matches(key, leaves, n=1)
+            hint = f"; did you mean {leaves[similar[0]]}?" if similar else "."
+            raise UserError(f"{override}: nothing reads {key}{hint}")
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

@@ -1,0 +1,82 @@
+"""Errors on the command line: one line that begins with the config key as the user types it, without a traceback."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from transfer_learning.runs.config import flat
+from transfer_learning.utilities.errors import ArgumentError, UserError
+
+SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
+
+@contextmanager
+def name_keys(cfg: DictConfig, prefix: str = "") -> Iterator[None]:
+    """Turns an error about an argument into one about its config key.
+
+    Args:
+        cfg: the whole config.
+        prefix: the key of the node whose arguments are used in the block; "" searches the config for the argument.
+    """
+    try:
+        yield
+    except (ArgumentError, OmegaConfBaseException) as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, ArgumentError):  # a resolver's error is wrapped
+            cause = cause.__cause__ or cause.__context__
+        if not isinstance(cause, ArgumentError):
+            raise
+        key = config_key(cfg, cause.argument, cause.value, prefix)
+        raise UserError(f"{key}={as_typed(cause.value)}: {cause.message}") from cause
+
+
+def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> str:
+    """The key that sets an argument: that below `prefix`, else the one with the argument's name (and value)."""
+    raw = flat(OmegaConf.to_container(cfg))
+    key = f"{prefix}.{argument}" if prefix else argument
+    if key not in raw:
+        named = [each for each in raw if each.rpartition(".")[2] == argument]
+        named.sort(key=lambda each: (str(OmegaConf.select(cfg, each)) != str(value), each.startswith("recipe.")))
+        key = named[0] if named else key
+    while isinstance(raw.get(key), str) and raw[key].startswith("${") and raw[key][2:-1] in raw:
+        if raw[key][2:-1].startswith("recipe.") and raw[key][2:-1] not in given_keys():
+            break
+        key = raw[key][2:-1]  # `order_seed: ${seed}` is set by `seed`
+    return key
+
+
+def given_keys() -> set[str]:
+    """The keys and groups of this job's overrides."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {override.partition("=")[0].lstrip("+~") for override in overrides}
+
+
+def as_typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(as_typed, value))}]" if isinstance(value, (list, tuple)) else str(value)
+
+
+def one_line(error: BaseException, place: str = "") -> str:
+    """An error's message on one line; `place` is the file or folder of a system error that names none."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
+    if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
+        ways = "Make room or make it writable, or choose another folder: hydra.run.dir=..."
+        return f"{error.filename or place}: {error.strerror}. {ways}"
+    return " ".join(str(error).split())
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows all of them."""
+    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
+    system = isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
+    return (known or system) and not os.environ.get("TRANSFER_LEARNING_TRACEBACKS")

@@ -1,0 +1,144 @@
+"""From a composed config to a trained model."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.cli import shell
+from transfer_learning.cli.arguments import check_version
+from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
+from transfer_learning.cli.errors import given_keys, name_keys
+from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.engine.checkpoint import CheckpointFile
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.training import train
+from transfer_learning.runs.folder import RunFolder
+from transfer_learning.runs.provenance import attempt
+from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.hardware import configure_process, gpu_of_worker, native_precision
+from transfer_learning.utilities.validation import check_types
+
+OUTPUT_DIR = "${hydra:runtime.output_dir}"
+log = logging.getLogger("train")
+
+
+def run_job(cfg: DictConfig, single: bool) -> float:
+    """Begins, continues or skips a run, depending on what is in its folder. Returns the best value of the monitor."""
+    configure_process()
+    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
+        complete(cfg, folder.config(), single)
+        hydra_keys = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "config.yaml"))["hydra"]  # type: ignore[index,call-overload]
+        extra = {"overrides": list(HydraConfig.get().overrides.task), "hydra": hydra_keys}
+        folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given_keys())
+        if metrics := folder.metrics():
+            more = f" A larger {MAY_GROW} extends it." if single else ""
+            best = f"best {metrics['monitor']} {metrics['monitor_best']:.4f}"
+            log.info(f"{folder.path}: finished already, {best}.{more}")
+            return metrics["monitor_best"]
+        return build_and_train(cfg, folder, single)
+
+
+def complete(cfg: DictConfig, before: dict | None, single: bool) -> None:
+    """Replaces values that depend on this machine and this moment. A resumed run keeps its precision.
+
+    Raises UserError: a key that nothing reads, a run of an older version, `sweep` without a multirun.
+    """
+    check_added_keys(cfg, list(HydraConfig.get().overrides.task))
+    if before:
+        check_version(before, HydraConfig.get().runtime.output_dir)
+    if cfg.sweep is not None and single:
+        raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
+    cfg.sweep = None  # only the folder of the sweep depends on it
+    absolute_paths(cfg)
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
+
+
+def recorded(cfg: DictConfig) -> dict[str, Any]:
+    """The values of the config, but the interpolations that name the run's folder or its seed.
+
+    So a folder may be moved, and its run repeated elsewhere and with another seed.
+    """
+
+    def merge(raw: Any, value: Any) -> Any:
+        if isinstance(raw, dict):
+            return {key: merge(each, value[key]) for key, each in raw.items() if key != "overrides"}
+        return raw if isinstance(raw, str) and (OUTPUT_DIR in raw or "${seed}" in raw) else value
+
+    return merge(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+
+
+def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool) -> float:
+    """Builds everything, what is cheap first, and trains it."""
+    optimizer = build(cfg, "optimizer", try_with=([torch.nn.Parameter(torch.zeros(1))],))
+    schedule, objective, metrics = build(cfg, "scheduler"), build(cfg, "objective"), build_all(cfg, "metrics")
+    trainer = build_trainer(cfg)
+    if trainer.world_size > 1 and not single:
+        raise UserError("trainer: several devices in a sweep are not supported; use one, or start single runs.")
+    data = build_data(cfg)
+    data.setup()
+    pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
+    network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
+    model = Classifier(network, data.class_names, data.preprocessing, optimizer, schedule, objective, metrics, cfg.seed)
+    command = shell.invocation.command if single else ["python", "train.py", *HydraConfig.get().overrides.task]
+    folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
+    started = shell.invocation.started if single else time.perf_counter()
+    resume = folder.last if folder.last.exists() else None
+    try:
+        return train(
+            data, model, trainer, shown_settings(cfg), cfg.trainer.compile, started, resume, cfg.monitor, cfg.test
+        )["monitor_best"]
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {error}") from error
+    except SystemExit as error:  # Lightning's, after an interrupt
+        raise KeyboardInterrupt from error
+    finally:
+        for adapter in adapters(trainer):
+            adapter.finish()
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """The trainer with its callbacks and loggers. `trainer.compile` is not an argument of it, but of `train`."""
+    with name_keys(cfg, "trainer"):
+        check_types(train, {"compile": cfg.trainer.compile})
+    with name_keys(cfg):
+        check_types(train, {"test": cfg.test, "monitor": cfg.monitor})
+    callbacks = list(build_all(cfg, "callbacks").values())
+    callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
+    gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)
+    return build(
+        cfg,
+        "trainer",
+        leave_out=("compile",),
+        callbacks=callbacks,
+        plugins=[CheckpointFile()],
+        logger=list(build_all(cfg, "logger").values()),
+        # Lightning adds its own unless it is told not to
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        **({"devices": gpu} if gpu else {}),
+    )
+
+
+def shown_settings(cfg: DictConfig) -> dict[str, Any]:
+    """What loggers show beside the results: the first columns by name, and everything else."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {
+        "augment": plain["data"]["augment"],
+        "epochs": plain["trainer"]["max_epochs"],
+        "lr": plain["optimizer"].get("lr"),
+        **plain["choices"],
+        "other": {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")},
+        "seed": plain["seed"],
+    }

@@ -1,0 +1,64 @@
+"""Functions that the config calls, such as `${if_else:...}`. Importing this module registers them.
+
+They are registered on import because a launcher's process composes its job as soon as it has imported the program.
+"""
+
+import hashlib
+import re
+import warnings
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from transfer_learning.reporting.metric_names import default_mode
+
+PROJECT = Path(__file__).resolve().parents[3]
+MAY_CHANGE = (
+    "data.cache_dir",
+    "data.download_to",
+)  # keys that may change on resume: where files are that can be remade
+MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
+
+
+def folder_name(overrides: str) -> str:
+    """Overrides as the name of a folder: at most 200 characters, without those that need quotes in a shell.
+
+    An absolute path, or one that begins with a dot or `~`, is cut to its last part. A hash of 8 digits is added if
+    something was cut.
+    """
+    short = re.sub(r"(?<==)[/.~][^,=]*/", "", overrides)
+    name, digits = re.sub(r"[^\w.=,+-]+", "-", short) or "defaults", hashlib.sha256(overrides.encode()).hexdigest()[:8]
+    return name if short == overrides and len(name) <= 200 else f"{name[:190]}-{digits}"
+
+
+def input_spec(field: str, backbone: str, weights: str | None) -> object:
+    """What the weights of a backbone expect: its `image_size` or `interpolation`."""
+    from transfer_learning.models.backbones import input_spec  # imports torch, for which --help should not wait
+
+    return getattr(input_spec(backbone, weights), field)
+
+
+def model_name(backbone: str, unfreeze: str | None) -> str:
+    """A pretrained model in the name of a run: `vgg16_frozen`, `vgg16_finetuned_block5`."""
+    return backbone.replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
+
+
+def run_id(folder: str) -> str:
+    """An id for services that keep runs: the last two parts of the run's folder, at most 120 letters and digits."""
+    return re.sub(r"[^\w-]+", "-", "-".join(Path(folder).parts[-2:]))[-120:]
+
+
+for name, function in {
+    "project": lambda path: str(PROJECT / path),
+    "if_else": lambda condition, yes, no: yes if condition else no,
+    "if_null": lambda value, default: default if value is None else value,
+    "keys_outside_job_names": lambda: ["sweep", "repeats", *MAY_CHANGE],
+    "monitor_mode": default_mode,
+    "folder_name": folder_name,
+    "input_spec": input_spec,
+    "model_name": model_name,
+    "run_id": run_id,
+}.items():
+    OmegaConf.register_new_resolver(name, function, replace=True)
+# conf/hydra/launcher/ has values for launchers that bring a schema of the same name.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")

@@ -1,0 +1,60 @@
+"""What a shell sees of the program: signals, exit codes, and errors without tracebacks."""
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+from transfer_learning.cli.arguments import prepare
+from transfer_learning.cli.errors import is_users, one_line
+
+invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
+
+
+def call(main: Callable[[], None]) -> None:
+    """Calls Hydra's `main` and exits: with 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
+    invocation.command, invocation.started = ["python", *sys.argv], time.perf_counter()
+    received = signal.SIGINT
+
+    def interrupt(number: int, _) -> None:
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    configure_process()
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + received)
+    except Exception as error:
+        # Hydra's logging wraps the error of a folder that cannot be written.
+        shown = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if not is_users(shown):
+            raise
+        sys.exit(" ".join(dict.fromkeys(one_line(each) for each in (shown, shown.__cause__) if each)))
+
+
+def configure_process() -> None:
+    """Sets up logging and errors, in this process and in those that it starts; repeating it is harmless."""
+    os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes all errors on, and `call` shows them
+    logging.raiseExceptions = False  # on a full disk, a log line that is lost is no second error ...
+    threading.excepthook = _ignore_system_errors  # ... and neither is that of TensorBoard's thread, raised again later
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)  # adds it once
+
+
+def _ignore_system_errors(hook: threading.ExceptHookArgs) -> None:
+    if not isinstance(hook.exc_value, OSError):
+        threading.__excepthook__(hook)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is neither a tip nor an estimate of Lightning's."""
+    return not re.search("💡 Tip|to estimate number of stepping", record.getMessage())

@@ -1,0 +1,62 @@
+"""Augmentation: a list of steps that are applied to batches on the device."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One augmentation, such as an affine transformation. Its attributes are plain values.
+
+    Attributes:
+        version: raise it when `sample` or `apply` give other results, so that cached features are computed anew.
+    """
+
+    version: ClassVar[int]
+
+    def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Samples the parameters of N images, (N, K) float32."""
+        ...
+
+    def apply(
+        self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augments a batch on its device.
+
+        Args:
+            images: (N, 3, H, W) float in [0, 1].
+            targets: class codes, (N,) int64, or probabilities, (N, C) float.
+            parameters: (N, K) float32 from `sample`.
+
+        Returns:
+            images as above, and targets, which may become probabilities.
+        """
+        ...
+
+
+class Augmentation:
+    """Steps that are applied one after the other; parameters are a tuple with one array for each step."""
+
+    def __init__(self, steps: Sequence[Step]):
+        self.steps = list(steps)
+
+    def sample(self, count: int, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+        """Samples the parameters of N images: a function of (seed, epoch, step, position of the image)."""
+        seeds = [(seed, epoch), *((seed, epoch, 1 + step) for step in range(1, len(self.steps)))]
+        return tuple(step.sample(count, np.random.default_rng(each)) for step, each in zip(self.steps, seeds))
+
+    def apply(
+        self, images: torch.Tensor, targets: torch.Tensor, parameters: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Step.apply`."""
+        for step, values in zip(self.steps, parameters, strict=True):
+            images, targets = step.apply(images, targets, values)
+        return images, targets
+
+    @property
+    def key(self) -> list[dict]:
+        """Plain values on which the results depend besides images and parameters."""
+        return [{"step": type(step).__qualname__, "version": step.version} | vars(step) for step in self.steps]

@@ -1,0 +1,125 @@
+"""Cached arrays: rows that are computed once, stored in a file and memory-mapped."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_info
+from tqdm import tqdm
+
+from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.files import read_json, sha256_of, write_json
+
+CHUNK = 256  # rows that are computed and held in memory at once
+HEADER = 128  # bytes before the first row
+
+# positions of ids -> (one row each, of any shape and dtype; {place of an unreadable one among them: the reason})
+Compute = Callable[[list[int]], tuple[np.ndarray, dict[int, str]]]
+
+
+class Rows(NamedTuple):
+    """
+    Attributes:
+        array: all rows of the file, (R, ...), memory-mapped and read-only.
+        rows: the row of each id, (N,) int64.
+        unreadable: the position of each id whose row has no meaning -> the reason.
+    """
+
+    array: np.ndarray
+    rows: np.ndarray
+    unreadable: dict[int, str]
+
+
+class CachedArray:
+    """An array in a file. Each row has an id; rows are added, never changed.
+
+    Rows are written first. Then a JSON file that lists them is replaced atomically, after each chunk. So a process that
+    dies loses one chunk at most, and a damaged or foreign file is computed anew (other numbers inside it are not noticed).
+
+    Args:
+        folder: it is made if missing.
+        name: the beginning of the file's name.
+        key: plain values on which every row depends.
+    """
+
+    def __init__(self, folder: str | Path, name: str, key: Mapping):
+        self.folder, self.name = Path(folder).expanduser(), name
+        self.header = f"rows {sha256_of(key)}".encode().ljust(HEADER)
+        self.path = self.folder / f"{name}-{sha256_of(key)[:16]}.rows"
+
+    def get(self, ids: Sequence[str], compute: Compute) -> Rows:
+        """The rows of N ids; those that are missing are computed and stored.
+
+        Raises:
+            ArgumentError: the folder cannot be written (`cache_dir`).
+        """
+        listed, missing = self._listed(), 0
+        if any(each not in listed["ids"] for each in ids):
+            with cache_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(self.path.with_suffix(".lock")):  # another process may be computing the same rows
+                    listed = self._listed()
+                    missing = self._append(listed, ids, compute)
+        rows = np.array([listed["ids"][each] for each in ids], dtype=np.int64)
+        unreadable = {n: listed["unreadable"][each] for n, each in enumerate(ids) if each in listed["unreadable"]}
+        shape = (len(listed["ids"]), *listed["shape"])
+        array = np.memmap(self.path, listed["dtype"], mode="r", offset=HEADER, shape=shape)
+        rank_zero_info(f"{self.path}: {len(ids)} rows, {missing} of them computed now; {array.nbytes / 1e6:,.1f} MB")
+        return Rows(array, rows, unreadable)
+
+    def _listed(self) -> dict:
+        """{"ids": {id: row}, "unreadable": {id: reason}, "dtype", "shape" of a row}; empty unless the file is as listed."""
+        listed = read_json(self.path.with_suffix(".json"))
+        with suppress(OSError, KeyError, TypeError, ValueError):
+            size = len(listed["ids"]) * math.prod(listed["shape"]) * np.dtype(listed["dtype"]).itemsize
+            with open(self.path, "rb") as file:
+                if file.read(HEADER) == self.header and os.fstat(file.fileno()).st_size >= HEADER + size:
+                    ids = {each: row for row, each in enumerate(listed["ids"])}
+                    return listed | {"ids": ids, "unreadable": dict(listed["unreadable"])}
+        return {"ids": {}, "unreadable": {}}
+
+    def _append(self, listed: dict, ids: Sequence[str], compute: Compute) -> int:
+        """Computes and stores the rows of ids that are missing, and adds them to `listed`. Returns their number."""
+        missing = list({each: n for n, each in enumerate(ids) if each not in listed["ids"]}.values())
+        if not listed["ids"]:
+            self.path.unlink(missing_ok=True)  # not truncated: another process may have mapped it
+            self.path.write_bytes(self.header)
+        # Written, not memory-mapped: on a full disk a write raises, a store into a mapped page kills the process.
+        with open(self.path, "r+b") as file, tqdm(total=len(missing), desc=self.name, leave=False, disable=None) as bar:
+            try:
+                for start in range(0, len(missing), CHUNK):
+                    self._append_chunk(file, listed, ids, missing[start : start + CHUNK], compute)
+                    bar.update(min(CHUNK, len(missing) - start))
+            except BaseException:
+                if not listed["ids"]:
+                    self.path.unlink(missing_ok=True)
+                raise
+        return len(missing)
+
+    def _append_chunk(
+        self, file: BinaryIO, listed: dict, ids: Sequence[str], positions: list[int], compute: Compute
+    ) -> None:
+        rows, reasons = compute(positions)
+        file.seek(HEADER + len(listed["ids"]) * rows[0].nbytes)
+        file.write(np.ascontiguousarray(rows).data)
+        file.flush()
+        os.fsync(file.fileno())
+        listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:])}
+        listed["unreadable"] |= {ids[positions[place]]: reason for place, reason in reasons.items()}
+        listed["ids"] |= {ids[n]: row for row, n in enumerate(positions, len(listed["ids"]))}
+        write_json(self.path.with_suffix(".json"), listed | {"ids": list(listed["ids"])})
+
+
+@contextmanager
+def cache_errors(folder: str | Path) -> Iterator[None]:
+    """Turns an OSError of the block into an ArgumentError of `cache_dir`."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}. Free some space there, or choose another folder."
+        raise ArgumentError("cache_dir", str(folder), reason) from error

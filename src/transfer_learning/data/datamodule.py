@@ -1,0 +1,205 @@
+"""The LightningDataModule: decodes a source's images once, splits them and hands out batches."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pydantic import Field, NonNegativeInt
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader, DistributedSampler
+
+from transfer_learning.data.augmentation import Augmentation, Step
+from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.batch import Batch, SplitDataset, prepare
+from transfer_learning.data.cache import CachedArray, cache_errors
+from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.features import Features, FrozenPart, compute_features
+from transfer_learning.data.images import Source
+from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.data.splits import SplitStrategy, distinct
+from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.files import sha256_of
+from transfer_learning.utilities.validation import PathArgument, validated
+
+
+@validated
+class ImageDataModule(pl.LightningDataModule):
+    """Labelled images, decoded once, split, and handed out in batches.
+
+    Without a trainer: `setup()`, then `train_dataloader()`; `on_after_batch_transfer` makes the input of a network.
+
+    Args:
+        source: lists the images.
+        split: decides which images train, validate and test.
+        preprocessing: from a file to pixels; None is `Preprocessing()`.
+        augmentation: one step or several; None is `Affine()`, the tutorial's.
+        augment: whether training images are augmented, differently in each epoch.
+        views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
+            stored; each epoch shows one of them.
+        view_seed: of the views.
+        order_seed: of each epoch's order, and of its augmentation or choice of views.
+        batch_size: images of a training step over all devices together.
+        cache_dir: the folder of decoded images, features and file digests.
+
+    Attributes (after `setup`):
+        images: every image that the source lists.
+        class_names: C names.
+        labels: class codes of `images`, (M,) int64.
+        pixels: of `images`, (M, H, W, 3) uint8, memory-mapped.
+        splits: "train", "val", "test" -> indices into `images`.
+        features: split -> `Features`, for splits of which features are handed out.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: SplitStrategy,
+        preprocessing: Preprocessing | None = None,
+        augmentation: Step | Sequence[Step] | None = None,
+        augment: bool = False,
+        views: NonNegativeInt = 0,
+        view_seed: NonNegativeInt = 0,
+        order_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0,
+        batch_size: Annotated[int, Field(ge=1)] = 30,
+        cache_dir: PathArgument = "outputs/cache",
+    ):
+        super().__init__()
+        if views and not augment:
+            raise ArgumentError("views", views, "views are augmented images, so augment=true is needed.")
+        self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
+        self.augmentation = Augmentation(
+            augmentation if isinstance(augmentation, Sequence) else [augmentation or Affine()]
+        )
+        self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
+        self.batch_size, self.cache_dir = batch_size, cache_dir
+        self.features: dict[str, Features] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lists, decodes and splits the images, once. Raises UserError as the source, the cache and the split do."""
+        if hasattr(self, "splits"):
+            return
+        with cache_errors(self.cache_dir):
+            self.images = self.source.list_images(FileDigests(self.cache_dir))
+        self.labels, self.class_names = self.images.labels, self.images.class_names
+        unreadable = self._decode()
+        readable = np.array([n for n in range(len(self.labels)) if n not in unreadable], dtype=np.int64)
+        used = readable[distinct(self.labels[readable], [self.images.digests[index] for index in readable])]
+        for index in sorted(set(readable) - set(used)):
+            rank_zero_info(f"{self.images.names[index]}: left out, byte for byte another image of the folder")
+        splits = self.split(self.images.take(used))
+        self.splits = {name: used[positions] for name, positions in splits.items()}
+        self._print_counts()
+
+    def _decode(self) -> dict[int, str]:
+        """Sets `pixels`. Returns the index of each unreadable image -> the reason."""
+        settings, ids = self.preprocessing, [str(index) for index in range(len(self.labels))]
+        name = f"pixels-{settings.image_size}-{settings.interpolation}-{settings.resize}"
+        key = {"preprocessing": asdict(settings), "images": sha256_of(list(self.images.digests))}
+        found = CachedArray(self.cache_dir, name, key).get(ids, partial(decode, self.images, settings))
+        self.pixels = found.array
+        for index, reason in found.unreadable.items():
+            rank_zero_info(f"{self.images.names[index]}: left out, not readable as an image ({reason})")
+        return found.unreadable
+
+    def _print_counts(self) -> None:
+        counts = [np.bincount(self.labels[rows], minlength=len(self.class_names)) for rows in self.splits.values()]
+        for name, *numbers in zip(self.class_names, *counts):
+            rank_zero_info(f"{name} datasets: {' '.join(f'({n},)' for n in numbers)} {', '.join(self.splits)}")
+        for split, rows in self.splits.items():
+            rank_zero_info(f"{split} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")
+        shown = self.labels[np.random.default_rng(0).choice(self.splits["train"], 5)].tolist()
+        rank_zero_info(f"five labels: {[self.class_names[code] for code in shown]} -> {shown}")
+
+    def store_features(self, frozen_part: FrozenPart | None) -> None:
+        """From now on hands out stored features, but images if fresh augmentation makes them differ in every epoch.
+
+        Args:
+            frozen_part: None hands out images again.
+
+        Raises:
+            UserError: as `setup` and `compute_features`.
+        """
+        self.setup()
+        self.features = {}
+        key, folder = asdict(self.preprocessing), self.cache_dir
+        for split, indices in self.splits.items() if frozen_part else ():
+            augmented = split == "train" and self.augment
+            views = [self.view(number) for number in range(self.views)] if augmented else [()]
+            if frozen_part and views:
+                self.features[split] = compute_features(
+                    frozen_part, self.pixels, self.images.digests, indices, views, self.augmentation, key, folder
+                )
+
+    def view(self, number: int) -> tuple[np.ndarray, ...]:
+        """The augmentation parameters of all M images in a view: a function of (view_seed, number, image)."""
+        return self.augmentation.sample(len(self.labels), self.view_seed, number)
+
+    def chosen_views(self, epoch: int) -> np.ndarray:
+        """The view of each training image in an epoch, (N,) int64 in [0, views)."""
+        return np.random.default_rng((self.order_seed, epoch, 1)).integers(self.views, size=len(self.splits["train"]))
+
+    def augmentation_parameters(self, epoch: int) -> tuple[np.ndarray, ...]:
+        """For each step the parameters of each training image in an epoch, (N, K) float32."""
+        rows = self.splits["train"]
+        if not self.views:
+            return self.augmentation.sample(len(rows), self.order_seed, epoch)
+        views, chosen = [self.view(number) for number in range(self.views)], self.chosen_views(epoch)
+        return tuple(np.stack(step)[chosen, rows] for step in zip(*views))
+
+    def train_dataloader(self) -> DataLoader:
+        count, (world_size, _) = len(self.splits["train"]), self._world
+        if self.batch_size % world_size or self.batch_size > count:
+            expected = f"expected a multiple of the {world_size} devices, at most the {count} training images."
+            raise ArgumentError("batch_size", self.batch_size, expected)
+        # The sampler adds the epoch to its seed; a hash keeps neighbouring seeds from sharing orders.
+        seed = int(np.random.SeedSequence(self.order_seed).generate_state(1)[0])
+        return self._loader("train", self.batch_size // world_size, DistributedSampler, shuffle=True, seed=seed)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader("val", self.batch_size, UnrepeatedDistributedSampler, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader("test", self.batch_size, UnrepeatedDistributedSampler, shuffle=False)
+
+    def _loader(self, split: str, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
+        """Divides a split among the devices. Lightning keeps distributed samplers and tells them the epoch."""
+        dataset, (world_size, rank) = self._dataset(split), self._world
+        dataset.sampler = sampler(dataset, num_replicas=world_size, rank=rank, **settings)
+        pin = torch.cuda.is_available() and dataset.device is None
+        return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=lambda batch: batch, pin_memory=pin)
+
+    def _dataset(self, split: str) -> SplitDataset:
+        indices, augmented, features = self.splits[split], split == "train" and self.augment, self.features.get(split)
+        return SplitDataset(
+            array=features.array if features else self.pixels,
+            rows=features.rows if features else indices[None],
+            indices=indices,
+            labels=self.labels[indices],
+            sample=self.augmentation_parameters if augmented and not features else None,
+            choose=self.chosen_views if augmented and features else None,
+            is_features=features is not None,
+            device=self._device_for_all_splits(),
+        )
+
+    def _device_for_all_splits(self) -> torch.device | None:
+        """The GPU of this process if all splits fit into half of its free memory; the network needs the rest."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda":
+            return None
+        images = {split: Features(self.pixels, indices[None]) for split, indices in self.splits.items()}
+        size = sum(array[0].nbytes * rows.size for array, rows in (images | self.features).values())
+        return device if size <= torch.cuda.mem_get_info(device)[0] / 2 else None
+
+    @property
+    def _world(self) -> tuple[int, int]:
+        """The number of devices, and the rank of this process's device."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
+        """uint8 images -> floats in [0, 1], augmented if the batch has parameters: on the device."""
+        return prepare(batch, self.augmentation)

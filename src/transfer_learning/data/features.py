@@ -1,0 +1,96 @@
+"""Features: the output of a network's frozen part, computed once for each image and stored."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from transfer_learning.data.augmentation import Augmentation
+from transfer_learning.data.batch import Batch, features_to_rows, prepare
+from transfer_learning.data.cache import CachedArray
+from transfer_learning.utilities.errors import ArgumentError
+
+BATCH_SIZE = 32  # VGG16's first maps at 224 pixels then take 410 MB
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """A network's frozen part as the fit uses it.
+
+    Attributes:
+        forward: images (N, 3, H, W) float32 in [0, 1] on `device` -> features (N, ...) float.
+        device: where it computes.
+        key: plain values on which features depend besides the image: weights, precision, device type, compilation.
+    """
+
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    device: torch.device
+    key: Mapping
+
+
+class Features(NamedTuple):
+    """
+    Attributes:
+        array: (R, ...), memory-mapped.
+        rows: the row of each view of each image, (V, N) int64.
+    """
+
+    array: np.ndarray
+    rows: np.ndarray
+
+
+def compute_features(
+    frozen_part: FrozenPart,
+    pixels: np.ndarray,
+    digests: Sequence[str],
+    indices: np.ndarray,
+    views: Sequence[tuple[np.ndarray, ...]],
+    augmentation: Augmentation,
+    preprocessing: Mapping,
+    folder: str | Path,
+) -> Features:
+    """Features of N images in V views. Those that are stored are read, whichever split or run computed them.
+
+    Args:
+        pixels: of all M images, (M, H, W, 3) uint8.
+        digests: the SHA-256 of each of the M images.
+        indices: the images that are wanted, (N,) int64.
+        views: for each view the augmentation parameters of the M images, for each step; () is the image as it is.
+        augmentation: applied with these parameters.
+        preprocessing: plain values on which pixels depend besides the image.
+        folder: of cached arrays.
+
+    Raises:
+        ArgumentError: the folder cannot be written (`cache_dir`).
+    """
+    key = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
+    cached, device, rows = CachedArray(folder, "features", key), frozen_part.device, []
+    steps = json.dumps(augmentation.key, sort_keys=True).encode()
+    for view in views:
+
+        def forward(positions: list[int], view: tuple[np.ndarray, ...] = view) -> tuple[np.ndarray, dict]:
+            features = []
+            for start in range(0, len(positions), BATCH_SIZE):
+                batch = indices[positions[start : start + BATCH_SIZE]]
+                padded = np.resize(batch, BATCH_SIZE)  # a kernel may round differently for another batch size
+                parameters = tuple(torch.from_numpy(step[padded]).to(device) for step in view)
+                images, targets = torch.from_numpy(pixels[padded]).to(device), torch.zeros(BATCH_SIZE, device=device)
+                prepared = prepare(Batch(images, targets, targets, parameters), augmentation)
+                if prepared.targets is not targets:
+                    raise ArgumentError("views", len(views), "a step changes the targets, which needs fresh images: 0.")
+                features.append(frozen_part.forward(prepared.inputs)[: len(batch)])
+            return features_to_rows(torch.cat(features)), {}
+
+        ids = [digests[n] + "".join(f" {_sha256(steps, step[n])}" for step in view) for n in indices]
+        array, view_rows, _ = cached.get(ids, forward)
+        rows.append(view_rows)
+    return Features(array, np.stack(rows))
+
+
+def _sha256(steps: bytes, parameters: np.ndarray) -> str:
+    return hashlib.sha256(steps + parameters.tobytes()).hexdigest()[:16]

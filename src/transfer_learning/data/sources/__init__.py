@@ -1,0 +1,1 @@
+"""Sources: objects that list labelled images (`data.images.Source`)."""

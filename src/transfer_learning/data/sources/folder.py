@@ -1,0 +1,116 @@
+"""Images in a folder, whose folders or file names tell their classes."""
+
+import os
+import re
+from collections.abc import Sequence
+from mimetypes import guess_type
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pytorch_lightning.utilities import rank_zero_info
+
+from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.images import Images
+from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.validation import PathArgument, validated
+
+NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
+SPLIT_NAME = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)  # test1 ...
+
+
+@validated
+class Folder:
+    """The images below a folder, in class folders (`PetImages/Cat/1.jpg`) or in Kaggle's flat layout (`cat.1.jpg`).
+
+    The class of an image is the folder that it lies in; `train/cat` and `validation/cat` are one class, and so are `Cat`
+    and `cat`. Folders with the name of a split (`train`, `test1`) are no classes. Images whose folder and name tell no
+    class are left out and counted.
+
+    Args:
+        root: the folder.
+        class_names: the classes to look for (a folder may be their plural); None takes every class that is found.
+    """
+
+    def __init__(self, root: PathArgument, class_names: Sequence[str] | None = None):
+        self.root = Path(root).expanduser()
+        self.class_names = class_names
+
+    def list_images(self, file_digests: FileDigests) -> Images:
+        """Raises UserError: no such folder, a folder that cannot be listed, no images, or fewer than two classes."""
+        if not self.root.is_dir():
+            layout = "Expected a folder of class folders or of files named like cat.1.jpg."
+            raise ArgumentError("root", str(self.root), f"no such folder. {layout}")
+        files = _files(self.root)
+        classes = (
+            [_known_class(file, self.class_names) for file in files] if self.class_names else _classes_found(files)
+        )
+        unlabelled = sum(1 for file, name in zip(files, classes) if name is None and is_image_name(file))
+        if unlabelled:
+            rank_zero_info(
+                f"{self.root}: {unlabelled} images left out, since neither folder nor file name tells their class"
+            )
+        labelled = [(file, name) for file, name in zip(files, classes) if name is not None]
+        class_names = self._class_names({name for _, name in labelled})
+        paths, codes = [self.root / file for file, _ in labelled], {name: code for code, name in enumerate(class_names)}
+        return Images(
+            names=[_printable(str(path)) for path in paths],
+            labels=np.array([codes[name] for _, name in labelled], dtype=np.int64),
+            class_names=tuple(map(_printable, class_names)),
+            digests=file_digests(paths),
+            read=lambda index: Image.open(paths[index]),
+        )
+
+    def _class_names(self, found: set[str]) -> tuple[str, ...]:
+        names = tuple(self.class_names or sorted(found, key=str.casefold))
+        if len(names) < 2 or set(names) - found:
+            expected = " and ".join(self.class_names) if self.class_names else "at least two classes"
+            seen = ", ".join(sorted(found)) or "none"
+            reason = f"classes found: {seen}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg)."
+            raise ArgumentError("root", str(self.root), reason)
+        return names
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the file's name is that of an image in any format; reading it shows whether it is one."""
+    return path.suffix.lower() in Image.registered_extensions() or (guess_type(path.name)[0] or "").startswith("image/")
+
+
+def _files(root: Path) -> list[Path]:
+    """Every file below `root`, relative to it, sorted, without hidden files and those that macOS leaves behind."""
+    found = []
+    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        found += [Path(folder, name).relative_to(root) for name in names if not name.startswith(".")]
+    return sorted(found, key=lambda path: path.as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(
+        f"{error.filename}: {error.strerror}; every folder must be readable. Correct that, or move it away."
+    )
+
+
+def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
+    """The class that the nearest folder names, else the class that the file's own name tells."""
+    known = {form: name for name in class_names for form in (name.casefold(), name.casefold() + "s")}
+    numbered = NUMBERED.fullmatch(file.name)
+    candidates = [*reversed(file.parent.parts), *([numbered[1]] if numbered else [])]
+    return next((known[name.casefold()] for name in candidates if name.casefold() in known), None)
+
+
+def _classes_found(files: list[Path]) -> list[str | None]:
+    """The class of each file: its folder's name, or its own if every folder with images is named like a split."""
+    holders = {file.parent for file in files if is_image_name(file)}
+    folders = {folder for folder in holders if folder.name and not SPLIT_NAME.fullmatch(folder.name)}
+    if folders:
+        classes = [file.parent.name if file.parent in folders else None for file in files]
+    else:
+        classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
+    spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling is kept
+    return [name and spelling[name.casefold()] for name in classes]
+
+
+def _printable(name: str) -> str:
+    """File systems accept names that are not Unicode; printing and writing them needs an escaped form."""
+    return name.encode(errors="backslashreplace").decode()

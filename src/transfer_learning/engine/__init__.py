@@ -1,0 +1,1 @@
+"""Training: the LightningModule, its objective, metrics and predictions, checkpoints, and `train`."""

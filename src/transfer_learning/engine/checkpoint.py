@@ -1,0 +1,142 @@
+"""Checkpoints: writing and reading their files, and rebuilding a trained model.
+
+A checkpoint consists of tensors and plain values (`Classifier.on_save_checkpoint`). It does not hold frozen weights that
+come from a published name or a file: it names their source.
+"""
+
+import os
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from transfer_learning import models
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.models.network import Network
+from transfer_learning.utilities.errors import UserError, first_line
+from transfer_learning.utilities.files import atomic_write
+
+KEYS = {"network", "arguments", "class_names", "preprocessing", "precision", "frozen_weights"}
+
+
+def load(path: str | Path, weights: str | None = None, networks: Sequence[type[Network]] = ()) -> Classifier:
+    """Rebuilds a trained model, in evaluation mode, on the CPU.
+
+    Args:
+        path: a checkpoint, `best.ckpt` or `last.ckpt`.
+        weights: where the frozen weights are now if they have moved: a name, or a file with the same SHA-256.
+        networks: your own network classes, which are not in this package.
+
+    Returns:
+        A module that maps images (N, 3, H, W) float in [0, 1] to probabilities (N, C). It has `class_names`, and
+        `preprocessing`, which maps an image as PIL opens it to pixels (H, W, 3) uint8.
+
+    Raises:
+        UserError: no such file, not a checkpoint of this project, or its network or frozen weights are not available.
+    """
+    saved = read(path)
+    about = saved["model"]
+    arguments, frozen = dict(about["arguments"]), about["frozen_weights"]
+    if frozen:
+        arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
+    try:
+        network = _network_class(about["network"], networks)(**arguments)
+        model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
+    except (TypeError, UserError) as error:
+        hint = "If weights have moved: load(path, weights=...)."
+        raise UserError(f"{path}: its network cannot be built: {error} {hint}") from error
+    model.on_load_checkpoint(saved)
+    model.load_state_dict(saved["state_dict"])
+    model.trained_precision = about["precision"]
+    return model.eval()
+
+
+def _network_class(saved: dict[str, str], networks: Sequence[type[Network]]) -> type[Network]:
+    """The class of that name; only subclasses of `Network` in `transfer_learning.models`, or one of `networks`."""
+    module, name = saved["module"], saved["class"]
+    for network in networks:
+        if network.__qualname__ == name:
+            return network
+    found = None
+    if module.startswith(f"{models.__name__}."):
+        with suppress(ImportError):
+            found = getattr(import_module(module), name, None)
+    if isinstance(found, type) and issubclass(found, Network):
+        return found
+    own = "If it is your own, pass its class: load(path, networks=[...])."
+    raise UserError(f"{module}.{name} is not a network of {models.__name__}. {own}")
+
+
+def read(path: str | Path) -> dict:
+    """The content of a checkpoint, on the CPU: tensors and plain values, every byte as it was written.
+
+    Raises:
+        UserError: no such file; it is truncated, altered, of an older version, or something else; it contains code.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            # torch ignores the checksums that it writes, and reads an entry that is marked as a folder as empty.
+            altered = file.testzip()
+            if altered or any(member.external_attr for member in file.infolist()):
+                raise ValueError(f"{altered or 'an entry'} is not as it was written")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        about = saved["model"]
+        if isinstance(about["network"], str):
+            raise UserError(f"{path}: written by an older version, without preprocessing; train the model again.")
+        if missing := KEYS - set(about):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        saved["state_dict"].items()
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and torch raise many kinds of errors
+        raise UserError(f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}).") from error
+    return saved
+
+
+class CheckpointFile(TorchCheckpointIO):
+    """Writes checkpoints atomically, and reads them with `read`.
+
+    Lightning's own plugin first gathers the file in memory and in the folder for temporary files: slower, and not atomic
+    across disks.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
+        """Raises UserError if the file cannot be written."""
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # torch wraps the system's error
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise UserError(
+                f"{path}: {first_line(reason)}. Free some space there, or choose another folder."
+            ) from error
+
+    def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
+        """Raises UserError as `read`. The files that ModelCheckpoint remembers become those beside this one, since the
+        folder of a run may have been moved.
+        """
+        checkpoint, folder = read(path), os.path.realpath(Path(path).parent)
+
+        def here(file: str) -> str:
+            return file and os.path.join(folder, os.path.basename(file))
+
+        for state in checkpoint.get("callbacks", {}).values():
+            if state.get("dirpath"):
+                state |= {
+                    key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
+                }
+                state |= {
+                    "dirpath": folder,
+                    "best_k_models": {here(file): score for file, score in state["best_k_models"].items()},
+                }
+        return checkpoint

@@ -1,0 +1,222 @@
+"""The LightningModule: a network with its objective, metrics and optimizer."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+
+from transfer_learning.callbacks.history import History
+from transfer_learning.data.batch import Batch
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.metrics import MetricFactory, Metrics
+from transfer_learning.engine.objective import CrossEntropy
+from transfer_learning.engine.predictions import Predictions
+from transfer_learning.models.network import Network
+from transfer_learning.optim.schedules import Schedule, lr_scheduler, optimizer_groups
+from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.validation import validated
+
+FROZEN = "network.frozen."  # the beginning of the keys of frozen weights in a state_dict
+Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
+
+
+@validated
+class Classifier(pl.LightningModule):
+    """Trains and evaluates a network.
+
+    Logs at the end of each epoch `train/loss`, `train/acc`, `val/...`, `test/...` (means over images, in training over
+    the steps' outputs, as Keras reports them), further metrics likewise, and the learning rates of the last step: `lr`
+    for the first parameter group, `lr_NAME` for others.
+
+    Args:
+        network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
+        class_names: C names, in the order of the codes.
+        preprocessing: how images became pixels; checkpoints hold it.
+        optimizer: parameter groups -> optimizer; None for a model that only predicts.
+        schedule: progress of the fit in [0, 1] -> factor of the learning rate, at each step; None is constant.
+        objective: the loss, and the meaning of logits; None is `CrossEntropy()`.
+        metrics: further metrics by name, such as `{"f1": partial(MulticlassF1Score, average="macro")}`.
+        seed: of dropout, which is a function of (seed, epoch, batch, device).
+
+    Attributes:
+        predictions: "val", "test" -> `Predictions` of the last evaluation.
+        history: the epochs of the last fit.
+        learning_rates: of the last step.
+        trained_precision: Lightning's name of the precision of the training; None before a checkpoint is loaded.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        class_names: Sequence[str],
+        preprocessing: Preprocessing,
+        optimizer: Optimizer | None = None,
+        schedule: Schedule | None = None,
+        objective: CrossEntropy | None = None,
+        metrics: Mapping[str, MetricFactory] | None = None,
+        seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0,
+    ):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # the memory format of the batches
+        self.class_names = tuple(class_names)
+        self.preprocessing = preprocessing
+        self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.objective = objective or CrossEntropy()
+        self.metrics = Metrics(metrics or {}, len(class_names))
+        self.history = History()
+        self.learning_rates: dict[str, float] = {}
+        self.trained_precision: str | None = None
+        self.predictions: dict[str, Predictions] = {}
+        self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        # Kept on the device, so that no step waits for it.
+        self.register_buffer("all_finite", torch.tensor(True), persistent=False)
+        self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [] if self.history in self.trainer.callbacks else [self.history]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C). Raises UserError for others."""
+        size = self.preprocessing.image_size
+        if images.shape[1:] != (3, size, size) or not images.is_floating_point():
+            expected = f"expected (N, 3, {size}, {size}) float in [0, 1]"
+            raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
+        return self.objective.probabilities(self.network(images.to(self.dtype)).float())
+
+    def logged_metrics(self) -> list[str]:
+        """The keys of training and validation metrics."""
+        return [*self.metrics.of("train"), *self.metrics.of("val")]
+
+    def training_step(self, batch: Batch, batch_index: int) -> torch.Tensor:
+        return self._step(batch, batch_index, "train")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self._step(batch, batch_index, "val")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self._step(batch, batch_index, "test")
+
+    def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
+        features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
+        logits = self.network.trainable(features).float()
+        losses = self.objective.losses(logits, batch.targets)
+        self._record(batch, batch_index, split, logits.detach(), losses.detach())
+        loss = losses.mean()
+        if split != "test":
+            self.all_finite &= loss.detach().isfinite()
+            self.finite_steps += self.all_finite & (split == "train")
+        return loss
+
+    def _record(self, batch: Batch, index: int, split: str, logits: torch.Tensor, losses: torch.Tensor) -> None:
+        codes = batch.targets.argmax(dim=1) if batch.targets.ndim == 2 else batch.targets
+        correct, probabilities = self.objective.predicted(logits) == codes, self.objective.probabilities(logits)
+        self.metrics.add_batch(split, losses, correct, probabilities, codes)
+        if index == 0:  # once per epoch: Lightning computes a logged metric at the end of the epoch
+            for key, metric in self.metrics.of(split).items():
+                self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(losses))
+        if split != "train":
+            self._evaluated.append((batch.indices, logits, codes))
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seeds dropout."""
+        key = (self.seed, self.current_epoch, batch_index, self.global_rank)
+        high, low = (int(word) for word in np.random.SeedSequence(key).generate_state(2))
+        # torch.manual_seed also seeds GPUs; where none is used, that costs a stack trace at each step.
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(high << 32 | low)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        names = ["lr", *(f"lr_{group.name}" for group in self.network.parameter_groups()[1:])]
+        self.learning_rates = dict(zip(names, (group["lr"] for group in optimizer.param_groups)))
+
+    def on_train_epoch_start(self) -> None:
+        self.all_finite.fill_(True)
+        self.finite_steps.zero_()
+
+    def on_train_epoch_end(self) -> None:
+        self._check_finite()
+        for name, rate in self.learning_rates.items():
+            self.log(name, rate, sync_dist=True)
+        self._log_x_axis(self.current_epoch + 1)
+
+    def on_validation_epoch_start(self) -> None:
+        self._evaluated.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        self._check_finite()
+        self.predictions["val"] = Predictions.gather(self._evaluated)
+        self._log_x_axis(self.current_epoch + 1)
+
+    def on_test_epoch_start(self) -> None:
+        self._evaluated.clear()
+
+    def on_test_epoch_end(self) -> None:
+        self.predictions["test"] = Predictions.gather(self._evaluated)
+        self._log_x_axis(self.current_epoch)  # the fit is over: the number of its epochs
+
+    def _check_finite(self) -> None:
+        """After an epoch's training and its validation, before a checkpoint of it is written."""
+        if not self.all_finite:
+            step, steps = int(self.finite_steps) + 1, self.trainer.num_training_batches
+            where = f"step {step}" if step <= steps else "in validation"
+            kept = "The checkpoints of earlier epochs are kept; try a lower learning rate."
+            raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
+
+    def _log_x_axis(self, epochs: int) -> None:
+        self.log("step", float(epochs), sync_dist=True)  # Lightning uses this value as the step: curves over epochs
+
+    def configure_optimizers(self) -> dict:
+        """The optimizer, and the scheduler if the learning rate changes or groups differ in it."""
+        if self.optimizer is None:
+            raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
+        groups = [group for group in self.network.parameter_groups() if group.parameters]
+        optimizer = self.optimizer(optimizer_groups(groups))
+        if not self.schedule and len(groups) == 1:
+            return {"optimizer": optimizer}
+        steps, steps_per_epoch = max(1, self.trainer.estimated_stepping_batches), 0
+        if self.schedule and math.isinf(steps):
+            raise ArgumentError("max_epochs", self.trainer.max_epochs, "a schedule needs to know the end of the fit.")
+        if any(group.from_epoch for group in groups):
+            self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
+            steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        for group in groups:
+            if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
+                reason = f"the fit is not longer than that, so the {group.name} would never learn."
+                raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
+        scheduler = lr_scheduler(optimizer, groups, self.schedule, steps, steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds what `checkpoint.load` needs, as plain values; leaves out frozen weights that have a source."""
+        network, source = self.network, self.network.frozen_source
+        checkpoint["model"] = {
+            "network": {"module": type(network).__module__, "class": type(network).__qualname__},
+            "arguments": network.arguments,
+            "class_names": list(self.class_names),
+            "preprocessing": asdict(self.preprocessing),
+            "precision": str(self.trainer.precision),
+            "frozen_weights": source and asdict(source),
+        }
+        if source:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(FROZEN)}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Adds this model's frozen weights if the checkpoint has none, so that loading stays strict.
+
+        Raises UserError if they are not those of the training, or if the checkpoint is of another network.
+        """
+        own, saved, source = self.state_dict(), checkpoint["state_dict"], self.network.frozen_source
+        if source:
+            if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
+                raise ArgumentError("weights", source.name, "not the weights of the training; restore those.")
+            saved |= {key: value for key, value in own.items() if key.startswith(FROZEN)}
+        shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
+        if shapes != expected:
+            key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))
+            found = f"its {key} is {shapes.get(key)}, expected {expected.get(key)}"
+            raise UserError(f"the checkpoint is of another network: {found}.")

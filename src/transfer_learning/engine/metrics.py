@@ -1,0 +1,69 @@
+"""The metrics of each split, and the one that is monitored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MeanMetric, Metric
+
+from transfer_learning.reporting.metric_names import default_mode
+from transfer_learning.utilities.errors import ArgumentError
+
+MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The metric that says which epoch is the best: its key, such as `val/acc`, and "min" or "max"."""
+
+    name: str
+    mode: str
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer, name: str | None = None) -> "Monitor":
+        """That of the trainer's first ModelCheckpoint that monitors something; without one, `name` or `val/acc`."""
+        for callback in trainer.checkpoint_callbacks:
+            if callback.monitor:
+                return cls(callback.monitor, callback.mode)
+        return cls(name or "val/acc", default_mode(name or "val/acc"))
+
+    def check(self, logged: Sequence[str], trainer: pl.Trainer) -> None:
+        """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics."""
+        for name in [self.name, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]:
+            if name and name not in logged:
+                raise ArgumentError("monitor", name, f"no such metric; expected one of {', '.join(logged)}.")
+
+
+class Metrics(nn.ModuleDict):
+    """Loss, accuracy and further metrics of the splits, by key, accumulated over batches and devices.
+
+    Args:
+        further: name -> a metric of torchmetrics, which is called with `num_classes`.
+        num_classes: C.
+    """
+
+    def __init__(self, further: Mapping[str, MetricFactory], num_classes: int):
+        super().__init__()
+        for split in ("train", "val", "test"):
+            # Means over images. "disable" lets a loss that is not finite show, and does not wait for the device at each
+            # step. torchmetrics ignores `weight` then, so each image is a value of its own.
+            self[f"{split}/loss"], self[f"{split}/acc"] = MeanMetric("disable"), MeanMetric("disable")
+            self.update({f"{split}/{name}": metric(num_classes=num_classes) for name, metric in further.items()})
+
+    def of(self, split: str) -> dict[str, Metric]:
+        """The metrics of a split, by key."""
+        return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
+
+    def add_batch(
+        self, split: str, losses: torch.Tensor, correct: torch.Tensor, probabilities: torch.Tensor, codes: torch.Tensor
+    ) -> None:
+        """Updates the metrics of a split: losses (N,), correct (N,) bool, probabilities (N, C), class codes (N,)."""
+        for key, metric in self.of(split).items():
+            if key == f"{split}/loss":
+                metric.update(losses)
+            elif key == f"{split}/acc":
+                metric.update(correct)
+            else:
+                metric.update(probabilities, codes)

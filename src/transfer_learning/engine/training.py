@@ -1,0 +1,192 @@
+"""Training: fits a model, tests its best epoch and writes the report."""
+
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+
+from transfer_learning.callbacks.history import History
+from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.features import FrozenPart
+from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.metrics import Monitor
+from transfer_learning.models.network import Network, count_parameters
+from transfer_learning.reporting.curves import summary, wilson_interval, write_report
+from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.hardware import configure_process, device_name
+
+
+def train(
+    data: ImageDataModule,
+    model: Classifier,
+    trainer: pl.Trainer,
+    settings: Mapping[str, Any] | None = None,
+    compile: bool = False,
+    started: float | None = None,
+    resume: str | Path | None = None,
+    monitor: str | None = None,
+    test: bool = True,
+) -> dict[str, Any]:
+    """Fits the model and tests its best epoch. Writes `metrics.json` and `curves.png` to `trainer.default_root_dir`.
+
+    Args:
+        data: its features are stored first, wherever the network has a frozen part.
+        model: the model.
+        trainer: its first ModelCheckpoint that monitors something chooses the best epoch; without one it is the last.
+        settings: plain values that loggers show beside the results.
+        compile: whether torch compiles the frozen part and, on a GPU, the trainable part (on a CPU that does not pay).
+        started: `time.perf_counter()` at the start of the program; None is now.
+        resume: a checkpoint of the whole training, which then goes on as if it had not stopped; None starts anew.
+        monitor: the metric to report without a ModelCheckpoint; None is `val/acc`.
+        test: whether the best epoch is tested; if not, the results of the test are None.
+
+    Returns:
+        The content of `metrics.json`: accuracies in [0, 1], counts, seconds of the fit and of the features before it ...
+
+    Raises:
+        UserError: nothing to train, validate or test; an unknown monitor; no compiler; a loss that is not finite; a
+            checkpoint that is missing, unreadable or of another network.
+    """
+    configure_process()
+    started = time.perf_counter() if started is None else started
+    best_by = Monitor.of(trainer, monitor)
+    best_by.check(model.logged_metrics(), trainer)
+    _check_batches(trainer, test)
+    device = trainer.strategy.root_device
+    rank_zero_info(f"{device_name(device)}, precision {trainer.precision}")
+    if compile:
+        compile_network(model.network, device)
+    model.train()  # a loaded model is in evaluation mode
+    model.history = History()
+    times = [time.perf_counter()]
+    data.store_features(frozen_part(model, trainer, compile))
+    times.append(time.perf_counter())
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    times.append(time.perf_counter())
+    best, path = _best_epoch(data, model, trainer, best_by)
+    if test:
+        best |= trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+    data.store_features(None)
+    metrics = {
+        **_results(best, model.history, best_by),
+        **_counts(data, model, trainer, test),
+        **_test_interval(data, trainer, best),
+        **_seconds(model.history, started, *times),
+        "device": device_name(device),
+        "precision": str(trainer.precision),
+    }
+    if trainer.is_global_zero:
+        results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
+        for adapter in adapters(trainer):
+            adapter.results(settings or {}, results)
+        write_report(trainer.default_root_dir, metrics, model.history.rows)
+    rank_zero_info(summary(trainer.default_root_dir, metrics))
+    return metrics
+
+
+def compile_network(network: Network, device: torch.device) -> None:
+    """Compiles in place, so that checkpoints keep their keys. Raises ArgumentError if there is no compiler."""
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        reason = f"no C++ compiler {compiler}; install one, name one in CXX, or do not compile."
+        raise ArgumentError("compile", True, reason)
+    for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:
+        if list(part.parameters()):
+            part.compile()
+
+
+def frozen_part(model: Classifier, trainer: pl.Trainer, compiled: bool = False) -> FrozenPart | None:
+    """The frozen part of the model's network, on the device and in the precision of the fit; None if there is none."""
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    weights = model.network.frozen.key
+    if weights is None:
+        return None
+    frozen = precision.convert_module(model.network.frozen.to(device))
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        with precision.forward_context():
+            return frozen(precision.convert_input(images))
+
+    key = {"weights": weights, "precision": str(trainer.precision), "device": device.type, "compiled": compiled}
+    return FrozenPart(forward, device, key)
+
+
+def _check_batches(trainer: pl.Trainer, test: bool) -> None:
+    for split in ("train", "val", "test") if test else ("train", "val"):
+        if getattr(trainer, f"limit_{split}_batches") == 0:
+            raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
+
+
+def _best_epoch(
+    data: ImageDataModule, model: Classifier, trainer: pl.Trainer, monitor: Monitor
+) -> tuple[dict[str, Any], str | None]:
+    """The history's row of the best epoch, and its checkpoint."""
+    rows = {row["epoch"]: dict(row) for row in model.history.rows if "val/acc" in row}
+    if not rows:
+        raise ArgumentError(
+            "max_epochs", trainer.max_epochs, "no epoch ended with a validation, expected at least one."
+        )
+    callback = next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+    if not callback or not callback.best_model_path:
+        return rows[max(rows)], None
+    path, score = callback.best_model_path, callback.best_model_score
+    best = rows[read(path)["epoch"] + 1]
+    if best.get(monitor.name, score) != score:
+        # An interrupted epoch saved it and was repeated, on a device that does not repeat bits.
+        best |= trainer.validate(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+    return best, path
+
+
+def _results(best: Mapping[str, Any], history: History, monitor: Monitor) -> dict[str, Any]:
+    return {
+        "val/acc_best": best["val/acc"],
+        "epoch_best": best["epoch"],
+        "monitor": monitor.name,
+        "monitor_mode": monitor.mode,
+        "monitor_best": best[monitor.name],
+        "val/acc_last": [row["val/acc"] for row in history.rows if "val/acc" in row][-1],
+        "train/acc_last": history.rows[-1]["train/acc"],
+        "test/acc": best.get("test/acc"),
+        "test/loss": best.get("test/loss"),
+        "epochs": len(history.rows),
+    }
+
+
+def _counts(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, test: bool) -> dict[str, int | None]:
+    """Parameters, and the images of each split that were used: fewer than it has if the trainer limits the batches."""
+    trainable, frozen = count_parameters(model.network)
+    counts: dict[str, int | None] = {"parameters_trainable": trainable, "parameters_frozen": frozen}
+    batches = dict(zip(("train", "val", "test"), [*model.history.batches, *(trainer.num_test_batches if test else [])]))
+    for split, indices in data.splits.items():
+        batch_size = data.batch_size * (1 if split == "train" else trainer.world_size)
+        counts[f"images_{split}"] = min(len(indices), batches[split] * batch_size) if split in batches else None
+    return counts
+
+
+def _test_interval(data: ImageDataModule, trainer: pl.Trainer, best: Mapping[str, Any]) -> dict[str, float | None]:
+    """The 95 % confidence interval of the test accuracy."""
+    if "test/acc" not in best:
+        return {"test/acc_low": None, "test/acc_high": None}
+    images = min(len(data.splits["test"]), trainer.num_test_batches[0] * data.batch_size * trainer.world_size)
+    low, high = wilson_interval(round(best["test/acc"] * images), images)
+    return {"test/acc_low": low, "test/acc_high": high}
+
+
+def _seconds(history: History, started: float, begin: float, features: float, end: float) -> dict[str, float | None]:
+    """Seconds of the fit (those of earlier attempts included) and of the features, and until the first step."""
+    epochs = [row["seconds"] for row in history.rows]
+    return {
+        "seconds": end - features + sum(epochs[: history.resumed]),
+        "seconds_features": features - begin,
+        "seconds_to_first_step": (history.first_step or end) - started,
+        "seconds_per_epoch": statistics.median(epochs[1:]) if len(epochs) > 1 else None,
+    }

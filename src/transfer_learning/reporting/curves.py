@@ -1,0 +1,71 @@
+"""The files and lines that close a run: curves.png, metrics.json and a summary."""
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from transfer_learning.reporting.metric_names import LABELS, SPLITS, label
+from transfer_learning.utilities.files import atomic_write, write_text
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % confidence interval of a proportion (Wilson 1927): low and high, in [0, 1]."""
+    share = correct / total
+    centre = share + z**2 / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    scale = 1 + z**2 / total
+    return (centre - half) / scale, (centre + half) / scale
+
+
+def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]) -> None:
+    """Writes `folder/curves.png`, and last `folder/metrics.json`, which marks a finished run; each atomically.
+
+    Args:
+        metrics: plain values, as `engine.training.train` returns them.
+        epochs: the rows of `callbacks.history.History`.
+    """
+    with atomic_write(Path(folder, "curves.png")) as file:
+        curves(epochs, metrics.get("monitor")).savefig(file, format="png", dpi=120)
+    write_text(Path(folder, "metrics.json"), json.dumps(metrics, indent=2) + "\n")
+
+
+def curves(epochs: Sequence[Mapping], monitor: str | None = None) -> Figure:
+    """Accuracy, loss and the monitored metric over epochs, training beside validation, one panel each."""
+    names = list(dict.fromkeys(["acc", "loss", *([monitor.rpartition("/")[2]] if monitor else [])]))
+    figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names)), names):
+        for split in ("train", "val"):
+            known = [row for row in epochs if f"{split}/{name}" in row]
+            values = [row[f"{split}/{name}"] for row in known]
+            marker = "." if len(known) < 40 else None
+            axes.plot([row["epoch"] for row in known], values, label=SPLITS[split], marker=marker)
+        axes.set(title=LABELS.get(name, name).capitalize(), xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def summary(folder: str | Path, metrics: Mapping) -> str:
+    """The last lines of a run's output."""
+    best = f"in epoch {metrics['epoch_best']} of {metrics['epochs']}"
+    lines = [f"best validation accuracy {metrics['val/acc_best']:.4f} {best}"]
+    if metrics["monitor"] != "val/acc":
+        lines = [f"best {label(metrics['monitor'])} {metrics['monitor_best']:.4f} {best}"]
+        lines += [f"validation accuracy of that epoch {metrics['val/acc_best']:.4f}"]
+    if metrics["test/acc"] is not None:
+        interval = f"(95 % interval {metrics['test/acc_low']:.4f} to {metrics['test/acc_high']:.4f})"
+        lines += [
+            f"test accuracy of that epoch {metrics['test/acc']:.4f} on {metrics['images_test']} images {interval}"
+        ]
+    return "\n".join(
+        [
+            *lines,
+            f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; "
+            f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start",
+            f"curves: tensorboard --logdir {shlex.quote(str(folder))}",
+        ]
+    )

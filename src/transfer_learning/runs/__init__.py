@@ -1,0 +1,1 @@
+"""What a run leaves: its folder, its provenance, and the leaderboard of a sweep."""

@@ -1,0 +1,46 @@
+"""The config of a run as nested plain values: reading config.yaml, and comparing two configs."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from transfer_learning.utilities.errors import UserError, first_line
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's config.yaml as nested plain values, unresolved. Raises UserError if it is damaged or something else."""
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(config, dict) or "hydra" not in config:
+            raise ValueError("it lacks keys")
+        return {str(key): value for key, value in config.items()}
+    except Exception as error:  # PyYAML and OmegaConf raise many kinds of errors
+        raise UserError(f"{path}: not the config of a run, or damaged ({first_line(error)}).") from error
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as one, with dots."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        nested = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return found
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """The keys, with dots, whose values differ.
+
+    Args:
+        given: keys and groups that the user has set. A key that the old config lacks, because it was added to the program
+            later, only counts if it, or its group, is one of them.
+    """
+    before, now = flat(old), flat(new)
+    differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
+    return [key for key in differing if not before or key in before or _is_given(key, given)]
+
+
+def _is_given(key: str, given: Collection[str]) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in given for length in range(1, len(parts) + 1))

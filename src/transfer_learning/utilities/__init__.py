@@ -1,0 +1,1 @@
+"""Errors, argument checks, atomic file writes and hardware."""

@@ -1,0 +1,53 @@
+"""Files that are either complete or absent."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file that replaces `path` when the block ends and its content is on the disk.
+
+    If the block raises or the process dies, `path` keeps its old content. A killed process leaves `NAME.partial`, which
+    the next write overwrites. Raises OSError.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: str | Path, value: dict) -> None:
+    """Writes plain values with their SHA-256, so that `read_json` notices every change."""
+    write_text(path, json.dumps(value | {"sha256": sha256_of(value)}))
+
+
+def read_json(path: str | Path) -> dict | None:
+    """Reads what `write_json` wrote; None if the file is missing or damaged."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+        return value if value.pop("sha256") == sha256_of(value) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def sha256_of(value: object) -> str:
+    """SHA-256 (hex) of plain values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Argument checks: types and ranges are declared in a constructor's annotations and checked with pydantic."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
+
+from transfer_learning.utilities.errors import ArgumentError
+
+Class = TypeVar("Class", bound=type)
+PATH, NAME_OR_PATH = "path", "name or path"
+PathArgument = Annotated[str | Path, PATH]  # the command line makes it absolute
+NameOrPath = Annotated[str | Path, NAME_OR_PATH]  # absolute too, unless it is a name
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def validated(cls: Class) -> Class:
+    """Class decorator: the constructor raises ArgumentError if an argument does not match its annotation.
+
+    Types are strict: `"1"` and `True` are not accepted as integers. An integer is a float, a list is a sequence.
+    """
+    init: Callable = cls.__init__  # type: ignore[misc]
+    names = list(inspect.signature(init).parameters)
+    checked = validate_call(config=STRICT)(init)
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        try:
+            checked(self, *args, **kwargs)
+        except ValidationError as error:
+            place = error.errors()[0]["loc"][0]
+            name = names[place] if isinstance(place, int) else str(place)
+            value = {**dict(zip(names[1:], args)), **kwargs}.get(name)
+            raise ArgumentError(name, value, _expected(error, names[1:])) from None
+
+    cls.__init__ = wrapper  # type: ignore[misc]
+    return cls
+
+
+def check_types(function: Callable, arguments: Mapping[str, Any]) -> None:
+    """Raises ArgumentError if an argument of another library's function does not match its annotation."""
+    try:
+        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):  # annotations that exist for type checkers only
+        return
+    for name, value in arguments.items():
+        strict = not isinstance(value, (list, dict))  # a list may stand for a tuple
+        config = ConfigDict(strict=strict, arbitrary_types_allowed=True)
+        try:
+            TypeAdapter(hints.get(name, Any), config=config).validate_python(value)
+        except ValidationError as error:
+            raise ArgumentError(name, value, _expected(error)) from None
+
+
+def is_marked(annotation: Any, mark: str) -> bool:
+    """Whether an annotation, or a part of it, has the mark `PATH` or `NAME_OR_PATH`."""
+    return mark in getattr(annotation, "__metadata__", ()) or any(
+        is_marked(each, mark) for each in get_args(annotation)
+    )
+
+
+def _expected(error: ValidationError, known: list[str] | None = None) -> str:
+    if error.errors()[0]["type"] == "unexpected_keyword_argument":
+        return f"no such argument; expected one of {', '.join(known or [])}."
+    messages = [re.sub("^(Input should be|Value should have) ", "", each["msg"]) for each in error.errors()]
+    return f"expected {' or '.join(dict.fromkeys(messages))}."
