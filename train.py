@@ -3,12 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from transfer_learning.cli import run, shell
+from transfer_learning.cli import resolvers, shell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    return run.run(cfg)
+    assert resolvers  # a launcher's process imports what this function names before it composes its job
+    return shell.run(cfg)
 
 
 if __name__ == "__main__":

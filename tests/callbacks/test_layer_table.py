@@ -3,7 +3,8 @@ from transfer_learning.models.pretrained import Pretrained
 
 
 def test_layers_shapes_and_parameters_are_those_that_keras_prints():
-    table = layer_table(Pretrained(2, 150, weights=None, pool="none", dense=[512, 512], dropout=0.3), 150)
+    head = dict(pool="none", layer_norm=False, dense=[512, 512], dropout=0.3)
+    table = layer_table(Pretrained(2, 150, "vgg16", weights=None, **head), 150)
     lines = {line.split()[0]: line for line in table.splitlines()}
     for name, shape, parameters, state in [
         ("frozen.block1.0", "(N, 64, 150, 150)", "1,792", "frozen"),  # block1_conv1
@@ -16,8 +17,8 @@ def test_layers_shapes_and_parameters_are_those_that_keras_prints():
     assert table.endswith("trainable parameters: 4,457,985   frozen parameters: 14,714,688")
 
 
-def test_the_network_is_left_as_it_was():
-    network = Pretrained(2, 32, weights=None).train()
+def test_network_is_unchanged():
+    network = Pretrained(2, 32, "vgg16", weights=None).train()
     layer_table(network, 32)
     assert network.trainable.training and not network.frozen.training
     assert not any(layer._forward_hooks for layer in network.modules())

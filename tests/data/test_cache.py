@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -7,109 +8,239 @@ import textwrap
 import numpy as np
 import pytest
 
-from transfer_learning.data.stored import stored
-from transfer_learning.errors import UserError
+from transfer_learning.data.cache import CachedArray
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 KEY = {"what": "squares", "of": "numbers"}
 
 
+def ids_of(numbers):
+    return [str(number) for number in numbers]
+
+
 class Squares:
-    """Encodes and counts how often it was asked."""
+    """Computes squares of the numbers in a CachedArray's ids, and keeps the numbers that it computed."""
 
-    def __init__(self):
-        self.calls = 0
+    def __init__(self, folder, key=KEY):
+        self.cached, self.computed = CachedArray(folder, "squares", key), []
 
-    def __call__(self, numbers):
-        self.calls += 1
-        return np.array([[n, n * n] for n in numbers]), {
-            position: "odd" for position, n in enumerate(numbers) if n % 2 and n > 500
-        }
+    def get(self, numbers):
+        """(N, 2) rows in the order of the numbers, and the reasons of unreadable ones."""
+        found = self.get_rows(numbers)
+        return np.array(found.array[found.rows]), found.unreadable
 
+    def get_rows(self, numbers):
+        numbers = list(numbers)
+        return self.cached.get(ids_of(numbers), lambda positions: self.compute([numbers[n] for n in positions]))
 
-def test_rows_are_what_encode_makes_and_are_computed_once(tmp_path):
-    encode = Squares()
-    rows, left_out = stored(range(600), encode, KEY, tmp_path)
-    assert np.array_equal(rows, [[n, n * n] for n in range(600)])
-    assert left_out == dict.fromkeys(range(501, 600, 2), "odd")
-    assert isinstance(rows, np.memmap) and not rows.flags.writeable
-
-    calls = encode.calls
-    rows, again = stored(range(600), encode, KEY, tmp_path)
-    assert encode.calls == calls and again == left_out and rows[9, 1] == 81
+    def compute(self, numbers):
+        self.computed += numbers
+        reasons = {place: "odd" for place, n in enumerate(numbers) if n % 2 and n > 500}
+        return np.array([[n, n * n] for n in numbers]), reasons
 
 
-def test_another_key_is_another_file(tmp_path):
-    encode = Squares()
-    stored(range(10), encode, KEY, tmp_path)
-    stored(range(10), encode, KEY | {"of": "others"}, tmp_path)
-    assert encode.calls == 2 and len(list(tmp_path.glob("*.npy"))) == 2
+def expected(numbers):
+    return np.array([[n, n * n] for n in numbers])
 
 
-@pytest.mark.parametrize("damage", [b"", b"not ours at all", "cut", "longer"])
-def test_a_damaged_file_is_computed_anew(tmp_path, damage):
-    stored(range(100), Squares(), KEY, tmp_path)
-    (path,) = tmp_path.glob("*.npy")
-    whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:-9], "longer": whole + b"x"}.get(damage, damage))
-    encode = Squares()
-    rows, _ = stored(range(100), encode, KEY, tmp_path)
-    assert encode.calls == 1 and rows[99, 1] == 99 * 99 and path.read_bytes() == whole
+@pytest.fixture
+def squares(tmp_path):
+    """squares(key): a new Squares in the test's folder."""
+    return lambda key=KEY: Squares(tmp_path, key)
 
 
-def test_no_byte_of_header_or_notes_can_change_unnoticed(tmp_path):
+def test_rows_are_what_compute_returns_and_are_computed_once(squares):
+    first = squares()
+    rows, unreadable = first.get(range(600))
+    assert np.array_equal(rows, expected(range(600))) and first.computed == list(range(600))
+    assert unreadable == dict.fromkeys(range(501, 600, 2), "odd")
+
+    second = squares()
+    found = second.get_rows(range(600))
+    assert isinstance(found.array, np.memmap) and not found.array.flags.writeable
+    assert found.rows.dtype == np.int64 and found.unreadable == unreadable
+    assert np.array_equal(found.array[found.rows], rows) and not second.computed
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_rows_have_any_shape_and_type(tmp_path, dtype, shape):
+    expected = np.arange(5 * int(np.prod(shape)), dtype=dtype).reshape(5, *shape)
+    for _ in range(2):  # the second time from the file
+        found = CachedArray(tmp_path, "any", {}).get(ids_of(range(5)), lambda positions: (expected[positions], {}))
+        assert np.array_equal(found.array[found.rows], expected)
+        assert found.array.dtype == dtype and found.array.shape == (5, *shape)
+
+
+def test_ids_come_in_any_order_and_more_than_once(squares):
+    one = squares()
+    numbers = [7, 503, 3, 7, 501, 3]
+    rows, unreadable = one.get(numbers)
+    assert np.array_equal(rows, expected(numbers)) and unreadable == {1: "odd", 4: "odd"}
+    assert one.computed == [7, 503, 3, 501]
+    assert np.array_equal(one.get(numbers[::-1])[0], expected(numbers[::-1])) and len(one.computed) == 4
+
+
+def test_another_key_is_another_file(squares, tmp_path):
+    others = squares(KEY | {"of": "others"})
+    squares().get(range(10))
+    others.get(range(10))
+    assert others.computed == list(range(10)) and len(list(tmp_path.glob("squares-*.rows"))) == 2
+
+
+def test_rows_are_added_and_old_ones_stay_where_they_are(squares, tmp_path):
+    one = squares()
+    before = one.get_rows(range(10, 510))
+    assert len(before.array) == 500
+    one.computed.clear()
+    after = one.get_rows(range(0, 900, 2))
+    assert one.computed == [n for n in range(0, 900, 2) if not 10 <= n < 510]
+    assert np.array_equal(after.array[after.rows], expected(range(0, 900, 2)))
+    assert np.array_equal(after.array[:500], before.array)
+    assert np.array_equal(before.array[before.rows], expected(range(10, 510)))  # mapped before, and still right
+    rows, unreadable = squares().get(range(10, 510))
+    assert np.array_equal(rows, expected(range(10, 510))) and unreadable == before.unreadable
+    assert len(list(tmp_path.glob("squares-*.rows"))) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a file of this class", "cut", "missing"])
+def test_a_damaged_file_is_computed_anew(squares, tmp_path, damage):
+    squares().get(range(100))
+    (path,) = tmp_path.glob("*.rows")
+    complete = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes({"cut": complete[:-9]}.get(damage, damage))
+    again = squares()
+    rows, _ = again.get(range(100))
+    assert again.computed == list(range(100)) and rows[99, 1] == 99 * 99 and path.read_bytes() == complete
+
+
+def test_bytes_after_the_last_row_do_no_harm(squares, tmp_path):
+    """A process that died while it added rows leaves such bytes."""
+    squares().get(range(100))
+    (path,) = tmp_path.glob("*.rows")
+    path.write_bytes(path.read_bytes() + b"x" * 1001)
+    again = squares()
+    assert np.array_equal(again.get(range(200))[0], expected(range(200))) and again.computed == list(range(100, 200))
+    assert np.array_equal(squares().get(range(200))[0], expected(range(200)))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"null", "cut", "missing"])
+def test_a_damaged_listing_computes_anew_and_leaves_arrays_that_are_mapped(squares, tmp_path, damage):
+    mapped = squares().get_rows(range(100))
+    (path,) = tmp_path.glob("*.json")
+    complete = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(complete[:-9] if damage == "cut" else damage)
+    again = squares()
+    assert np.array_equal(again.get(range(1000, 1300))[0], expected(range(1000, 1300))) and len(again.computed) == 300
+    assert np.array_equal(mapped.array[mapped.rows], expected(range(100)))
+
+
+def test_the_file_of_another_key_is_not_read(squares, tmp_path):
+    """Only the header tells, since the listing is complete."""
+    squares().get(range(10))
+    (path,) = tmp_path.glob("*.rows")
+    other = squares(KEY | {"of": "others"})
+    other.get(range(10))
+    (other_path,) = set(tmp_path.glob("*.rows")) - {path}
+    path.write_bytes(other_path.read_bytes())
+    again = squares()
+    again.get(range(10))
+    assert len(again.computed) == 10
+
+
+def test_no_byte_of_header_or_listing_can_change_unnoticed(squares, tmp_path):
     """Each byte in turn: what is then read is right, from the file or computed anew."""
-    expected, left_out = stored(range(501, 520), Squares(), KEY, tmp_path)
-    expected = np.array(expected)
-    (path,) = tmp_path.glob("*.npy")
-    for damaged, bytes_in_it in ((path, 128), (path.with_suffix(".json"), path.with_suffix(".json").stat().st_size)):
-        whole = damaged.read_bytes()
-        for position in range(bytes_in_it):
-            damaged.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
-            encode = Squares()
-            rows, reasons = stored(range(501, 520), encode, KEY, tmp_path)
-            assert encode.calls or damaged.suffix == ".json"  # of those some spaces do not count
-            assert np.array_equal(rows, expected) and rows.dtype == expected.dtype and reasons == left_out, position
-        damaged.write_bytes(whole)
+    numbers = range(501, 520)
+    rows, unreadable = squares().get(numbers)
+    (path,) = tmp_path.glob("*.rows")
+    for damaged, size in ((path, 128), (path.with_suffix(".json"), path.with_suffix(".json").stat().st_size)):
+        complete = damaged.read_bytes()
+        for position in range(size):
+            flipped = bytes([complete[position] ^ 1 << position % 8])
+            damaged.write_bytes(complete[:position] + flipped + complete[position + 1 :])
+            again = squares()
+            found, reasons = again.get(numbers)
+            assert again.computed or damaged.suffix == ".json"  # some of its spaces do not count
+            assert np.array_equal(found, rows) and found.dtype == rows.dtype and reasons == unreadable, position
+        damaged.write_bytes(complete)
 
 
-def test_a_failure_leaves_no_file_behind(tmp_path):
-    def encode(numbers):
-        if 256 in numbers:
-            raise RuntimeError("in the second chunk")
-        return Squares()(numbers)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_first_chunk_leaves_no_file(squares, tmp_path, error):
+    one = squares()
 
-    with pytest.raises(RuntimeError, match="second chunk"):
-        stored(range(600), encode, KEY, tmp_path)
+    def compute(numbers):
+        raise error("first chunk")
+
+    one.compute = compute
+    with pytest.raises(error, match="first chunk"):
+        one.get(range(600))
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 
-def test_a_full_disk_is_the_users_to_mend(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_later_keeps_the_chunks_before(squares, error):
+    one = squares()
+
+    def compute(numbers):
+        if 256 in numbers:
+            raise error("second chunk")
+        return Squares.compute(one, numbers)
+
+    one.compute = compute
+    with pytest.raises(error, match="second chunk"):
+        one.get(range(600))
+    again = squares()
+    assert np.array_equal(again.get(range(600))[0], expected(range(600))) and again.computed == list(range(256, 600))
+
+
+@pytest.mark.parametrize("stored", [0, 10])
+def test_a_full_disk_is_an_error_of_the_cache_folder(squares, tmp_path, monkeypatch, stored):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device.*data.cache_dir"):
-        stored(range(10), Squares(), KEY, tmp_path)
-    assert not list(tmp_path.glob("*.npy"))
+    if stored:
+        squares().get(range(stored))
+    with monkeypatch.context() as patched, pytest.raises(ArgumentError, match="No space left on device") as error:
+        patched.setattr(os, "fsync", full)
+        squares().get(range(20))
+    assert error.value.argument == "cache_dir" and error.value.value == str(tmp_path)
+    assert isinstance(error.value, UserError) and "choose another folder" in error.value.message
+    assert len(list(tmp_path.glob("*.rows"))) == bool(stored)
+    again = squares()
+    assert np.array_equal(again.get(range(20))[0], expected(range(20))) and again.computed == list(range(stored, 20))
 
 
-def test_two_processes_compute_it_once(tmp_path):
-    script = textwrap.dedent(
-        """
-        import sys, time
-        import numpy as np
-        from transfer_learning.data.stored import stored
+SCRIPT = """
+import os, signal, sys, time
+import numpy as np
+from transfer_learning.data.cache import CachedArray
 
-        def encode(numbers):
-            with open(sys.argv[1] + "/calls", "a") as file:
-                file.write("x")
-            time.sleep(0.5)
-            return np.array([[n] for n in numbers]), {}
+folder, killed = sys.argv[1], len(sys.argv) > 2
 
-        rows, _ = stored(range(50), encode, {"what": "slow"}, sys.argv[1])
-        assert rows[:, 0].tolist() == list(range(50))
-        """
-    )
-    runs = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(2)]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
-    assert (tmp_path / "calls").read_text() == "x"
+def compute(positions):
+    with open(folder + "/calls", "a") as file:
+        file.write(f"{len(positions)} ")
+    if killed and 256 in positions:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5)
+    return np.array([[n, n * n] for n in positions]), {}
+
+found = CachedArray(folder, "squares", {"what": "squares", "of": "numbers"}).get([str(n) for n in range(300)], compute)
+assert found.array[found.rows].tolist() == [[n, n * n] for n in range(300)]
+"""
+
+
+def started(tmp_path, *arguments):
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path), *arguments])
+
+
+def test_a_killed_process_loses_one_chunk_and_two_others_compute_it_once(squares, tmp_path):
+    assert started(tmp_path, "killed").wait(timeout=120) == -signal.SIGKILL
+    assert (tmp_path / "calls").read_text() == "256 44 "
+    one = squares()
+    assert np.array_equal(one.get(range(256))[0], expected(range(256))) and not one.computed
+
+    processes = [started(tmp_path) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert (tmp_path / "calls").read_text() == "256 44 44 "

@@ -3,29 +3,43 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
-from transfer_learning.data.decode import decode
-from transfer_learning.data.files import Images
-from transfer_learning.errors import UserError
+from transfer_learning.data.images import Images
+from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
 def decoded(path, size, interpolation="nearest", digest="digest"):
-    """The (size, size, 3) pixels of one file, or why there are none."""
+    """The (size, size, 3) pixels of one file, or the reason why it is unreadable."""
     images = Images([str(path)], np.zeros(1, dtype=np.int64), ("a", "b"), [digest], read=lambda index: Image.open(path))
-    pixels, reasons = decode(images, size, interpolation, [0])
+    pixels, reasons = decode(images, Preprocessing(size, interpolation), [0])
+    assert not reasons or not pixels.any()  # black
     return reasons.get(0, pixels[0])
+
+
+def random_image(width, height):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def resized(image, height, width, interpolation):
+    """An independent resizing: torch's, antialiased, on floats. (height, width, 3) float."""
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    mode = InterpolationMode(interpolation)
+    return v2.functional.resize(tensor, [height, width], mode, antialias=True).permute(1, 2, 0).clamp(0, 255).numpy()
 
 
 @pytest.fixture
 def picture():
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    return random_image(24, 24)
 
 
 @pytest.mark.parametrize(
     "mode, suffix", [("L", "png"), ("1", "png"), ("P", "gif"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "tif")]
 )
-def test_every_kind_of_colour_becomes_rgb(tmp_path, picture, mode, suffix):
+def test_every_colour_mode_becomes_rgb(tmp_path, picture, mode, suffix):
     path = tmp_path / f"picture.{suffix}"
     picture.convert(mode).save(path)
     with Image.open(path) as image:
@@ -33,7 +47,7 @@ def test_every_kind_of_colour_becomes_rgb(tmp_path, picture, mode, suffix):
     assert np.array_equal(decoded(path, 24), expected)
 
 
-def test_an_animation_is_its_first_picture(tmp_path, picture):
+def test_the_first_frame_of_an_animation_is_taken(tmp_path, picture):
     others = [picture.transpose(Image.Transpose.ROTATE_90), picture.transpose(Image.Transpose.ROTATE_180)]
     picture.save(tmp_path / "moving.gif", save_all=True, append_images=others)
     with Image.open(tmp_path / "moving.gif") as image:
@@ -51,16 +65,17 @@ def test_a_palette_with_transparency_and_a_cmyk_photograph(tmp_path, picture, re
     assert not recwarn.list
 
 
-def test_one_pixel_is_stretched(tmp_path):
-    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "pixel.png")
-    assert np.array_equal(decoded(tmp_path / "pixel.png", 24, "bilinear"), np.full((24, 24, 3), (1, 2, 3)))
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_an_image_of_one_pixel_is_enlarged(resize):
+    pixels = Preprocessing(24, resize=resize)(Image.new("RGB", (1, 1), (1, 2, 3)))
+    assert np.array_equal(pixels, np.full((24, 24, 3), (1, 2, 3)))
 
 
 def test_a_picture_of_900_million_pixels_is_refused_before_it_is_loaded(tmp_path, picture):
     picture.save(tmp_path / "huge.png")
     content = bytearray((tmp_path / "huge.png").read_bytes())
     content[16:24] = struct.pack(">II", 30_000, 30_000)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))  # so that only the size is wrong with it
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))  # so that only its size is wrong
     (tmp_path / "huge.png").write_bytes(content)
     assert "DecompressionBombError" in decoded(tmp_path / "huge.png", 24)
 
@@ -71,9 +86,9 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     assert np.array_equal(decoded(tmp_path / "deep.png", 24)[..., 1], ramp // 256)
 
 
-def test_an_image_from_a_turned_camera_is_upright(tmp_path, picture):
+def test_an_image_is_rotated_upright_as_its_exif_data_say(tmp_path, picture):
     exif = Image.Exif()
-    exif[0x0112] = 6  # "turn by 90 degrees to see it upright"
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     picture.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(decoded(tmp_path / "turned.png", 24), picture.transpose(Image.Transpose.ROTATE_270))
 
@@ -83,21 +98,104 @@ def test_bilinear_is_antialiased_and_nearest_takes_single_pixels(tmp_path):
     stripes[:, ::2] = 200
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
     assert np.abs(decoded(tmp_path / "stripes.png", 8, "bilinear").astype(int)[:, 1:-1] - 100).max() <= 2
+    assert np.abs(decoded(tmp_path / "stripes.png", 8, "bicubic").astype(int)[:, 1:-1] - 100).max() <= 6
     assert set(np.unique(decoded(tmp_path / "stripes.png", 8))) <= {0, 200}
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("width, height", [(40, 24), (24, 40), (30, 30), (7, 5)])
+def test_stretched_images_are_torchs_antialiased_resizing(interpolation, width, height):
+    image = random_image(width, height)
+    pixels = Preprocessing(12, interpolation)(image)
+    assert pixels.shape == (12, 12, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, resized(image, 12, 12, interpolation), atol=1.5)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("width, height", [(40, 24), (24, 40), (24, 24), (10, 6)])
+def test_a_cropped_image_is_its_centre(interpolation, width, height):
+    """As resizing the shorter side to 12 pixels and cropping the centre of the longer one, 20 pixels in three cases."""
+    image = random_image(width, height)
+    shorter = min(width, height)
+    rows, columns = height * 12 // shorter, width * 12 // shorter
+    top, left = (rows - 12) // 2, (columns - 12) // 2
+    expected = resized(image, rows, columns, interpolation)[top : top + 12, left : left + 12]
+    np.testing.assert_allclose(Preprocessing(12, interpolation, "crop")(image), expected, atol=1.5)
+
+
+def test_a_crop_of_full_size_has_the_very_pixels_of_the_centre():
+    image = random_image(31, 17)
+    assert np.array_equal(Preprocessing(17, resize="crop")(image), np.array(image)[:, 7:24])
+    image = random_image(17, 31)
+    assert np.array_equal(Preprocessing(17, "nearest", "crop")(image), np.array(image)[7:24])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("width, height", [(40, 24), (24, 40), (24, 24), (10, 6)])
+def test_a_padded_image_is_complete_between_black_bars(interpolation, width, height):
+    """As resizing the longer side to 20 pixels and adding zeros on both sides of the shorter one, 12 in three cases."""
+    image = random_image(width, height)
+    longer = max(width, height)
+    rows, columns = height * 20 // longer, width * 20 // longer
+    top, left = (20 - rows) // 2, (20 - columns) // 2
+    expected = np.zeros((20, 20, 3))
+    expected[top : top + rows, left : left + columns] = resized(image, rows, columns, interpolation)
+    pixels = Preprocessing(20, interpolation, "pad")(image)
+    np.testing.assert_allclose(pixels, expected, atol=1.5)
+    assert not pixels[expected.sum(axis=2) == 0].any()
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_images_are_upright_before_they_are_cropped_or_padded(resize):
+    image = random_image(40, 24)
+    image.getexif()[0x0112] = 6
+    upright = random_image(40, 24).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(Preprocessing(16, resize=resize)(image), Preprocessing(16, resize=resize)(upright))
+
+
+def test_the_tutorials_preprocessing_is_the_default():
+    assert Preprocessing() == Preprocessing(150, "bilinear", "stretch") != Preprocessing(150, "bilinear", "crop")
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"just a text"]
+    "settings, message",
+    [
+        ({"image_size": 0}, "image_size=0: expected"),
+        ({"image_size": 1.5}, "image_size=1.5: expected"),
+        ({"interpolation": "cubic"}, "interpolation='cubic': expected .*'bicubic'"),
+        ({"resize": "fit"}, "resize='fit': expected .*'pad'"),
+        ({"size": 3}, "size=3: no such argument; expected one of image_size, interpolation, resize"),
+    ],
 )
-def test_a_broken_file_is_black_and_its_reason_told(tmp_path, picture, damage):
-    picture.save(tmp_path / "whole.png")
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ArgumentError, match=message):
+        Preprocessing(**settings)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda complete: b"", lambda complete: complete[: len(complete) // 2], lambda complete: b"just a text"]
+)
+def test_a_broken_file_is_black_and_has_a_reason(tmp_path, picture, damage):
+    picture.save(tmp_path / "complete.png")
     path = tmp_path / "broken.png"
-    path.write_bytes(damage((tmp_path / "whole.png").read_bytes()))
+    path.write_bytes(damage((tmp_path / "complete.png").read_bytes()))
     assert isinstance(decoded(path, 24), str)
 
 
-def test_a_file_that_vanishes_is_no_broken_image(tmp_path):
-    """What was read of it when it was listed would be stored as black for ever."""
-    with pytest.raises(UserError, match="gone.png: gone since it was listed .*FileNotFoundError"):
+def test_positions_of_unreadable_images_are_those_among_the_images_asked_for(tmp_path, picture):
+    def read(index):
+        if index == 5:
+            raise ValueError("broken")
+        return Image.new("RGB", (4, 4), (int(index), 0, 0))
+
+    names = [f"image {index}" for index in range(8)]
+    images = Images(names, np.zeros(8, dtype=np.int64), ("a", "b"), names, read)
+    pixels, reasons = decode(images, Preprocessing(4), [7, 5, 2])
+    assert pixels[:, 0, 0, 0].tolist() == [7, 0, 2] and reasons == {1: "ValueError: broken"}
+
+
+def test_a_file_that_disappears_is_not_a_broken_image(tmp_path):
+    """Otherwise it would be stored as black for ever."""
+    with pytest.raises(UserError, match="gone.png: disappeared after it was listed .*FileNotFoundError"):
         decoded(tmp_path / "gone.png", 24)
     assert "FileNotFoundError" in decoded(tmp_path / "gone.png", 24, digest="unreadable then too")

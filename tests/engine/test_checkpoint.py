@@ -1,22 +1,31 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torchmetrics.classification import MulticlassF1Score
 
 from transfer_learning import load
-from transfer_learning.checkpoint import CheckpointFile, read
-from transfer_learning.errors import UserError
-from transfer_learning.models.classifier import Classifier
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.checkpoint import CheckpointFile, read
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.models import pretrained as pretrained_module
+from transfer_learning.models.network import Frozen, Network
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.utilities.errors import UserError
 
 IMAGES = torch.rand(4, 3, 32, 32)
 
 
 @pytest.fixture
 def saved(quiet_trainer):
-    """saved(model, data, path, weights_only): trains one epoch, saves as ModelCheckpoint does, and gives the model back."""
+    """saved(model, data, path, weights_only): the model after one epoch, saved as ModelCheckpoint saves it."""
 
-    def run(model, data, path, weights_only=False):
-        trainer = quiet_trainer(max_epochs=1)
+    def run(model, data, path, weights_only=False, **settings):
+        trainer = quiet_trainer(max_epochs=1, **settings)
         trainer.fit(model, datamodule=data)
         trainer.save_checkpoint(path, weights_only)
         return model.eval()
@@ -24,18 +33,24 @@ def saved(quiet_trainer):
     return run
 
 
-def vgg16(weights, **settings):
-    torch.manual_seed(0)
-    network = Pretrained(2, 32, weights=weights, **settings)
-    return Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
+@pytest.fixture
+def vgg16(classifier):
+    """vgg16(weights, **settings): a classifier with a head on VGG16."""
+
+    def make(weights, **settings):
+        torch.manual_seed(0)
+        defaults = dict(layer_norm=False, dropout=0.0, unfreeze_at_epoch=0)
+        network = Pretrained(2, 32, "vgg16", weights=weights, **defaults | settings)
+        return classifier(network, optimizer=lambda groups: torch.optim.SGD(groups, 0.01))
+
+    return make
 
 
 def save_convolutions(path):
     """Random ones, in torchvision's layout."""
-    state = Pretrained(2, 32, weights=None).frozen.state_dict()
-    torch.save(
-        {f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if key.startswith("block")}, path
-    )
+    state = Pretrained(2, 32, "vgg16", weights=None).frozen.state_dict()
+    convolutions = {key: value for key, value in state.items() if key.startswith("block")}
+    torch.save({f"features.{key.split('.', 1)[1]}": value for key, value in convolutions.items()}, path)
 
 
 @pytest.fixture
@@ -46,37 +61,55 @@ def weights_file(tmp_path):
     return path
 
 
-def plain(value):
+def is_plain(value):
     if isinstance(value, dict):
-        return all(plain(key) and plain(each) for key, each in value.items())
+        return all(is_plain(key) and is_plain(each) for key, each in value.items())
     if isinstance(value, (list, tuple)):
-        return all(plain(each) for each in value)
+        return all(is_plain(each) for each in value)
     return value is None or type(value) in (bool, int, float, str, torch.Tensor)
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
-def test_it_holds_plain_values_and_tensors_and_rebuilds_the_model(
-    saved, small_data, small_model, tmp_path, weights_only
-):
+def test_plain_values_and_tensors_rebuild_the_model(saved, small_data, small_model, tmp_path, weights_only):
     path = tmp_path / "model.ckpt"
     model = saved(small_model(dropout=0.5), small_data(), path, weights_only)
     checkpoint = torch.load(path, weights_only=True)
-    assert plain({key: value for key, value in checkpoint.items() if key != "state_dict"}) and plain(
-        dict(checkpoint["state_dict"])
-    )
+    assert is_plain({key: value for key, value in checkpoint.items() if key != "state_dict"})
+    assert is_plain(dict(checkpoint["state_dict"]))
     loaded = load(path)
-    assert not loaded.training and loaded.class_names == ("cat", "dog") and loaded.image_size == 32
+    assert not loaded.training and loaded.class_names == ("cat", "dog")
+    assert loaded.preprocessing == Preprocessing(32)
     assert torch.equal(loaded(IMAGES), model(IMAGES))
 
 
-def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_path, weights_file):
+def test_preprocessing_and_precision_of_the_training(saved, small_data, small_model, tmp_path):
+    path, data = tmp_path / "model.ckpt", small_data(interpolation="nearest", resize="crop")
+    model = small_model()
+    assert model.trained_precision is None
+    model = Classifier(model.network, data.class_names, data.preprocessing, model.optimizer)
+    saved(model, data, path, precision="bf16-mixed")
+    about = torch.load(path, weights_only=True)["model"]
+    assert about["preprocessing"] == {"image_size": 32, "interpolation": "nearest", "resize": "crop"}
+    loaded = load(path)
+    assert loaded.preprocessing == data.preprocessing == Preprocessing(32, "nearest", "crop")
+    assert loaded.trained_precision == about["precision"] == "bf16-mixed"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8))
+    expected = image.crop((12, 0, 52, 40)).resize((32, 32), Image.Resampling.NEAREST)
+    assert np.array_equal(loaded.preprocessing(image), np.asarray(expected))
+
+
+def test_model_with_further_metrics_is_loaded_without_them(saved, small_data, small_model, tmp_path):
+    path = tmp_path / "model.ckpt"
+    model = saved(small_model(metrics={"f1": MulticlassF1Score}), small_data(), path)
+    assert torch.equal(load(path)(IMAGES), model(IMAGES))
+
+
+def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, vgg16, tmp_path, weights_file):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file)), small_data(), path)
     checkpoint = torch.load(path, weights_only=True)
-    assert (
-        set(checkpoint["state_dict"]) == {"network.trainable.head.1.weight", "network.trainable.head.1.bias"}
-        and path.stat().st_size < 100_000
-    )
+    assert set(checkpoint["state_dict"]) == {"network.trainable.head.1.weight", "network.trainable.head.1.bias"}
+    assert path.stat().st_size < 100_000
     assert checkpoint["model"]["frozen_weights"]["name"] == str(weights_file)
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
@@ -92,32 +125,30 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, tmp_
 
 
 @pytest.mark.parametrize("unfreeze", ["block5", "block4", "all"])
-def test_it_holds_what_was_trained_and_only_that(saved, small_data, tmp_path, weights_file, unfreeze):
+def test_trained_weights_and_only_those_are_saved(saved, small_data, vgg16, tmp_path, weights_file, unfreeze):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file), unfreeze=unfreeze), small_data(), path, weights_only=True)
-    kept, trained = (
-        set(torch.load(path, weights_only=True)["state_dict"]),
-        {key for key, p in model.named_parameters() if p.requires_grad},
-    )
-    preprocessing = {
-        "network.frozen.preprocess.mean",
-        "network.frozen.preprocess.std",
-    }  # otherwise the weights' file tells it
+    kept = set(torch.load(path, weights_only=True)["state_dict"])
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    # Without a file of weights, the checkpoint has to hold their preprocessing too.
+    preprocessing = {"network.frozen.preprocess.mean", "network.frozen.preprocess.std"}
     assert kept == trained | (preprocessing if unfreeze == "all" else set())
-    if unfreeze == "all":  # everything is in it, so the file need not be
+    if unfreeze == "all":  # the checkpoint does not need the file
         weights_file.unlink()
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
 
-def test_random_frozen_weights_are_kept(saved, small_data, tmp_path):
+def test_random_frozen_weights_are_saved(saved, small_data, vgg16, tmp_path):
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(None), small_data(), path, weights_only=True)
     assert path.stat().st_size > 14_714_688 * 4
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
 
 
-def test_a_run_goes_on_from_it(saved, quiet_trainer, small_data, tmp_path, weights_file):
-    """Loading stays strict although frozen weights are left out, and takes nothing but plain values."""
+def test_training_is_resumed_without_the_frozen_weights(
+    saved, quiet_trainer, small_data, vgg16, tmp_path, weights_file
+):
+    """Loading stays strict although frozen weights are left out, and reads plain values only."""
     path = tmp_path / "model.ckpt"
     data = small_data()
     saved(vgg16(str(weights_file)), data, path)
@@ -127,17 +158,123 @@ def test_a_run_goes_on_from_it(saved, quiet_trainer, small_data, tmp_path, weigh
     assert trainer.current_epoch == 2
 
 
-def test_frozen_weights_that_were_exchanged_are_not_gone_on_with(
-    saved, quiet_trainer, small_data, tmp_path, weights_file
+def test_training_is_not_resumed_with_other_frozen_weights(
+    saved, quiet_trainer, small_data, vgg16, tmp_path, weights_file
 ):
     path, data = tmp_path / "model.ckpt", small_data()
     saved(vgg16(str(weights_file)), data, path)
     torch.manual_seed(6)
     save_convolutions(weights_file)
-    with pytest.raises(
-        UserError, match=f"model.weights={weights_file}: not the weights that the checkpoint was trained on"
-    ):
+    with pytest.raises(UserError, match=f"^weights='{weights_file}': not the weights of the training"):
         quiet_trainer(max_epochs=2).fit(vgg16(str(weights_file)), datamodule=data, ckpt_path=path, weights_only=True)
+
+
+def test_training_of_another_network_is_not_resumed(
+    saved, quiet_trainer, small_data, small_model, pretrained, tmp_path
+):
+    path, data = tmp_path / "model.ckpt", small_data()
+    saved(small_model(), data, path)
+    with pytest.raises(UserError, match="the checkpoint is of another network: "):
+        quiet_trainer(max_epochs=2).fit(pretrained(), datamodule=data, ckpt_path=path, weights_only=True)
+
+
+class OwnNetwork(Network):
+    """A network outside of the package."""
+
+    def __init__(self, num_classes: int, image_size: int, width: int = 4):
+        layers = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1)]
+        arguments = {"num_classes": num_classes, "image_size": image_size, "width": width}
+        super().__init__(Frozen(), nn.Sequential(*layers), arguments)
+
+
+def test_own_network_class_is_passed_to_load(saved, small_data, classifier, tmp_path):
+    path = tmp_path / "model.ckpt"
+    network = OwnNetwork(2, 32, width=6)
+    model = saved(classifier(network, optimizer=lambda groups: torch.optim.SGD(groups, 0.01)), small_data(), path)
+    with pytest.raises(UserError, match=r"OwnNetwork.*load\(path, networks=\[\.\.\.\]\)") as error:
+        load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    loaded = load(path, networks=[Pretrained, OwnNetwork])
+    assert type(loaded.network) is OwnNetwork and torch.equal(loaded(IMAGES), model(IMAGES))
+
+
+@pytest.fixture
+def altered(saved, small_data, small_model, tmp_path):
+    """altered(**values): the path of a checkpoint whose description of the model has other values."""
+    path = tmp_path / "model.ckpt"
+    saved(small_model(), small_data(), path)
+    checkpoint = torch.load(path, weights_only=True)
+
+    def make(**values):
+        torch.save(checkpoint | {"model": checkpoint["model"] | values}, path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("transfer_learning.models.pretrained", "Normalize"),
+        ("transfer_learning.models.pretrained", "FineTuned"),
+        ("transfer_learning.models.pretrained", "keras_init"),
+        ("transfer_learning.models.pretrained", "Missing"),
+        ("transfer_learning.models.missing", "CNN"),
+        ("transfer_learning.modelsx.cnn", "CNN"),
+        ("transfer_learning.engine.classifier", "Classifier"),
+        ("torch.nn", "Linear"),
+    ],
+)
+def test_class_that_is_no_network_of_the_package_is_refused(altered, monkeypatch, module, name):
+    def must_not_be_called(*arguments, **settings):
+        raise AssertionError("called")
+
+    for attribute in ("Normalize", "FineTuned"):
+        monkeypatch.setattr(getattr(pretrained_module, attribute), "__init__", must_not_be_called)
+    monkeypatch.setattr(pretrained_module, "keras_init", must_not_be_called)
+    with pytest.raises(UserError, match=f"{module}.{name} is not a network of transfer_learning.models") as error:
+        load(altered(network={"module": module, "class": name}))
+    assert "\n" not in str(error.value)
+
+
+def test_module_outside_the_package_is_not_imported(altered, tmp_path, monkeypatch):
+    code = "from transfer_learning.models.cnn import CNN\nraise AssertionError('imported')\n"
+    (tmp_path / "foreign_module.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("foreign_module", ".foreign_module", "transfer_learning.models.", "transfer_learning.models.."):
+        with pytest.raises(UserError, match="is not a network of transfer_learning.models"):
+            load(altered(network={"module": module, "class": "CNN"}))
+    assert "foreign_module" not in sys.modules
+
+
+def test_checkpoint_of_an_older_version(altered):
+    path = altered(network="CNN")
+    with pytest.raises(UserError, match=f"^{path}: .*older version") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": {}},
+        {"network": {"module": 1, "class": 2}},
+        {"network": None},
+        {"arguments": [1]},
+        {"arguments": {"layers": 3}},
+        {"arguments": {"num_classes": 2, "image_size": "32"}},
+        {"preprocessing": {"image_size": 32, "crop": True}},
+        {"preprocessing": {"image_size": 32, "interpolation": "lanczos"}},
+        {"preprocessing": None},
+        {"frozen_weights": {"name": "DEFAULT"}},
+        {"class_names": 3},
+    ],
+)
+def test_unknown_values_are_one_error(altered, values):
+    path = altered(**values)
+    with pytest.raises(UserError, match=str(path)) as error:
+        load(path)
+    assert "\n" not in str(error.value)
 
 
 class Harmful:
@@ -150,15 +287,15 @@ class Harmful:
     [
         lambda path, checkpoint: torch.save(checkpoint | {"model": Harmful()}, path),
         lambda path, checkpoint: torch.save({"state_dict": {}}, path),
-        lambda path, checkpoint: torch.save(
-            checkpoint | {"model": checkpoint["model"] | {"network": "os.system"}}, path
-        ),
+        lambda path, checkpoint: torch.save(checkpoint | {"model": {"network": "os.system"}}, path),
+        lambda path, checkpoint: torch.save(checkpoint | {"model": {"network": checkpoint["model"]["network"]}}, path),
+        lambda path, checkpoint: torch.save([1, 2], path),
         lambda path, checkpoint: path.write_bytes(path.read_bytes()[:-1000]),
         lambda path, checkpoint: path.write_bytes(b""),
         lambda path, checkpoint: path.unlink(),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(saved, small_data, small_model, tmp_path, capsys, write):
+def test_other_files_are_refused_in_one_line_and_run_no_code(saved, small_data, small_model, tmp_path, capsys, write):
     path = tmp_path / "model.ckpt"
     saved(small_model(), small_data(), path)
     write(path, torch.load(path, weights_only=True))
@@ -167,8 +304,8 @@ def test_what_is_no_checkpoint_of_ours_is_refused_in_one_line(saved, small_data,
     assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out
 
 
-def test_no_byte_of_it_can_change_unnoticed(saved, small_data, small_model, tmp_path):
-    """At 150 places drawn by chance and at both ends: what is read is what was written, or it is refused."""
+def test_every_changed_byte_is_noticed_or_harmless(saved, small_data, small_model, tmp_path):
+    """At 150 random places and at both ends: the content is as it was written, or the file is refused."""
     path = tmp_path / "model.ckpt"
     saved(small_model(), small_data(), path)
     whole, expected = path.read_bytes(), read(path)
@@ -181,14 +318,13 @@ def test_no_byte_of_it_can_change_unnoticed(saved, small_data, small_model, tmp_
         except UserError:
             refused += 1
         else:
+            state = found["state_dict"]
             assert found["epoch"] == expected["epoch"] and found["model"] == expected["model"], place
-            assert all(torch.equal(found["state_dict"][key], value) for key, value in expected["state_dict"].items()), (
-                place
-            )
+            assert all(torch.equal(state[key], value) for key, value in expected["state_dict"].items()), place
     assert refused > 100
 
 
-def test_a_write_that_fails_leaves_the_file_before_and_says_so(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_file_before_and_says_so(tmp_path, monkeypatch):
     path = tmp_path / "checkpoints" / "last.ckpt"
     CheckpointFile().save_checkpoint({"epoch": 1, "state_dict": {"weight": torch.arange(5)}}, path)
 
@@ -197,7 +333,20 @@ def test_a_write_that_fails_leaves_the_file_before_and_says_so(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(UserError, match="last.ckpt: .*No space left on device.*hydra.run.dir"):
+    with pytest.raises(UserError, match="last.ckpt: .*No space left on device.*choose another folder"):
         CheckpointFile().save_checkpoint({"epoch": 2}, path)
     assert torch.load(path, weights_only=True)["epoch"] == 1
     assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_remembered_checkpoints_move_with_their_folder(tmp_path, small_data, small_model, quiet_trainer):
+    best = ModelCheckpoint(tmp_path / "a", "best", monitor="val/loss", mode="min")
+    last = ModelCheckpoint(tmp_path / "a", "last", save_on_train_epoch_end=True)
+    trainer = quiet_trainer(max_epochs=1, enable_checkpointing=True, callbacks=[best, last], plugins=[CheckpointFile()])
+    trainer.fit(small_model(), datamodule=small_data())
+    (tmp_path / "a").rename(tmp_path / "b")
+    checkpoint = CheckpointFile().load_checkpoint(tmp_path / "b" / "last.ckpt")
+    state = next(state for state in checkpoint["callbacks"].values() if state.get("monitor") == "val/loss")
+    expected = str(tmp_path / "b" / "best.ckpt")
+    assert state["best_model_path"] == state["kth_best_model_path"] == expected
+    assert list(state["best_k_models"]) == [expected] and state["dirpath"] == str(tmp_path / "b")

@@ -1,42 +1,40 @@
+from functools import partial
+
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from transfer_learning.errors import UserError
-from transfer_learning.models.classifier import Classifier
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
+from transfer_learning.models.network import Frozen, Network, ParameterGroup
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.optim.schedules import Cosine
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
-@pytest.fixture
-def fit(quiet_trainer):
-    """fit(model, data, epochs) -> the trainer that did."""
-
-    def run(model, data, epochs=2):
-        trainer = quiet_trainer(max_epochs=epochs)
-        trainer.fit(model, datamodule=data)
-        return trainer
-
-    return run
-
-
-def plain_loop(model, data, epochs, learning_rate):
+def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None):
     """The same training in plain torch, with the losses written out. Returns the last epoch's means over its images."""
-    optimizer = torch.optim.SGD(model.parameters(), learning_rate)
-    loader = data.train_dataloader()
+    loader, step = data.train_dataloader(), 0
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
         losses, correct = [], []
         for batch in loader:
             batch = data.on_after_batch_transfer(batch)
-            p = torch.sigmoid(model.network(batch.x)[:, 0].double())
-            each = torch.where(batch.labels == 1, -p.log(), -(1 - p).log())
+            second = torch.sigmoid(model.network(batch.inputs)[:, 0].double())
+            p = torch.stack([1 - second, second], dim=1)
+            targets = F.one_hot(batch.targets, 2) if batch.targets.ndim == 1 else batch.targets
+            each = -(targets * p.log()).sum(dim=1)
             optimizer.zero_grad()
             each.mean().backward()
+            before_step(step)
             optimizer.step()
+            step += 1
             losses += each.tolist()
-            correct += ((p > 0.5) == (batch.labels == 1)).tolist()
+            correct += (p.argmax(dim=1) == targets.argmax(dim=1)).tolist()
     return np.mean(losses), np.mean(correct)
 
 
@@ -44,23 +42,37 @@ def evaluate(model, data, loader):
     """Loss and accuracy over a loader's images, in plain torch, from the probabilities."""
     with torch.no_grad():
         batches = [data.on_after_batch_transfer(batch) for batch in loader]
-        probabilities = torch.cat([model(batch.x) for batch in batches]).double()
-        labels = torch.cat([batch.labels for batch in batches])
+        probabilities = torch.cat([model(batch.inputs) for batch in batches]).double()
+        labels = torch.cat([batch.targets for batch in batches])
     loss = -probabilities[torch.arange(len(labels)), labels].log().mean()
     return loss.item(), (probabilities.argmax(1) == labels).double().mean().item()
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_trains_as_a_plain_loop_does_and_reports_its_means(fit, small_data, small_model, augment):
-    data, model, reference = (
-        small_data(augment=augment, batch_size=7),
-        small_model(),
-        small_model(),
-    )  # 24 images: a last batch of 3
-    trainer = fit(model, data)
-    loss, accuracy = plain_loop(reference, data, epochs=2, learning_rate=0.01)
-    for (name, trained), expected in zip(model.named_parameters(), reference.parameters()):
+def assert_same_parameters(model, reference):
+    for (name, trained), expected in zip(model.named_parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+class SmoothedTargets:
+    """An augmentation step that turns class codes into probabilities."""
+
+    version = 1
+
+    def sample(self, count, generator):
+        return generator.random((count, 1)).astype(np.float32)
+
+    def apply(self, images, targets, parameters):
+        return images, (1 - 0.4 * parameters) * F.one_hot(targets, 2) + 0.2 * parameters
+
+
+@pytest.mark.parametrize("settings", [{}, {"augment": True}, {"augment": True, "augmentation": SmoothedTargets()}])
+def test_trains_like_a_plain_loop_and_reports_its_means(fit, small_data, small_model, settings):
+    data = small_data(**settings, batch_size=7)  # 24 images: a last batch of 3
+    model, reference = small_model(), small_model()
+    trainer = fit(model, data)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.01)
+    loss, accuracy = plain_loop(reference, data, epochs=2, optimizer=optimizer)
+    assert_same_parameters(model, reference)
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(loss, rel=1e-4)
     assert trainer.callback_metrics["train/acc"].item() == pytest.approx(accuracy)
     loss, accuracy = evaluate(model.eval(), data, data.val_dataloader())
@@ -71,9 +83,8 @@ def test_trains_as_a_plain_loop_does_and_reports_its_means(fit, small_data, smal
 def test_three_classes_have_three_logits_and_cross_entropy(fit, small_data):
     data = small_data()
     data.labels = np.arange(len(data.labels)) % 3
-    model = Classifier(
-        CNN(3, 32, channels=[4], dense=[8]), "abc", 32, lambda parameters: torch.optim.SGD(parameters, 0.01)
-    )
+    network = CNN(3, 32, channels=[4], dense=[8])
+    model = Classifier(network, ["a", "b", "c"], data.preprocessing, partial(torch.optim.SGD, lr=0.01))
     trainer = fit(model, data)
     loss, accuracy = evaluate(model.eval(), data, data.val_dataloader())
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-4)
@@ -92,31 +103,30 @@ def test_probabilities_of_two_classes_sum_to_one(small_model):
 @pytest.mark.parametrize(
     "images", [torch.zeros(1, 3, 31, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 32, 32)]
 )
-def test_images_that_a_model_does_not_take(small_model, images):
+def test_images_of_another_shape_or_type_are_refused(small_model, images):
     with pytest.raises(UserError, match=r"expected \(N, 3, 32, 32\) float"):
         small_model()(images)
 
 
-def test_frozen_bytes_are_unchanged_after_a_fit_and_out_of_the_optimiser(fit, small_data):
+def test_frozen_layers_are_unchanged_by_a_fit_and_not_in_the_optimizer(fit, small_data, classifier):
     torch.manual_seed(0)
-    network = Pretrained(2, 32, weights=None, pool="none", dense=[8])
-    model = Classifier(network, ("cat", "dog"), 32, lambda parameters: torch.optim.SGD(parameters, 0.01))
+    network = Pretrained(2, 32, "vgg16", weights=None, pool="none", layer_norm=False, dense=[8], dropout=0.0)
+    model = classifier(network, optimizer=partial(torch.optim.SGD, lr=0.01))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     trainer = fit(model, small_data(), epochs=1)
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) == key.startswith("frozen.") for key in before)
-    optimised = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
-    assert len(optimised) == 4 and all(parameter.requires_grad for parameter in optimised)
+    optimized = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
+    assert len(optimized) == 4 and all(parameter.requires_grad for parameter in optimized)
 
 
 def test_dropout_is_a_function_of_seed_epoch_and_batch(quiet_trainer, small_model):
     def mask(seed, epoch, batch_index):
         model = small_model(seed=seed)
         model.trainer = quiet_trainer()
-        model.trainer.fit_loop.epoch_progress.current.completed = (
-            model.trainer.fit_loop.epoch_progress.current.processed
-        ) = epoch
-        torch.rand(batch_index + 1)  # whatever was drawn before does not matter
+        progress = model.trainer.fit_loop.epoch_progress.current
+        progress.completed = progress.processed = epoch
+        torch.rand(batch_index + 1)  # earlier random numbers have no influence
         model.on_train_batch_start(None, batch_index)
         return F.dropout(torch.ones(64), 0.5)
 
@@ -126,7 +136,7 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(quiet_trainer, small_mode
         assert not torch.equal(first, other)
 
 
-def test_a_fit_repeats_bit_for_bit_with_dropout_and_augmentation(fit, small_data, small_model):
+def test_fit_repeats_bit_for_bit_with_dropout_and_augmentation(fit, small_data, small_model):
     weights = []
     for disturbance in range(2):
         torch.manual_seed(disturbance)
@@ -134,3 +144,128 @@ def test_a_fit_repeats_bit_for_bit_with_dropout_and_augmentation(fit, small_data
         fit(model, small_data(augment=True))
         weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     assert torch.equal(*weights)
+
+
+class ThreeGroups(Network):
+    """A small network whose layers learn at different rates; `stem` from the second epoch on."""
+
+    def __init__(self, groups=("head", "middle", "stem")):
+        layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        super().__init__(Frozen(), nn.Sequential(*layers, nn.Linear(16, 1)), {})
+        self.names = groups
+
+    def parameter_groups(self):
+        layers = {"head": self.trainable[5], "middle": self.trainable[2], "stem": self.trainable[0]}
+        scales, decays = {"head": 1.0, "middle": 0.5, "stem": 0.2}, {"head": None, "middle": 0.3, "stem": 0.0}
+        return [
+            ParameterGroup(name, list(layer.parameters()) if name in self.names else [], scales[name], decays[name], at)
+            for (name, layer), at in zip(layers.items(), (0, 0, 1))
+        ]
+
+
+class RecordRates(pl.Callback):
+    """The learning rates of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, model, optimizer):
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+
+
+@pytest.mark.parametrize("schedule", [None, Cosine(0.2)])
+def test_parameter_groups_have_their_own_rates_and_weight_decay(fit, small_data, classifier, schedule):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        optimizer = partial(torch.optim.SGD, lr=0.5, weight_decay=0.1)
+        models.append(classifier(ThreeGroups(), optimizer=optimizer, schedule=schedule))
+    (model, reference), data, record = models, small_data(), RecordRates()
+    trainer = fit(model, data, epochs=3, callbacks=[record])
+
+    factors = [schedule((step + 0.5) / 9) if schedule else 1.0 for step in range(9)]  # 3 steps per epoch
+    expected = [
+        [0.5 * factor, 0.25 * factor, 0.1 * factor if step >= 3 else 0.0] for step, factor in enumerate(factors)
+    ]
+    assert record.rates == [pytest.approx(rates) for rates in expected]
+    assert [group["weight_decay"] for group in trainer.optimizers[0].param_groups] == [0.1, 0.3, 0.0]
+
+    layers = reference.network.trainable
+    decays = [(layers[5], 0.1), (layers[2], 0.3), (layers[0], 0.0)]
+    optimizer = torch.optim.SGD(
+        [{"params": layer.parameters(), "weight_decay": decay, "lr": 0.0} for layer, decay in decays]
+    )
+
+    def set_rates(step):
+        for group, rate in zip(optimizer.param_groups, expected[step]):
+            group["lr"] = rate
+
+    plain_loop(reference, data, epochs=3, optimizer=optimizer, before_step=set_rates)
+    assert_same_parameters(model, reference)
+
+
+def test_learning_rates_of_the_last_step_are_logged_by_group(fit, small_data, classifier):
+    torch.manual_seed(0)
+    model = classifier(ThreeGroups(), optimizer=partial(torch.optim.SGD, lr=0.5), schedule=Cosine(0.0))
+    record = RecordRates()
+    trainer = fit(model, small_data(), epochs=2, callbacks=[record])
+    names = ["lr", "lr_middle", "lr_stem"]
+    for row, last_step in zip(model.history.rows, (2, 5), strict=True):
+        assert [row[name] for name in names] == record.rates[last_step]
+    assert [trainer.logged_metrics[name].item() for name in names] == pytest.approx(record.rates[-1])
+    assert model.learning_rates == dict(zip(names, record.rates[-1]))
+
+
+def test_group_without_parameters_is_left_out(fit, small_data, classifier):
+    torch.manual_seed(0)
+    model = classifier(ThreeGroups(groups=("head", "stem")), optimizer=partial(torch.optim.SGD, lr=0.5))
+    trainer = fit(model, small_data(), epochs=2)
+    assert [len(group["params"]) for group in trainer.optimizers[0].param_groups] == [2, 2]
+    assert model.learning_rates == {"lr": 0.5, "lr_stem": 0.1}
+
+
+@pytest.mark.parametrize("schedule", [None, Cosine(0.2)])
+def test_scale_and_first_epoch_of_a_single_group(fit, small_data, classifier, schedule):
+    class OneGroup(ThreeGroups):
+        def parameter_groups(self):
+            return [ParameterGroup("all", list(self.parameters()), lr_scale=0.5, from_epoch=1)]
+
+    record = RecordRates()
+    model = classifier(OneGroup(), optimizer=partial(torch.optim.SGD, lr=0.2), schedule=schedule)
+    fit(model, small_data(), epochs=2, callbacks=[record])
+    factors = [schedule((step + 0.5) / 6) if schedule else 1.0 for step in range(6)]
+    assert record.rates == [pytest.approx([0.1 * factor if step >= 3 else 0.0]) for step, factor in enumerate(factors)]
+
+
+class SquaredError(CrossEntropy):
+    """Brier score: the squared error of the second class's probability."""
+
+    def losses(self, logits, targets):
+        return (self.probabilities(logits)[:, 1] - targets) ** 2
+
+
+def test_another_objective(fit, small_data, small_model):
+    data, model = small_data(), small_model(objective=SquaredError())
+    trainer = fit(model, data)
+    predictions = model.predictions["val"]
+    second = 1 / (1 + (-predictions.logits[:, 0].double()).exp())
+    expected = ((second - predictions.labels) ** 2).mean().item()
+    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(expected, abs=1e-6)
+    assert not torch.equal(small_model().network.trainable[0].weight, model.network.trainable[0].weight)
+
+
+def test_model_without_an_optimizer_predicts_but_does_not_train(fit, small_data, classifier):
+    model = classifier(CNN(2, 32, channels=[4], dense=[8]))
+    assert model(torch.rand(2, 3, 32, 32)).shape == (2, 2)
+    with pytest.raises(UserError, match="without an optimizer, so it predicts but does not train"):
+        fit(model, small_data())
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [("seed", -1), ("seed", 2**32), ("class_names", "cat"), ("optimizer", "sgd"), ("objective", "bce"), ("network", 3)],
+)
+def test_invalid_arguments(small_data, argument, value):
+    arguments = dict(network=CNN(2, 32, channels=[4]), class_names=["a", "b"], preprocessing=small_data().preprocessing)
+    with pytest.raises(ArgumentError, match=f"^{argument}={value!r}: expected"):
+        Classifier(**arguments | {argument: value})

@@ -12,20 +12,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfer_learning import load
-from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
-from transfer_learning.errors import UserError
-from transfer_learning.models.classifier import Classifier
+from transfer_learning.engine.training import frozen_part, train
 from transfer_learning.models.network import Frozen
-from transfer_learning.models.pretrained import Pretrained
-from transfer_learning.models.schedule import cosine
-from transfer_learning.training import train
+from transfer_learning.optim.schedules import Cosine
+from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.files import read_json
 
 
 @pytest.fixture
 def finished(tmp_path, small_data, small_model, quiet_trainer):
-    """A run of three epochs, from Python alone: (folder, data, metrics)."""
+    """A run of three epochs without the command line: (folder, data, metrics)."""
     data, folder = small_data(augment=True), tmp_path / "run"
     checkpoints = dict(dirpath=folder / "checkpoints", enable_version_counter=False)
     trainer = quiet_trainer(
@@ -43,12 +41,12 @@ def finished(tmp_path, small_data, small_model, quiet_trainer):
     return folder, data, train(data, small_model(), trainer, {"seed": 0, "optimizer": {"lr": 0.01}})
 
 
-def accuracy(path, data, part):
-    """Of a checkpoint on a part, in plain torch."""
-    rows = data.parts[part]
+def accuracy(path, data, split):
+    """Of a checkpoint on a split, in plain torch."""
+    indices = data.splits[split]
     with torch.no_grad():
-        probabilities = load(path)(torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2) / 255)
-    return float(np.mean(probabilities.argmax(1).numpy() == data.labels[rows]))
+        probabilities = load(path)(torch.from_numpy(data.pixels[indices]).permute(0, 3, 1, 2) / 255)
+    return float(np.mean(probabilities.argmax(1).numpy() == data.labels[indices]))
 
 
 def test_metrics_are_those_of_the_checkpoints(finished):
@@ -60,12 +58,12 @@ def test_metrics_are_those_of_the_checkpoints(finished):
     assert metrics["val/acc_last"] == pytest.approx(accuracy(last, data, "val"))
     assert torch.load(best, weights_only=True)["epoch"] + 1 == metrics["epoch_best"]
     assert torch.load(last, weights_only=True)["epoch"] + 1 == metrics["epochs"] == 3
-    assert [metrics[f"images_{part}"] for part in ("train", "val", "test")] == [24, 10, 10]
+    assert [metrics[f"images_{split}"] for split in ("train", "val", "test")] == [24, 10, 10]
     assert 0 < metrics["seconds_per_epoch"] < metrics["seconds"]
     assert (folder / "curves.png").stat().st_size > 5_000
 
 
-def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
+def test_tensorboard_shows_curves_over_epochs_figures_and_results(finished):
     folder, _, metrics = finished
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
@@ -81,10 +79,8 @@ def test_tensorboard_shows_curves_over_epochs_pictures_and_results(finished):
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
 
 
-def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_own(
-    finished, small_model, quiet_trainer
-):
-    """As on a GPU that repeats no bits: best.ckpt is of an epoch that, repeated, was not the best."""
+def test_results_of_an_interrupted_best_epoch_are_those_of_its_checkpoint(finished, small_model, quiet_trainer):
+    """As on a GPU that does not repeat bits: the epoch of best.ckpt was repeated, and then was not the best."""
     folder, data, _ = finished
     checkpoints, last = folder / "checkpoints", torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     best = torch.load(checkpoints / "best.ckpt", weights_only=True)
@@ -107,40 +103,99 @@ def test_what_is_reported_of_a_best_epoch_that_was_cut_off_and_repeated_is_its_o
 
 
 @pytest.mark.parametrize("weights_only", [True, False])
-def test_the_epoch_reported_is_the_epoch_tested(tmp_path, small_data, small_model, quiet_trainer, weights_only):
-    """The best by another measure, named after a checkpoint that measures nothing; to read it is not to go back to it."""
+def test_reported_epoch_is_the_tested_epoch(tmp_path, small_data, small_model, quiet_trainer, weights_only):
+    """The best by another metric, with a checkpoint callback before it that monitors nothing."""
     data = small_data()
     last = ModelCheckpoint(tmp_path, filename="last")
     best = ModelCheckpoint(tmp_path, filename="best", monitor="val/loss", mode="max", save_weights_only=weights_only)
-    metrics = train(
-        data,
-        small_model(),
-        quiet_trainer(max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last, best]),
-    )
-    assert (
-        torch.load(best.best_model_path, weights_only=True)["epoch"] + 1
-        == metrics["epoch_best"]
-        < metrics["epochs"]
-        == 3
-    )
+    trainer = quiet_trainer(max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last, best])
+    metrics = train(data, small_model(), trainer)
+    saved_epoch = torch.load(best.best_model_path, weights_only=True)["epoch"] + 1
+    assert saved_epoch == metrics["epoch_best"] < metrics["epochs"] == 3
     assert metrics["test/acc"] == pytest.approx(accuracy(best.best_model_path, data, "test"))
     assert metrics["val/acc_best"] == pytest.approx(accuracy(best.best_model_path, data, "val"))
 
 
+def loss(path, data, split):
+    """Of a checkpoint on a split, in plain torch."""
+    indices = data.splits[split]
+    with torch.no_grad():
+        probabilities = load(path)(torch.from_numpy(data.pixels[indices]).permute(0, 3, 1, 2) / 255).double()
+    return -probabilities[torch.arange(len(indices)), torch.from_numpy(data.labels[indices])].log().mean().item()
+
+
+def test_best_epoch_by_the_validation_loss(tmp_path, small_data, small_model, quiet_trainer):
+    data, model = small_data(), small_model(learning_rate=1.0)
+    best = ModelCheckpoint(tmp_path, filename="best", monitor="val/loss", mode="min", save_weights_only=True)
+    trainer = quiet_trainer(max_epochs=6, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[best])
+    metrics = train(data, model, trainer, monitor="val/acc")  # the callback's monitor has precedence
+    losses = [row["val/loss"] for row in model.history.rows]
+    assert metrics["epoch_best"] == 1 + int(np.argmin(losses))
+    assert (metrics["monitor"], metrics["monitor_mode"]) == ("val/loss", "min")
+    assert metrics["monitor_best"] == min(losses) == pytest.approx(loss(best.best_model_path, data, "val"), rel=1e-5)
+    assert metrics["val/acc_best"] == model.history.rows[metrics["epoch_best"] - 1]["val/acc"]
+    assert metrics["val/acc_best"] == pytest.approx(accuracy(best.best_model_path, data, "val"))
+    assert metrics["test/loss"] == pytest.approx(loss(best.best_model_path, data, "test"), rel=1e-5)
+
+
+def test_without_a_test(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    data, model = small_data(), small_model()
+    monkeypatch.setattr(data, "test_dataloader", None)  # fails if it is called
+    trainer = quiet_trainer(max_epochs=2, default_root_dir=tmp_path, limit_test_batches=0)
+    metrics = train(data, model, trainer, test=False)
+    assert {key: metrics[key] for key in metrics if "test" in key} == dict.fromkeys(
+        ["test/acc", "test/acc_low", "test/acc_high", "test/loss", "images_test"]
+    )
+    assert set(model.predictions) == {"val"} and not any("test" in key for row in model.history.rows for key in row)
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["val/acc_best"] == model.history.rows[-1]["val/acc"]
+
+
+def test_features_of_the_test_split_are_not_computed_without_a_test(
+    tmp_path, small_data, pretrained, quiet_trainer, monkeypatch
+):
+    data, seen, forward = small_data(), set(), Frozen.forward
+
+    def record(self, images):
+        seen.update(image.numpy().tobytes() for image in images)
+        return forward(self, images)
+
+    monkeypatch.setattr(Frozen, "forward", record)
+    train(data, pretrained(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path), test=False)
+    pixels = torch.from_numpy(np.array(data.pixels)).permute(0, 3, 1, 2).float() / 255
+    passed = {
+        split: sum(pixels[index].numpy().tobytes() in seen for index in data.splits[split]) for split in data.splits
+    }
+    assert passed == {"train": 24, "val": 10, "test": 0}
+
+
+def test_list_of_callbacks_is_not_changed(tmp_path, small_data, small_model, quiet_trainer):
+    given = [LayerTable(), Pictures()]
+    expected = list(given)
+    for _ in range(2):
+        trainer, model = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=given), small_model()
+        of_trainer = trainer.callbacks
+        train(small_data(), model, trainer)
+        assert given == of_trainer == expected
+        assert trainer.callbacks == [*expected, model.history]
+
+
 def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trainer):
-    trainer = quiet_trainer(max_epochs=3, default_root_dir=tmp_path, check_val_every_n_epoch=2)
-    metrics = train(small_data(), small_model(), trainer)
+    trainer, model = quiet_trainer(max_epochs=3, default_root_dir=tmp_path, check_val_every_n_epoch=2), small_model()
+    metrics = train(small_data(), model, trainer)
     assert (metrics["epochs"], metrics["epoch_best"]) == (3, 2)
-    rows = next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
-    assert ["val/acc" in row for row in rows] == [False, True, False]
+    assert ["val/acc" in row for row in model.history.rows] == [False, True, False]
 
 
 @pytest.mark.parametrize(
     "settings", [{"limit_train_batches": 0}, {"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}]
 )
-def test_nothing_to_validate_or_test_is_said_in_one_line(tmp_path, small_data, small_model, settings, quiet_trainer):
-    with pytest.raises(UserError, match="expected"):
-        train(small_data(), small_model(), quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings))
+def test_nothing_to_train_validate_or_test_is_one_error(tmp_path, small_data, small_model, settings, quiet_trainer):
+    trainer = quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings)
+    (name,) = settings
+    with pytest.raises(ArgumentError, match=f"^{name}=0: .*expected") as error:
+        train(small_data(), small_model(), trainer)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
@@ -156,116 +211,92 @@ def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_
     assert metrics["val/acc_best"] == metrics["val/acc_last"] and metrics["seconds_per_epoch"] is None
 
 
-@pytest.fixture
-def pretrained():
-    """pretrained(**settings): a small ResNet with random weights, always the same, and dropout; an optimiser with momentum."""
-
-    def make(schedule=None, optimizer=lambda groups: torch.optim.SGD(groups, 0.01, momentum=0.9), **settings):
-        torch.manual_seed(0)
-        network = Pretrained(
-            2, 32, **{"backbone": "resnet18", "weights": None, "layer_norm": True, "dropout": 0.3} | settings
-        )
-        return Classifier(network, ("cat", "dog"), 32, optimizer, schedule)
-
-    return make
-
-
-def history(trainer):
-    return next(callback for callback in trainer.callbacks if isinstance(callback, History)).rows
-
-
 @pytest.mark.parametrize("unfreeze", [None, "block5", "block3"])
 @pytest.mark.parametrize("settings", [{}, {"augment": True}, {"augment": True, "views": 2}])
-def test_stored_outputs_and_end_to_end_give_the_same_losses(
+def test_stored_features_give_the_same_losses_as_end_to_end(
     tmp_path, small_data, pretrained, quiet_trainer, unfreeze, settings
 ):
-    """Stored by `train`, and by Lightning alone, which knows nothing of storing: every image passes the frozen part every epoch."""
-    stored = quiet_trainer(max_epochs=3, default_root_dir=tmp_path)
-    metrics = train(small_data(**settings), pretrained(unfreeze=unfreeze), stored)
-    end_to_end = quiet_trainer(max_epochs=3, callbacks=[History()])
-    model, data = pretrained(unfreeze=unfreeze), small_data(**settings)
+    """Features stored by `train`, and a fit by Lightning alone, in which images pass the frozen part in every epoch."""
+    stored = pretrained(unfreeze=unfreeze)
+    metrics = train(small_data(**settings), stored, quiet_trainer(max_epochs=3, default_root_dir=tmp_path))
+    model, data, end_to_end = pretrained(unfreeze=unfreeze), small_data(**settings), quiet_trainer(max_epochs=3)
     end_to_end.fit(model, datamodule=data)
-    for ours, theirs in zip(history(stored), history(end_to_end), strict=True):
+    for ours, theirs in zip(stored.history.rows, model.history.rows, strict=True):
         for key in ("train/loss", "train/acc", "val/loss", "val/acc"):
             assert ours[key] == pytest.approx(theirs[key], rel=2e-4), key
-    assert metrics["test/loss"] == pytest.approx(
-        end_to_end.test(model, datamodule=data, verbose=False)[0]["test/loss"], rel=2e-4
-    )
+    expected = end_to_end.test(model, datamodule=data, verbose=False)[0]["test/loss"]
+    assert metrics["test/loss"] == pytest.approx(expected, rel=2e-4)
 
 
-def test_convolutions_run_once_over_each_image_whatever_the_epochs_and_runs(
+def test_frozen_part_computes_each_image_once_for_all_epochs_and_runs(
     tmp_path, small_data, pretrained, quiet_trainer, monkeypatch
 ):
-    passed = []
-    forward = Frozen.forward
-    monkeypatch.setattr(Frozen, "forward", lambda self, images: passed.append(len(images)) or forward(self, images))
+    passed, forward = [], Frozen.forward  # the distinct images of each call: batches are padded
+
+    def record(self, images):
+        passed.append({image.numpy().tobytes() for image in images})
+        return forward(self, images)
+
+    def count():
+        assert sum(map(len, passed)) == len(set().union(*passed))
+        return sum(map(len, passed))
+
+    monkeypatch.setattr(Frozen, "forward", record)
     for learning_rate in (0.1, 0.01):
-        trainer = quiet_trainer(max_epochs=4, default_root_dir=tmp_path)
-        train(
-            small_data(),
-            pretrained(dropout=learning_rate, optimizer=partial(torch.optim.SGD, lr=learning_rate)),
-            trainer,
-        )
-        assert sum(passed) == 24 + 10 + 10
+        model = pretrained(dropout=learning_rate, optimizer=partial(torch.optim.SGD, lr=learning_rate))
+        train(small_data(), model, quiet_trainer(max_epochs=4, default_root_dir=tmp_path))
+        assert count() == 24 + 10 + 10
     train(small_data(augment=True, views=3), pretrained(), quiet_trainer(max_epochs=7, default_root_dir=tmp_path))
-    assert sum(passed) == 24 + 10 + 10 + 3 * 24  # validation and test images were there
+    assert count() == 24 + 10 + 10 + 3 * 24  # validation and test images were stored already
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_outputs_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, pretrained, quiet_trainer, precision):
+def test_features_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, pretrained, quiet_trainer, precision):
     data = small_data()
     for each in ("32-true", precision):
-        metrics = train(
-            data, pretrained(unfreeze="block5"), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each)
-        )
-    dtypes = {np.load(path).dtype for path in (tmp_path / "cache").glob("outputs-train*.npy")}
-    assert dtypes == {
-        np.dtype("float32"),
-        np.dtype("float64" if precision == "64-true" else "int16"),
-    }  # bfloat16's bits
-    assert np.isfinite(metrics["test/loss"]) and metrics["seconds_encoding"] > 0 and not data.encoded
+        trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each)
+        metrics = train(data, pretrained(unfreeze="block5"), trainer)
+    dtypes = {np.dtype(read_json(path)["dtype"]) for path in (tmp_path / "cache").glob("features-*.json")}
+    # int16 are the bits of bfloat16
+    assert dtypes == {np.dtype("float32"), np.dtype("float64" if precision == "64-true" else "int16")}
+    assert np.isfinite(metrics["test/loss"]) and metrics["seconds_features"] > 0 and not data.features
 
 
-def test_the_head_learns_first_then_the_block_at_its_share_of_the_rate(tmp_path, small_data, pretrained, quiet_trainer):
+def test_head_learns_first_then_the_block_at_its_scale_of_the_rate(tmp_path, small_data, pretrained, quiet_trainer):
     """Both groups exist from the start; rates are the cosine's, written out, at each step."""
-    model = pretrained(
-        cosine, unfreeze="block5", head_epochs=2, lr_share=0.25, optimizer=lambda g: torch.optim.AdamW(g, 0.01)
-    )
-    begin = [value.clone() for value in model.network.trainable.pretrained.parameters()]
-    seen = []
+    settings = dict(unfreeze="block5", unfreeze_at_epoch=2, backbone_lr_scale=0.25)
+    model = pretrained(Cosine(), optimizer=lambda groups: torch.optim.AdamW(groups, 0.01), **settings)
+    backbone = model.network.trainable.backbone
+    begin = [value.clone() for value in backbone.parameters()]
+    rates, moved = [], []
 
-    class Watch(pl.Callback):
+    class Record(pl.Callback):
         def on_before_optimizer_step(self, trainer, model, optimizer):
-            seen.append([group["lr"] for group in optimizer.param_groups])
+            rates.append([group["lr"] for group in optimizer.param_groups])
 
         def on_train_epoch_end(self, trainer, model):
-            parameters = model.network.trainable.pretrained.parameters()
-            moved.append([not torch.equal(a, b) for a, b in zip(begin, parameters)])
+            moved.append([not torch.equal(a, b) for a, b in zip(begin, backbone.parameters())])
 
-    moved = []
-    train(small_data(), model, quiet_trainer(max_epochs=4, default_root_dir=tmp_path, callbacks=[Watch()]))
-    assert (
-        not any(moved[0] + moved[1]) and sum(moved[2]) == sum(moved[3]) == 5
-    )  # the five convolutions, none of the batch norms
-    expected = [0.01 * cosine((step + 0.5) / 12) for step in range(12)]  # 24 images in batches of 8, 4 epochs
-    assert [head for head, _ in seen] == pytest.approx(expected)
-    assert [block for _, block in seen] == pytest.approx([0] * 6 + [0.25 * rate for rate in expected[6:]])
+    train(small_data(), model, quiet_trainer(max_epochs=4, default_root_dir=tmp_path, callbacks=[Record()]))
+    assert not any(moved[0] + moved[1])
+    assert sum(moved[2]) == sum(moved[3]) == 5  # the five convolutions, none of the batch norms
+    expected = [0.01 * Cosine()((step + 0.5) / 12) for step in range(12)]  # 24 images in batches of 8, 4 epochs
+    assert [head for head, _ in rates] == pytest.approx(expected)
+    assert [block for _, block in rates] == pytest.approx([0] * 6 + [0.25 * rate for rate in expected[6:]])
+    assert [row["lr_backbone"] for row in model.history.rows] == [rates[step][1] for step in (2, 5, 8, 11)]
 
 
-def test_a_resumed_fine_tuning_goes_on_as_if_it_had_not_stopped(tmp_path, small_data, pretrained, quiet_trainer):
-    """From a checkpoint of a time when only the head had learnt, saved at a validation, with views, a schedule and dropout."""
+def test_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, small_data, pretrained, quiet_trainer):
+    """From a checkpoint of a validation before the block learned, with views, a schedule and dropout."""
 
     def fit(folder, resume=None):
         checkpoint = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
         trainer = quiet_trainer(
             max_epochs=4, enable_checkpointing=True, callbacks=[checkpoint], check_val_every_n_epoch=2
         )
-        model, data = (
-            pretrained(cosine, unfreeze="block5", head_epochs=2, lr_share=0.5),
-            small_data(augment=True, views=2),
-        )
-        frozen = model.network.frozen
-        data.encode_once(lambda batch: frozen(data.on_after_batch_transfer(batch).x), {"frozen": frozen.key})
+        model = pretrained(Cosine(), unfreeze="block5", unfreeze_at_epoch=2, backbone_lr_scale=0.5)
+        data = small_data(augment=True, views=2)
+        data.store_features(frozen_part(model, trainer))
         trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
         return torch.cat([parameter.detach().flatten() for parameter in model.network.trainable.parameters()])
 
@@ -274,26 +305,33 @@ def test_a_resumed_fine_tuning_goes_on_as_if_it_had_not_stopped(tmp_path, small_
     assert torch.equal(straight, resumed)
 
 
-def test_a_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
-    for schedule in (None, cosine):
+def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
+    for schedule in (None, Cosine()):
         trainer = quiet_trainer(max_epochs=-1, max_steps=7)
-        trainer.fit(pretrained(schedule, unfreeze="block5", head_epochs=1), datamodule=small_data())
+        trainer.fit(pretrained(schedule, unfreeze="block5", unfreeze_at_epoch=1), datamodule=small_data())
         assert trainer.global_step == 7
 
 
 @pytest.mark.parametrize(
-    "settings, schedule, head_epochs, message",
+    "settings, schedule, epoch, message",
     [
-        ({"max_epochs": -1, "max_time": "00:00:00:01"}, cosine, 0, "scheduler: .*trainer.max_epochs or max_steps"),
-        ({"max_epochs": 2}, None, 2, "model.head_epochs=2: .*would never learn"),
-        ({"max_epochs": 2}, lambda progress: cosine(progress, 1.5), 0, "scheduler.warmup=1.5"),
+        ({"max_epochs": -1, "max_time": "00:00:00:01"}, Cosine(), 0, "max_epochs=-1: a schedule needs .* the end"),
+        ({"max_epochs": 2}, None, 2, "unfreeze_at_epoch=2: .*would never learn"),
+        ({"max_epochs": 2}, Cosine(), 5, "unfreeze_at_epoch=5: .*would never learn"),
     ],
 )
-def test_schedules_that_cannot_be(small_data, pretrained, quiet_trainer, settings, schedule, head_epochs, message):
-    with pytest.raises(UserError, match=message):
-        quiet_trainer(**settings).fit(
-            pretrained(schedule, unfreeze="block5", head_epochs=head_epochs), datamodule=small_data()
-        )
+def test_schedules_that_do_not_fit_the_training(
+    small_data, pretrained, quiet_trainer, settings, schedule, epoch, message
+):
+    model = pretrained(schedule, unfreeze="block5", unfreeze_at_epoch=epoch)
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        quiet_trainer(**settings).fit(model, datamodule=small_data())
+
+
+def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ArgumentError, match="^compile=True: no C\\+\\+ compiler no-such-compiler"):
+        train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path), compile=True)
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")

@@ -40,7 +40,7 @@ NETWORKS = [
 
 @pytest.fixture(params=NETWORKS)
 def torchvisions(request, tmp_path):
-    """A network as torchvision builds it, in evaluation mode, and a file of its weights as published: (name, network, path)."""
+    """(name, network, path): torchvision's network in evaluation mode, and a file of its weights as published."""
     torch.manual_seed(0)
     size = {"image_size": 64} if request.param.startswith("vit") else {}
     network = torchvision.models.get_model(request.param, **size).eval()
@@ -149,7 +149,7 @@ def test_invalid_arguments(settings, message):
 
 
 def test_preprocessing_of_the_tutorial_reverses_channels_of_images_in_0_to_1():
-    """Keras's kernels expect blue first, torchvision's copy of them red; the tutorial feeds them images with red first."""
+    """Keras's kernels expect blue first, torchvision's copy of them red; the tutorial feeds red first."""
     network = Pretrained(2, 64, "vgg16", weights=None, preprocess="tutorial")
     preprocessed = network.frozen.preprocess(IMAGES)
     assert torch.equal(preprocessed[:, 0], IMAGES[:, 2]) and preprocessed.max() <= 1

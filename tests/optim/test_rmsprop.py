@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from transfer_learning.models.rmsprop import RMSprop
+from transfer_learning.optim.rmsprop import RMSprop
+from transfer_learning.utilities.errors import ArgumentError
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
-def test_steps_as_torchs_own(dtype, tolerance):
+def test_steps_equal_those_of_torchs_own(dtype, tolerance):
     torch.manual_seed(0)
     shapes = [(7, 5), (8, 3, 3, 3), (1,)]
     ours = [torch.randn(shape, dtype=dtype) for shape in shapes]
@@ -19,7 +20,7 @@ def test_steps_as_torchs_own(dtype, tolerance):
     )
     for step in range(30):
         for a, b in zip(ours, theirs):
-            a.grad = torch.randn(a.shape, dtype=dtype) if step != 5 else None  # a weight that took no part
+            a.grad = torch.randn(a.shape, dtype=dtype) if step != 5 else None  # a weight without gradient
             b.grad = None if a.grad is None else a.grad.clone()
         for each in (optimizer, reference):
             each.step()
@@ -27,7 +28,7 @@ def test_steps_as_torchs_own(dtype, tolerance):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
-def test_goes_on_from_its_own_state_to_the_bit():
+def test_resumes_from_its_state_bit_for_bit():
     def stepped(weight, optimizer, steps):
         for step in steps:
             weight.grad = torch.full_like(weight, float(step) - 3)
@@ -59,7 +60,19 @@ def test_a_closure_is_called_once_with_gradients():
     assert torch.allclose(weight, torch.full((2,), 1 - 0.1 * 2 / (0.1 * 4) ** 0.5))  # v = 0.1 · 2²
 
 
-@pytest.mark.parametrize("argument", [dict(lr=-1.0), dict(alpha=1.0), dict(alpha=-0.1), dict(eps=-1e-8)])
-def test_arguments_out_of_range_are_refused(argument):
-    with pytest.raises(ValueError, match=next(iter(argument))):
+@pytest.mark.parametrize(
+    "argument", [dict(lr=-1.0), dict(alpha=1.0), dict(alpha=-0.1), dict(eps=-1e-8), dict(lr="0.1"), dict(momentum=0.9)]
+)
+def test_invalid_arguments(argument):
+    (name,) = argument
+    with pytest.raises(ArgumentError, match=f"^{name}={argument[name]!r}: "):
         RMSprop([torch.ones(1, requires_grad=True)], **argument)
+
+
+def test_learning_rate_of_each_parameter_group():
+    a, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    optimizer = RMSprop([{"params": [a]}, {"params": [b], "lr": 0.2}], lr=0.1, alpha=0.75, eps=0.0)
+    a.grad, b.grad = torch.ones(2), torch.ones(2)
+    optimizer.step()
+    torch.testing.assert_close(a.detach(), torch.full((2,), 1 - 0.1 / 0.25**0.5))  # v = (1 - 0.75) · 1²
+    torch.testing.assert_close(b.detach(), torch.full((2,), 1 - 0.2 / 0.25**0.5))

@@ -3,47 +3,75 @@ import json
 import pytest
 from scipy.stats import binomtest
 
-from transfer_learning.report import curves, summary, wilson_interval, write_report
+from transfer_learning.reporting.curves import curves, summary, wilson_interval, write_report
 
 EPOCHS = [
     {"epoch": n, "train/acc": n / 10, "val/acc": n / 20, "train/loss": 1 / n, "val/loss": 2 / n, "seconds": 1.0}
     for n in range(1, 5)
 ]
+METRICS = {
+    "val/acc_best": 0.75, "epoch_best": 3, "epochs": 4, "test/acc": 0.71, "test/acc_low": 0.68, "test/acc_high": 0.74,
+    "images_test": 1000, "seconds": 65.4, "seconds_to_first_step": 7.25, "device": "cpu (x86_64)",
+    "precision": "32-true", "monitor": "val/acc", "monitor_best": 0.75,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("correct, total", [(0, 10), (7, 10), (10, 10), (965, 1000), (1, 3)])
-def test_wilson_interval_is_scipys(correct, total):
+def test_wilson_interval_equals_scipys(correct, total):
     expected = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     assert wilson_interval(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
 
-def test_curves_are_the_rows(tmp_path):
-    accuracy, loss = curves(EPOCHS).axes
+@pytest.mark.parametrize("monitor", [None, "val/acc", "val/loss", "train/loss"])
+def test_curves_show_accuracy_and_loss(monitor):
+    accuracy, loss = curves(EPOCHS, monitor).axes
     assert [line.get_label() for line in accuracy.lines] == ["training", "validation"]
     assert list(accuracy.lines[1].get_xdata()) == [1, 2, 3, 4]
     assert list(accuracy.lines[1].get_ydata()) == [row["val/acc"] for row in EPOCHS]
     assert list(loss.lines[0].get_ydata()) == [row["train/loss"] for row in EPOCHS]
+    assert [axes.get_title() for axes in (accuracy, loss)] == ["Accuracy", "Loss"]
 
 
-def test_files(tmp_path):
-    write_report(tmp_path, {"test/acc": 0.5, "seconds_per_epoch": None}, EPOCHS)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"test/acc": 0.5, "seconds_per_epoch": None}
+def test_curves_show_another_monitored_metric():
+    rows = [row | {"train/f1": 0.1, "val/f1": row["val/acc"] / 2} for row in EPOCHS]
+    del rows[1]["val/f1"]  # an epoch without validation
+    _, _, f1 = curves(rows, "val/f1").axes
+    assert f1.get_title().lower() == "f1"
+    assert list(f1.lines[0].get_ydata()) == [0.1] * 4
+    assert list(f1.lines[1].get_xdata()) == [1, 3, 4]
+    assert list(f1.lines[1].get_ydata()) == [EPOCHS[n]["val/acc"] / 2 for n in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("monitor", [{}, {"monitor": "val/loss"}])
+def test_files_of_a_report(tmp_path, monitor):
+    metrics = {"test/acc": 0.5, "seconds_per_epoch": None} | monitor
+    write_report(tmp_path, metrics, EPOCHS)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "curves.png"}
 
 
-def test_summary_tells_results_time_and_how_to_see_curves():
-    metrics = {
-        "val/acc_best": 0.75, "epoch_best": 3, "epochs": 4, "test/acc": 0.71, "test/acc_low": 0.68, "test/acc_high": 0.74,
-        "images_test": 1000, "seconds": 65.4, "seconds_to_first_step": 7.25, "device": "cpu (x86_64)", "precision": "32-true",
-    }  # fmt: skip
-    text = summary("outputs/run", metrics)
-    for part in (
-        "0.7500 in epoch 3 of 4",
+def test_summary_has_results_time_and_how_to_see_curves():
+    text = summary("outputs/run", METRICS)
+    for expected in (
+        "best validation accuracy 0.7500 in epoch 3 of 4",
         "0.7100 on 1000 images",
         "0.6800 to 0.7400",
         "65 s on cpu",
         "began 7.2 s after the start",
         "tensorboard --logdir outputs/run",
     ):
-        assert part in text
+        assert expected in text
+
+
+def test_summary_names_the_monitored_metric():
+    text = summary("outputs/run", METRICS | {"monitor": "val/loss", "monitor_best": 0.123})
+    assert "best validation loss 0.1230 in epoch 3 of 4" in text
+    assert "validation accuracy of that epoch 0.7500" in text and "best validation accuracy" not in text
+
+
+def test_summary_without_a_test():
+    untested = METRICS | dict.fromkeys(("test/acc", "test/acc_low", "test/acc_high", "images_test"))
+    text = summary("outputs/my run", untested)
+    assert "test accuracy" not in text and "None" not in text
+    assert "tensorboard --logdir 'outputs/my run'" in text

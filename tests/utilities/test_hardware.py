@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from transfer_learning import hardware
+from transfer_learning.utilities import hardware
 
 
 @pytest.fixture
 def cpu_flags(monkeypatch, tmp_path):
-    """cpu_flags(text): the machine's processor says so of itself; None: it says nothing."""
+    """cpu_flags(text): what /proc/cpuinfo lists as the flags of the processor; None removes the file."""
 
     def set_to(text):
         file = tmp_path / "cpuinfo"
@@ -31,32 +31,33 @@ def cpu_flags(monkeypatch, tmp_path):
         (None, "32-true"),
     ],
 )
-def test_precision_of_a_cpu_follows_from_what_it_does_in_hardware(cpu_flags, flags, expected):
+def test_precision_of_a_cpu_is_what_it_computes_in_hardware(cpu_flags, flags, expected):
     cpu_flags(flags)
     assert hardware.native_precision("cpu") == expected
 
 
 @pytest.mark.parametrize("accelerator", ["auto", "gpu"])
 @pytest.mark.parametrize("native, expected", [(True, "bf16-mixed"), (False, "32-true")])
-def test_precision_of_a_gpu_does_not_count_emulation(monkeypatch, cpu_flags, accelerator, native, expected):
+def test_precision_of_a_gpu_ignores_emulation(monkeypatch, cpu_flags, accelerator, native, expected):
     cpu_flags("avx512_bf16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     assert hardware.native_precision(accelerator) == expected
 
 
-def test_freed_memory_is_kept_and_faint_numbers_become_zero():
-    """Faults count the pages that the kernel cleared for this process: 64 MB again and again take 16,384 each time, or none."""
+def test_freed_memory_is_kept_and_denormal_numbers_become_zero():
+    """Counts the pages that the kernel cleared: 64 MB take 16,384 each time, or none if memory is kept."""
     code = (
-        "import resource, torch; from transfer_learning.hardware import set_up_cpu; set_up_cpu()\n"
+        "import resource, torch\n"
+        "from transfer_learning.utilities.hardware import configure_process; configure_process()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for turn in range(10):\n"
+        "for _ in range(10):\n"
         "    before = faults(); torch.ones(2**24)\n"
         "print(faults() - before, (torch.tensor([1e-38]) / 4).item())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    pages, faint = result.stdout.split()
-    assert faint == "0.0"
+    pages, denormal = result.stdout.split()
+    assert denormal == "0.0"
     name, version = platform.libc_ver()
     if name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35):
         assert int(pages) < 1000
@@ -72,7 +73,7 @@ def test_freed_memory_is_kept_and_faint_numbers_become_zero():
         ("MainProcess", 4, "auto", None),
     ],
 )
-def test_joblibs_workers_share_the_gpus_out(monkeypatch, name, gpus, accelerator, expected):
+def test_joblib_workers_take_turns_on_the_gpus(monkeypatch, name, gpus, accelerator, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(multiprocessing.current_process(), "name", name)
     assert hardware.gpu_of_worker(accelerator) == expected

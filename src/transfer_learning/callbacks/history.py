@@ -1,6 +1,7 @@
 """One line per epoch: on the terminal, in memory and in the checkpoint."""
 
 import time
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
@@ -21,22 +22,26 @@ class History(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         self.batches: tuple[int, int] = (0, 0)
         self.resumed, self.stopped = 0, False
         self.first_step: float | None = None
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, model: pl.LightningModule, checkpoint: dict) -> None:
+    def setup(self, trainer: Any, model: Any, stage: str) -> None:
+        if stage == "fit":  # before a checkpoint is restored
+            self.__init__()  # type: ignore[misc]
+
+    def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         checkpoint["history"] = {"rows": self.rows, "batches": self.batches, "stopped": trainer.should_stop}
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, model: pl.LightningModule, checkpoint: dict) -> None:
+    def on_load_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         if trainer.state.fn != TrainerFn.FITTING:  # a test only needs the weights
             return
         history = checkpoint["history"]
         self.rows, self.stopped = list(history["rows"]), history["stopped"]
         self.batches, self.resumed = tuple(history["batches"]), len(self.rows)
 
-    def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, model: Any) -> None:
         if self.rows:
             rank_zero_info(f"goes on after epoch {self.rows[-1]['epoch']} of {trainer.max_epochs}")
         for row in self.rows:  # a killed process may have logged more epochs than it saved, or fewer
@@ -44,15 +49,15 @@ class History(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=row["epoch"])
 
-    def on_train_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Any, model: Any) -> None:
         self.epoch_start = self.first_step = time.perf_counter()
         self.validated = False
         trainer.should_stop = self.stopped  # early stopping stays in force although later checkpoints may be missing
 
-    def on_validation_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, model: Any) -> None:
         self.validated = True
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, model: Any) -> None:
         now = time.perf_counter()
         splits = ("train/", "val/") if self.validated else ("train/",)
         measured = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(splits)}

@@ -1,5 +1,7 @@
 """The network layer by layer, on the terminal and in the loggers."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info
@@ -12,7 +14,7 @@ from transfer_learning.models.network import count_parameters
 class LayerTable(pl.Callback):
     """Shows `layer_table` before the first epoch."""
 
-    def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, model: Any) -> None:
         if trainer.is_global_zero:
             table = layer_table(model.network, model.preprocessing.image_size)
             rank_zero_info(table)

@@ -1,4 +1,4 @@
-"""Texts, figures, charts and results for the loggers of a run. A logger without a place for something leaves it out."""
+"""Texts, figures and results for the loggers of a run. A logger that has no place for one of them leaves it out."""
 
 from collections.abc import Mapping
 from functools import singledispatch
@@ -6,40 +6,32 @@ from typing import Any
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 
 class LoggerAdapter:
-    """What a run shows besides metrics. The base class is for loggers that take nothing else, such as CSVLogger.
-
-    Args:
-        logger: one of Lightning's loggers.
-    """
+    """What a run shows besides metrics. This base class serves loggers that only take settings, such as CSVLogger."""
 
     def __init__(self, logger: Logger):
         self.logger: Any = logger
 
-    def text(self, name: str, text: str) -> None:
-        """Shows a text in a monospaced font."""
+    def text(self, name: str, text: str) -> None: ...
 
-    def figure(self, name: str, figure: Figure) -> None:
-        """Shows a figure."""
+    def figure(self, name: str, figure: Figure) -> None: ...
 
-    def charts(self, charts: Mapping[str, list[str]]) -> None:
-        """Shows metrics on shared axes: the title of each chart and its metrics."""
+    def charts(self, charts: Mapping[str, list[str]]) -> None: ...  # title -> metrics that share its axes
 
     def results(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
-        """Shows the settings of the run beside its results."""
         self.logger.log_hyperparams(dict(settings))
         self.logger.log_metrics(dict(results))
+        self.logger.save()
 
-    def finish(self) -> None:
-        """Ends the run; the next run of this process begins another one."""
+    def finish(self) -> None: ...  # the next run of this process begins another one
 
 
 class TensorBoardAdapter(LoggerAdapter):
     def text(self, name: str, text: str) -> None:
-        self.logger.experiment.add_text(name, "\n".join("    " + line for line in text.splitlines()))
+        self.logger.experiment.add_text(name, "\n".join("    " + line for line in text.splitlines()))  # monospaced
 
     def figure(self, name: str, figure: Figure) -> None:
         self.logger.experiment.add_figure(name, figure)
@@ -55,14 +47,10 @@ class TensorBoardAdapter(LoggerAdapter):
 
 class WandbAdapter(LoggerAdapter):
     def text(self, name: str, text: str) -> None:
-        import wandb
-
-        self.logger.experiment.log({name: wandb.Html(f"<pre>{text}</pre>")})
+        self.logger.log_table(name, columns=[name], data=[[text]])
 
     def figure(self, name: str, figure: Figure) -> None:
-        import wandb
-
-        self.logger.experiment.log({name: wandb.Image(figure)})
+        self.logger.log_image(name, [figure])
 
     def results(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
         self.logger.log_hyperparams(dict(settings))
@@ -74,12 +62,12 @@ class WandbAdapter(LoggerAdapter):
 
 @singledispatch
 def adapter(logger: Logger) -> LoggerAdapter:
-    """The adapter of a logger; another one is registered with `adapter.register(LoggerClass, AdapterClass)`."""
+    """The adapter of a logger. `adapter.register(MyLogger, MyAdapter)` adds one."""
     return LoggerAdapter(logger)
 
 
 adapter.register(TensorBoardLogger, TensorBoardAdapter)
-adapter.register(pl.loggers.WandbLogger, WandbAdapter)
+adapter.register(WandbLogger, WandbAdapter)
 
 
 def adapters(trainer: pl.Trainer) -> list[LoggerAdapter]:

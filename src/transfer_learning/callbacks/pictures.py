@@ -1,6 +1,7 @@
 """Figures for the loggers: augmented images, and feature maps of the frozen part."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,39 +11,36 @@ from matplotlib.figure import Figure
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.models.network import Network
-from transfer_learning.reporting.metric_names import LABELS
 
 VERSIONS = 5  # augmented versions, as in the tutorial
-COLUMNS = 3
 CHANNELS = 8  # channels of the feature map: those with the largest mean
+CHARTS = {"accuracy": ["train/acc", "val/acc"], "loss": ["train/loss", "val/loss"]}
 
 
 class Pictures(pl.Callback):
-    """Shows the figures and shared charts before the first epoch."""
+    """Shows the figures and charts before the first epoch."""
 
-    def on_fit_start(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        shown = adapters(trainer)
-        if not shown:
-            return
-        data = trainer.datamodule
-        figures = {"augmentation": augmented_images(data), "frozen features": feature_maps(data, model.network)}
-        for adapter in shown:
-            adapter.charts({LABELS.get(name, name): [f"train/{name}", f"val/{name}"] for name in ("acc", "loss")})
-            for name, figure in figures.items():
-                if figure:
-                    adapter.figure(name, figure)
+    def on_fit_start(self, trainer: Any, model: Any) -> None:
+        if shown := adapters(trainer):
+            data = trainer.datamodule
+            figures = {"augmentation": augmented_images(data), "frozen features": feature_maps(data, model.network)}
+            for adapter in shown:
+                adapter.charts(CHARTS)
+                for name, figure in figures.items():
+                    if figure:
+                        adapter.figure(name, figure)
 
 
 def augmented_images(data: ImageDataModule) -> Figure:
     """The first training image and augmented versions of it, each with its label."""
     pixels, label = _first_training_image(data)
-    image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
     parameters = [torch.from_numpy(step[:VERSIONS]) for step in data.augmentation_parameters(epoch=0)]
-    count = min(VERSIONS, len(data.splits["train"]))
+    image, count = torch.from_numpy(pixels).permute(2, 0, 1) / 255, len(parameters[0])
     targets = torch.full((count,), data.class_names.index(label))
     versions, _ = data.augmentation.apply(image.repeat(count, 1, 1, 1), targets, parameters)
-    titles = [f"{label}, as it is", *[f"{label}, augmented"] * count]
-    return _grid([image.permute(1, 2, 0).numpy(), *versions.permute(0, 2, 3, 1).numpy()], titles)
+    return _grid(
+        [pixels / 255, *versions.permute(0, 2, 3, 1).numpy()], [f"{label}, as it is", *[f"{label}, augmented"] * count]
+    )
 
 
 def feature_maps(data: ImageDataModule, network: Network) -> Figure | None:
@@ -67,10 +65,10 @@ def _first_training_image(data: ImageDataModule) -> tuple[np.ndarray, str]:
     return np.array(data.pixels[index]), data.class_names[data.labels[index]]
 
 
-def _grid(images: Sequence, titles: Sequence[str]) -> Figure:
-    rows = -(-len(images) // COLUMNS)
-    figure = Figure(figsize=(2 * COLUMNS, 2.2 * rows), layout="constrained")
-    for axes, image, title in zip(figure.subplots(rows, COLUMNS).flat, images, titles):
+def _grid(images: Sequence, titles: Sequence[str], columns: int = 3) -> Figure:
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2 * columns, 2.2 * rows), layout="constrained")
+    for axes, image, title in zip(figure.subplots(rows, columns).flat, images, titles):
         axes.imshow(image)
         axes.set_title(title)
         axes.set_axis_off()

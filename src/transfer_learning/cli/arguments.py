@@ -23,8 +23,8 @@ def prepare(arguments: list[str]) -> list[str]:
         for pattern, replacement in RENAMED.items():
             if re.search(pattern, argument):
                 raise UserError(f"{argument}: the name has changed; type {re.sub(pattern, replacement, argument)}")
-    empty = {f"{group}=[]": group for group in LIST_GROUPS} | {f"~{group}": group for group in LIST_GROUPS}
-    return resume_or_rerun([f"{empty[each]}=none" if each in empty else each for each in arguments])
+    empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"~{group}")}
+    return resume_or_rerun([empty.get(argument, argument) for argument in arguments])
 
 
 def resume_or_rerun(arguments: list[str]) -> list[str]:
@@ -36,36 +36,33 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         UserError: no run there, or its config is damaged or of an older version; beside `resume` a setting that would
             change the run, beside `rerun` a config group.
     """
-    named = [each for each in arguments if each.startswith(("resume=", "rerun="))]
-    if not named:
+    named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
+    if named is None:
         return arguments
-    key, _, value = named[0].partition("=")
+    key, _, value = named.partition("=")
     folder = Path(os.path.expanduser(value.strip("'\""))).resolve()
-    others = [each for each in arguments if each != named[0]]
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
-        raise UserError(f"{named[0]}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
+        raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
     check_version(read_config(folder / "config.yaml"), folder)
-    refused = [each for each in others if each.partition("=")[0] not in (*MAY_CHANGE, MAY_GROW)]
+    keys = {each: each.partition("=")[0].lstrip("+~") for each in arguments if each != named}
+    refused = [each for each in keys if each.partition("=")[0] not in (*MAY_CHANGE, MAY_GROW)]
     if key == "resume" and refused:
         expected = f"beside resume=... expected nothing but {MAY_GROW}=...; rerun=... takes other settings."
         raise UserError(f"{' '.join(refused)}: {expected}")
-    groups = [
-        each for each in others if (PROJECT / "conf" / each.partition("=")[0].lstrip("+~")).is_dir() and "=" in each
-    ]
-    if groups:
-        expected = "beside rerun=... expected single values, such as optimizer.lr=1e-3, since groups were composed when"
+    if groups := [each for each in keys if (PROJECT / "conf" / keys[each]).is_dir() and "=" in each]:
+        reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
         way = f"Take the command from {folder}/provenance.json, and change that."
-        raise UserError(f"{' '.join(groups)}: {expected} the run began. {way}")
+        raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
     quoted = str(folder).replace("'", "\\'")
     place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
     return [
         f"--config-path={folder}",
         "--config-name=config",
-        *(place if each == named[0] else each for each in arguments),
+        *(place if each == named else each for each in arguments),
     ]
 
 
-def check_version(config: dict, folder: Path) -> None:
+def check_version(config: dict, folder: str | Path) -> None:
     """Raises UserError if a run's config was written by a version with other names."""
     if "overrides" not in config:
         way = "Begin it again in another folder, or use the version that wrote it."

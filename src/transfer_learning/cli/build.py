@@ -86,14 +86,15 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     made: dict[str, Any] = {"augmentation": [build(cfg, key) for key in keys]}
     unread = set(settings)
     with name_keys(cfg, "data"):
-        for name, cls in _data_classes(cfg).items():
+        for name, cls in {**_data_classes(cfg), "module": ImageDataModule}.items():
             arguments = {key: settings[key] for key in inspect.signature(cls).parameters if key in settings}
-            made[name], unread = cls(**arguments), unread - set(arguments)
-        own = set(inspect.signature(ImageDataModule).parameters) & set(settings)
-        for key in sorted(unread - own):
-            expected = ", ".join(sorted(set(settings) - {key}))
+            unread -= set(arguments)
+            if name != "module":
+                made[name] = cls(**arguments)
+        for key in sorted(unread):
+            expected = ", ".join(sorted(set(settings) - unread))
             raise ArgumentError(key, settings[key], f"nothing reads it; expected one of {expected}.")
-        return ImageDataModule(**{key: settings[key] for key in own}, **made)
+        return ImageDataModule(**arguments, **made)
 
 
 def _data_classes(cfg: DictConfig) -> dict[str, type]:
@@ -102,14 +103,16 @@ def _data_classes(cfg: DictConfig) -> dict[str, type]:
 
 def absolute_paths(cfg: DictConfig) -> None:
     """Makes the paths of data and model absolute: arguments that are annotated as `PathArgument` or `NameOrPath`."""
-    classes = {"data": [*_data_classes(cfg).values(), ImageDataModule], "model": [get_object(cfg.model._target_)]}
-    for group, each in [(group, cls) for group, found in classes.items() for cls in found]:
-        for argument, annotation in get_type_hints(each.__init__, include_extras=True).items():
+    classes = [("data", cls) for cls in (*_data_classes(cfg).values(), ImageDataModule)]
+    for group, cls in [*classes, ("model", get_class(cfg.model._target_))]:
+        for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
-            is_path = is_marked(annotation, PATH) or (
-                is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value or ""))
-            )
-            if value is not None and is_path:
+            is_name = is_marked(annotation, NAME_OR_PATH) and not re.search(r"[./\\]", str(value))
+            if (
+                value is not None
+                and not is_name
+                and (is_marked(annotation, PATH) or is_marked(annotation, NAME_OR_PATH))
+            ):
                 cfg[group][argument] = os.path.abspath(os.path.expanduser(str(value)))
 
 
@@ -119,10 +122,11 @@ def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
         if override.startswith("+") and "." not in key and key not in known:
-            leaves = {each.rpartition(".")[2]: each for each in flat(OmegaConf.to_container(cfg)) if each != key}
+            leaves = {each.rpartition(".")[2]: each for each in flat(_plain(cfg)) if each != key}
             similar = difflib.get_close_matches(key, leaves, n=1)
-            hint = f"; did you mean {leaves[similar[0]]}?" if similar else "."
-            raise UserError(f"{override}: nothing reads {key}{hint}")
+            raise UserError(
+                f"{override}: nothing reads {key}{f'; did you mean {leaves[similar[0]]}?' if similar else '.'}"
+            )
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

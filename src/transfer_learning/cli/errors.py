@@ -19,19 +19,17 @@ SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 @contextmanager
 def name_keys(cfg: DictConfig, prefix: str = "") -> Iterator[None]:
-    """Turns an error about an argument into one about its config key.
+    """Turns an ArgumentError of the block into an error about the config key that sets the argument.
 
-    Args:
-        cfg: the whole config.
-        prefix: the key of the node whose arguments are used in the block; "" searches the config for the argument.
+    `prefix` is the key of the node whose arguments the block uses; "" searches the whole config for the argument.
     """
     try:
         yield
     except (ArgumentError, OmegaConfBaseException) as error:
-        cause: BaseException | None = error
-        while cause and not isinstance(cause, ArgumentError):  # a resolver's error is wrapped
+        cause: Any = error
+        while cause and not isinstance(cause, ArgumentError):  # OmegaConf wraps the error of a resolver
             cause = cause.__cause__ or cause.__context__
-        if not isinstance(cause, ArgumentError):
+        if not cause:
             raise
         key = config_key(cfg, cause.argument, cause.value, prefix)
         raise UserError(f"{key}={as_typed(cause.value)}: {cause.message}") from cause
@@ -39,16 +37,16 @@ def name_keys(cfg: DictConfig, prefix: str = "") -> Iterator[None]:
 
 def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> str:
     """The key that sets an argument: that below `prefix`, else the one with the argument's name (and value)."""
-    raw = flat(OmegaConf.to_container(cfg))
+    raw = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     key = f"{prefix}.{argument}" if prefix else argument
     if key not in raw:
         named = [each for each in raw if each.rpartition(".")[2] == argument]
-        named.sort(key=lambda each: (str(OmegaConf.select(cfg, each)) != str(value), each.startswith("recipe.")))
+        named.sort(key=lambda each: (each.startswith("recipe."), str(OmegaConf.select(cfg, each)) != str(value)))
         key = named[0] if named else key
-    while isinstance(raw.get(key), str) and raw[key].startswith("${") and raw[key][2:-1] in raw:
-        if raw[key][2:-1].startswith("recipe.") and raw[key][2:-1] not in given_keys():
+    while (source := str(raw.get(key))[2:-1]) in raw and str(raw[key]).startswith("${"):  # order_seed: ${seed}
+        if source.startswith("recipe.") and source not in given_keys():
             break
-        key = raw[key][2:-1]  # `order_seed: ${seed}` is set by `seed`
+        key = source
     return key
 
 
@@ -76,7 +74,7 @@ def one_line(error: BaseException, place: str = "") -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows all of them."""
+    """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows them all."""
     known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
     system = isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
     return (known or system) and not os.environ.get("TRANSFER_LEARNING_TRACEBACKS")

@@ -35,26 +35,22 @@ log = logging.getLogger("train")
 def run_job(cfg: DictConfig, single: bool) -> float:
     """Begins, continues or skips a run, depending on what is in its folder. Returns the best value of the monitor."""
     configure_process()
-    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
+        check_added_keys(cfg, overrides)
         complete(cfg, folder.config(), single)
-        hydra_keys = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "config.yaml"))["hydra"]  # type: ignore[index,call-overload]
-        extra = {"overrides": list(HydraConfig.get().overrides.task), "hydra": hydra_keys}
+        hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
+        extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
         folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given_keys())
         if metrics := folder.metrics():
             more = f" A larger {MAY_GROW} extends it." if single else ""
-            best = f"best {metrics['monitor']} {metrics['monitor_best']:.4f}"
-            log.info(f"{folder.path}: finished already, {best}.{more}")
+            log.info(f"{folder.path}: finished already, {metrics['monitor']} {metrics['monitor_best']:.4f}.{more}")
             return metrics["monitor_best"]
         return build_and_train(cfg, folder, single)
 
 
 def complete(cfg: DictConfig, before: dict | None, single: bool) -> None:
-    """Replaces values that depend on this machine and this moment. A resumed run keeps its precision.
-
-    Raises UserError: a key that nothing reads, a run of an older version, `sweep` without a multirun.
-    """
-    check_added_keys(cfg, list(HydraConfig.get().overrides.task))
+    """Sets what depends on this machine and moment. `before` is the config of the run that goes on, if one does."""
     if before:
         check_version(before, HydraConfig.get().runtime.output_dir)
     if cfg.sweep is not None and single:
@@ -94,11 +90,14 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool) -> float:
     command = shell.invocation.command if single else ["python", "train.py", *HydraConfig.get().overrides.task]
     folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     started = shell.invocation.started if single else time.perf_counter()
-    resume = folder.last if folder.last.exists() else None
+    last = folder.last if folder.last.exists() else None
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    shown = {**plain["choices"], "augment": cfg.data.augment, "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
+    shown["lr"] = plain["optimizer"].get("lr")
+    shown["other"] = {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")}
     try:
-        return train(
-            data, model, trainer, shown_settings(cfg), cfg.trainer.compile, started, resume, cfg.monitor, cfg.test
-        )["monitor_best"]
+        results = train(data, model, trainer, shown, cfg.trainer.compile, started, last, cfg.monitor, cfg.test)
+        return results["monitor_best"]
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
     except SystemExit as error:  # Lightning's, after an interrupt
@@ -110,35 +109,14 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool) -> float:
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and loggers. `trainer.compile` is not an argument of it, but of `train`."""
-    with name_keys(cfg, "trainer"):
-        check_types(train, {"compile": cfg.trainer.compile})
     with name_keys(cfg):
-        check_types(train, {"test": cfg.test, "monitor": cfg.monitor})
+        check_types(train, {"compile": cfg.trainer.compile, "test": cfg.test, "monitor": cfg.monitor})
     callbacks = list(build_all(cfg, "callbacks").values())
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
     gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)
-    return build(
-        cfg,
-        "trainer",
-        leave_out=("compile",),
-        callbacks=callbacks,
-        plugins=[CheckpointFile()],
-        logger=list(build_all(cfg, "logger").values()),
-        # Lightning adds its own unless it is told not to
-        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
-        **({"devices": gpu} if gpu else {}),
-    )
-
-
-def shown_settings(cfg: DictConfig) -> dict[str, Any]:
-    """What loggers show beside the results: the first columns by name, and everything else."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {
-        "augment": plain["data"]["augment"],
-        "epochs": plain["trainer"]["max_epochs"],
-        "lr": plain["optimizer"].get("lr"),
-        **plain["choices"],
-        "other": {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")},
-        "seed": plain["seed"],
-    }
+    given: dict[str, Any] = {"devices": gpu} if gpu else {}
+    given |= {"callbacks": callbacks, "plugins": [CheckpointFile()], "logger": list(build_all(cfg, "logger").values())}
+    # Lightning adds its own unless it is told not to.
+    given["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    given["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return build(cfg, "trainer", leave_out=("compile",), **given)

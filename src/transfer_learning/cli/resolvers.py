@@ -21,10 +21,10 @@ MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
 
 
 def folder_name(overrides: str) -> str:
-    """Overrides as the name of a folder: at most 200 characters, without those that need quotes in a shell.
+    """Overrides as the name of a folder: at most 200 characters, none of which needs quotes in a shell.
 
-    An absolute path, or one that begins with a dot or `~`, is cut to its last part. A hash of 8 digits is added if
-    something was cut.
+    Of an absolute path, or one that begins with `.` or `~`, only the last part is kept. If anything is cut, a hash of
+    8 digits is added.
     """
     short = re.sub(r"(?<==)[/.~][^,=]*/", "", overrides)
     name, digits = re.sub(r"[^\w.=,+-]+", "-", short) or "defaults", hashlib.sha256(overrides.encode()).hexdigest()[:8]
@@ -43,22 +43,17 @@ def model_name(backbone: str, unfreeze: str | None) -> str:
     return backbone.replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
 
 
-def run_id(folder: str) -> str:
-    """An id for services that keep runs: the last two parts of the run's folder, at most 120 letters and digits."""
-    return re.sub(r"[^\w-]+", "-", "-".join(Path(folder).parts[-2:]))[-120:]
-
-
 for name, function in {
+    "folder_name": folder_name,
+    "input_spec": input_spec,
+    "model_name": model_name,
     "project": lambda path: str(PROJECT / path),
     "if_else": lambda condition, yes, no: yes if condition else no,
     "if_null": lambda value, default: default if value is None else value,
     "keys_outside_job_names": lambda: ["sweep", "repeats", *MAY_CHANGE],
     "monitor_mode": default_mode,
-    "folder_name": folder_name,
-    "input_spec": input_spec,
-    "model_name": model_name,
-    "run_id": run_id,
+    "run_id": lambda folder: re.sub(r"[^\w-]+", "-", "-".join(Path(folder).parts[-2:]))[-120:],  # for Weights & Biases
 }.items():
-    OmegaConf.register_new_resolver(name, function, replace=True)
+    OmegaConf.register_new_resolver(name, function, replace=True)  # type: ignore[arg-type]
 # conf/hydra/launcher/ has values for launchers that bring a schema of the same name.
 warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")

@@ -1,18 +1,28 @@
-"""What a shell sees of the program: signals, exit codes, and errors without tracebacks."""
+"""What a shell sees of the program: one job at a time, signals, exit codes, and errors without tracebacks."""
 
+import gc
 import logging
+import math
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.errors import is_users, one_line
 
+log = logging.getLogger("train")
 invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
 
 
@@ -39,6 +49,37 @@ def call(main: Callable[[], None]) -> None:
         if not is_users(shown):
             raise
         sys.exit(" ".join(dict.fromkeys(one_line(each) for each in (shown, shown.__cause__) if each)))
+
+
+def run(cfg: DictConfig) -> float:
+    """Runs one job of Hydra's. Returns the best value of the monitored metric, NaN if a job of a sweep fails.
+
+    An error that the user can correct is logged on one line, and its traceback is only in train.log.
+    """
+    configure_process()
+    hydra_config = HydraConfig.get()
+    single, folder = hydra_config.mode == RunMode.RUN, hydra_config.runtime.output_dir
+    try:
+        from transfer_learning.cli.job import run_job  # imports torch, for which --help should not wait
+
+        return run_job(cfg, single)
+    except Exception as error:
+        log.error(one_line(error, folder), exc_info=not is_users(error))
+        if is_users(error):
+            with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
+        if single:
+            sys.exit(1)
+        return math.nan  # the other jobs of the sweep go on
+    except KeyboardInterrupt:
+        again = f"the same command with hydra.sweep.dir={shlex.quote(hydra_config.sweep.dir)}"
+        again = f"python train.py resume={shlex.quote(folder)}" if single else again
+        log.warning(f"interrupted; the epochs that had ended are kept. To go on: {again}")
+        raise
+    finally:  # free memory before the next job
+        gc.collect()
+        if "torch" in sys.modules:
+            sys.modules["torch"].cuda.empty_cache()
 
 
 def configure_process() -> None:

@@ -12,20 +12,16 @@ from transfer_learning.data.augmentation import Augmentation
 
 
 class Batch(NamedTuple):
-    """
-    Attributes:
-        inputs: images, (N, H, W, 3) uint8 as loaded, (N, 3, H, W) float32 in [0, 1] and channels-last once prepared; or
-            features, (N, ...) float.
-        targets: class codes, (N,) int64, or probabilities, (N, C) float.
-        indices: the index of each image in the data module's `images`, (N,) int64.
-        parameters: for each augmentation step the parameters of the images, (N, K) float32; () without augmentation.
-        is_features: whether `inputs` are features.
+    """N images with their targets.
+
+    `inputs` are images, (N, H, W, 3) uint8 as loaded and (N, 3, H, W) float32 in [0, 1], channels-last, once prepared;
+    or features, (N, ...) float.
     """
 
     inputs: torch.Tensor
-    targets: torch.Tensor
-    indices: torch.Tensor
-    parameters: tuple[torch.Tensor, ...] = ()
+    targets: torch.Tensor  # class codes, (N,) int64, or probabilities, (N, C) float
+    indices: torch.Tensor  # of the images in the data module's `images`, (N,) int64
+    parameters: tuple[torch.Tensor, ...] = ()  # for each augmentation step, (N, K) float32; () without augmentation
     is_features: bool = False
 
 
@@ -34,26 +30,26 @@ def prepare(batch: Batch, augmentation: Augmentation) -> Batch:
     if batch.is_features:
         return batch
     images = batch.inputs.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3): channels-last without a copy
-    targets = batch.targets
-    if batch.parameters:
-        images, targets = augmentation.apply(images, targets, batch.parameters)
-        images = images.contiguous(memory_format=torch.channels_last)
-    return batch._replace(inputs=images, targets=targets)
+    if not batch.parameters:
+        return batch._replace(inputs=images)
+    images, targets = augmentation.apply(images, batch.targets, batch.parameters)
+    return batch._replace(inputs=images.contiguous(memory_format=torch.channels_last), targets=targets)
 
 
 class SplitDataset(Dataset):
-    """One split. A list of positions becomes one batch.
+    """One split of N images. A list of positions becomes one batch.
 
     Args:
         array: images, (R, H, W, 3) uint8, or features, (R, ...).
-        rows: rows of the array, (V, N) int64: V versions (views) of each of the N images.
-        indices: indices of the images, (N,) int64.
-        labels: class codes of the images, (N,) int64.
-        sample: epoch -> augmentation parameters of the N images, for each step; None for no augmentation.
+        rows: rows of the array, (V, N) int64: V versions (views) of each image.
+        indices, labels: of the images, (N,) int64.
+        sample: epoch -> augmentation parameters of the N images for each step; None for no augmentation.
         choose: epoch -> the version of each image, (N,) int64; None takes the first.
         is_features: whether the array holds features.
         device: a device that keeps a copy of the split; None reads the array where it is.
     """
+
+    sampler: DistributedSampler | None = None  # it knows the epoch
 
     def __init__(
         self,
@@ -68,14 +64,13 @@ class SplitDataset(Dataset):
     ):
         if device is not None:
             array, rows = array[rows.ravel()], np.arange(rows.size).reshape(rows.shape)
-        self.array = torch.from_numpy(array).to(device)
-        self.rows, self.indices, self.labels = (torch.from_numpy(each).to(device) for each in (rows, indices, labels))
+        tensors = [torch.from_numpy(each).to(device) for each in (array, rows, indices, labels)]
+        self.array, self.rows, self.indices, self.labels = tensors
         self.is_features, self.device = is_features, device
-        self.sample = sample and lru_cache(maxsize=1)(
+        self.sample = sample and lru_cache(1)(
             lambda epoch: [torch.from_numpy(each).to(device) for each in sample(epoch)]
         )
-        self.choose = choose and lru_cache(maxsize=1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
-        self.sampler: DistributedSampler | None = None  # it knows the epoch
+        self.choose = choose and lru_cache(1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
 
     def __len__(self) -> int:
         return self.rows.shape[1]
@@ -83,19 +78,14 @@ class SplitDataset(Dataset):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         here = torch.tensor(positions).to(self.device, non_blocking=True)
         epoch = self.sampler.epoch if self.sampler else 0
-        rows = self.rows[self.choose(epoch)[here], here] if self.choose else self.rows[0][here]
-        inputs = self.array[rows]
-        return Batch(
-            inputs=features_from_rows(inputs) if self.is_features else inputs,
-            targets=self.labels[here],
-            indices=self.indices[here],
-            parameters=tuple(each[here] for each in self.sample(epoch)) if self.sample else (),
-            is_features=self.is_features,
-        )
+        inputs = self.array[self.rows[self.choose(epoch)[here], here] if self.choose else self.rows[0][here]]
+        parameters = tuple(each[here] for each in self.sample(epoch)) if self.sample else ()
+        inputs = features_from_rows(inputs) if self.is_features else inputs
+        return Batch(inputs, self.labels[here], self.indices[here], parameters, self.is_features)
 
 
 def features_to_rows(features: torch.Tensor) -> np.ndarray:
-    """(N, ...) float on any device -> rows for an array file; maps become (N, h, w, C), channels-last."""
+    """(N, ...) float on any device -> rows of a cached array; maps become (N, h, w, C), channels-last."""
     if features.ndim == 4:
         features = features.permute(0, 2, 3, 1)
     if features.dtype == torch.bfloat16:  # unknown to NumPy: the same bits as integers
@@ -105,6 +95,5 @@ def features_to_rows(features: torch.Tensor) -> np.ndarray:
 
 def features_from_rows(rows: torch.Tensor) -> torch.Tensor:
     """The inverse of `features_to_rows`; maps are channels-last in memory."""
-    if rows.dtype == torch.int16:
-        rows = rows.view(torch.bfloat16)
+    rows = rows.view(torch.bfloat16) if rows.dtype == torch.int16 else rows
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows

@@ -23,23 +23,16 @@ Compute = Callable[[list[int]], tuple[np.ndarray, dict[int, str]]]
 
 
 class Rows(NamedTuple):
-    """
-    Attributes:
-        array: all rows of the file, (R, ...), memory-mapped and read-only.
-        rows: the row of each id, (N,) int64.
-        unreadable: the position of each id whose row has no meaning -> the reason.
-    """
-
-    array: np.ndarray
-    rows: np.ndarray
-    unreadable: dict[int, str]
+    array: np.ndarray  # all rows of the file, (R, ...), memory-mapped and read-only
+    rows: np.ndarray  # the row of each id, (N,) int64
+    unreadable: dict[int, str]  # the position of each id whose row has no meaning -> the reason
 
 
 class CachedArray:
     """An array in a file. Each row has an id; rows are added, never changed.
 
-    Rows are written first. Then a JSON file that lists them is replaced atomically, after each chunk. So a process that
-    dies loses one chunk at most, and a damaged or foreign file is computed anew (other numbers inside it are not noticed).
+    After each chunk of rows, the JSON file that lists them is replaced atomically. So a process that dies loses at most
+    one chunk, and a damaged or foreign file is computed anew (changed numbers inside it are not noticed).
 
     Args:
         folder: it is made if missing.
@@ -73,8 +66,8 @@ class CachedArray:
         return Rows(array, rows, unreadable)
 
     def _listed(self) -> dict:
-        """{"ids": {id: row}, "unreadable": {id: reason}, "dtype", "shape" of a row}; empty unless the file is as listed."""
-        listed = read_json(self.path.with_suffix(".json"))
+        """{"ids": {id: row}, "unreadable": {id: reason}, "dtype", "shape"} of the rows that are complete."""
+        listed = read_json(self.path.with_suffix(".json")) or {}
         with suppress(OSError, KeyError, TypeError, ValueError):
             size = len(listed["ids"]) * math.prod(listed["shape"]) * np.dtype(listed["dtype"]).itemsize
             with open(self.path, "rb") as file:

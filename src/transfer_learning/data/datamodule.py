@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -34,9 +34,7 @@ class ImageDataModule(pl.LightningDataModule):
     Without a trainer: `setup()`, then `train_dataloader()`; `on_after_batch_transfer` makes the input of a network.
 
     Args:
-        source: lists the images.
-        split: decides which images train, validate and test.
-        preprocessing: from a file to pixels; None is `Preprocessing()`.
+        source, split, preprocessing: list the images, divide them, and turn them into pixels.
         augmentation: one step or several; None is `Affine()`, the tutorial's.
         augment: whether training images are augmented, differently in each epoch.
         views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
@@ -47,10 +45,8 @@ class ImageDataModule(pl.LightningDataModule):
         cache_dir: the folder of decoded images, features and file digests.
 
     Attributes (after `setup`):
-        images: every image that the source lists.
-        class_names: C names.
-        labels: class codes of `images`, (M,) int64.
-        pixels: of `images`, (M, H, W, 3) uint8, memory-mapped.
+        images: the M images that the source lists; `labels` and `class_names` are theirs.
+        pixels: of these images, (M, H, W, 3) uint8, memory-mapped.
         splits: "train", "val", "test" -> indices into `images`.
         features: split -> `Features`, for splits of which features are handed out.
     """
@@ -72,9 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
         if views and not augment:
             raise ArgumentError("views", views, "views are augmented images, so augment=true is needed.")
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
-        self.augmentation = Augmentation(
-            augmentation if isinstance(augmentation, Sequence) else [augmentation or Affine()]
-        )
+        steps: Any = augmentation or Affine()
+        self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir = batch_size, cache_dir
         self.features: dict[str, Features] = {}
@@ -86,13 +81,14 @@ class ImageDataModule(pl.LightningDataModule):
         with cache_errors(self.cache_dir):
             self.images = self.source.list_images(FileDigests(self.cache_dir))
         self.labels, self.class_names = self.images.labels, self.images.class_names
-        unreadable = self._decode()
-        readable = np.array([n for n in range(len(self.labels)) if n not in unreadable], dtype=np.int64)
-        used = readable[distinct(self.labels[readable], [self.images.digests[index] for index in readable])]
+        unreadable, names, digests = self._decode(), self.images.names, self.images.digests
+        for index, reason in unreadable.items():
+            rank_zero_info(f"{names[index]}: left out, not readable as an image ({reason})")
+        readable = np.array([index for index in range(len(names)) if index not in unreadable], dtype=np.int64)
+        used = readable[distinct(self.labels[readable], [digests[index] for index in readable])]
         for index in sorted(set(readable) - set(used)):
-            rank_zero_info(f"{self.images.names[index]}: left out, byte for byte another image of the folder")
-        splits = self.split(self.images.take(used))
-        self.splits = {name: used[positions] for name, positions in splits.items()}
+            rank_zero_info(f"{names[index]}: left out, byte for byte another image of the folder")
+        self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self._print_counts()
 
     def _decode(self) -> dict[int, str]:
@@ -102,8 +98,6 @@ class ImageDataModule(pl.LightningDataModule):
         key = {"preprocessing": asdict(settings), "images": sha256_of(list(self.images.digests))}
         found = CachedArray(self.cache_dir, name, key).get(ids, partial(decode, self.images, settings))
         self.pixels = found.array
-        for index, reason in found.unreadable.items():
-            rank_zero_info(f"{self.images.names[index]}: left out, not readable as an image ({reason})")
         return found.unreadable
 
     def _print_counts(self) -> None:
@@ -115,24 +109,27 @@ class ImageDataModule(pl.LightningDataModule):
         shown = self.labels[np.random.default_rng(0).choice(self.splits["train"], 5)].tolist()
         rank_zero_info(f"five labels: {[self.class_names[code] for code in shown]} -> {shown}")
 
-    def store_features(self, frozen_part: FrozenPart | None) -> None:
-        """From now on hands out stored features, but images if fresh augmentation makes them differ in every epoch.
+    def store_features(self, frozen_part: FrozenPart | None, splits: Sequence[str] = ("train", "val", "test")) -> None:
+        """From now on hands out stored features of the splits, but images if they are freshly augmented in each epoch.
 
-        Args:
-            frozen_part: None hands out images again.
-
-        Raises:
-            UserError: as `setup` and `compute_features`.
+        None hands out images again. Raises UserError as `setup` and `compute_features` do.
         """
         self.setup()
         self.features = {}
         key, folder = asdict(self.preprocessing), self.cache_dir
-        for split, indices in self.splits.items() if frozen_part else ():
+        for split in splits if frozen_part else ():
             augmented = split == "train" and self.augment
             views = [self.view(number) for number in range(self.views)] if augmented else [()]
             if frozen_part and views:
                 self.features[split] = compute_features(
-                    frozen_part, self.pixels, self.images.digests, indices, views, self.augmentation, key, folder
+                    frozen_part,
+                    self.pixels,
+                    self.images.digests,
+                    self.splits[split],
+                    views,
+                    self.augmentation,
+                    key,
+                    folder,
                 )
 
     def view(self, number: int) -> tuple[np.ndarray, ...]:
@@ -168,14 +165,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, batch_size: int, sampler: type[DistributedSampler], **settings) -> DataLoader:
         """Divides a split among the devices. Lightning keeps distributed samplers and tells them the epoch."""
-        dataset, (world_size, rank) = self._dataset(split), self._world
-        dataset.sampler = sampler(dataset, num_replicas=world_size, rank=rank, **settings)
-        pin = torch.cuda.is_available() and dataset.device is None
-        return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=lambda batch: batch, pin_memory=pin)
-
-    def _dataset(self, split: str) -> SplitDataset:
-        indices, augmented, features = self.splits[split], split == "train" and self.augment, self.features.get(split)
-        return SplitDataset(
+        indices, features, (world_size, rank) = self.splits[split], self.features.get(split), self._world
+        augmented = split == "train" and self.augment
+        dataset = SplitDataset(
             array=features.array if features else self.pixels,
             rows=features.rows if features else indices[None],
             indices=indices,
@@ -185,6 +177,9 @@ class ImageDataModule(pl.LightningDataModule):
             is_features=features is not None,
             device=self._device_for_all_splits(),
         )
+        dataset.sampler = sampler(dataset, num_replicas=world_size, rank=rank, **settings)
+        pin = torch.cuda.is_available() and dataset.device is None
+        return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=_as_it_is, pin_memory=pin)
 
     def _device_for_all_splits(self) -> torch.device | None:
         """The GPU of this process if all splits fit into half of its free memory; the network needs the rest."""
@@ -203,3 +198,8 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """uint8 images -> floats in [0, 1], augmented if the batch has parameters: on the device."""
         return prepare(batch, self.augmentation)
+
+
+def _as_it_is(batch: Any) -> Batch:
+    """Collates nothing: `SplitDataset` returns whole batches. (A lambda could not be pickled for worker processes.)"""
+    return batch

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from filelock import FileLock
+
 from transfer_learning.utilities.files import read_json, write_json
 
 UNREADABLE = "unreadable"
@@ -38,7 +40,8 @@ class FileDigests:
         new = {key: [*state, digests[key]] for key, state in readable.items() if state and key in missing}
         if new and self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.file, kept | new)
+            with FileLock(self.file.with_suffix(".lock")):  # other processes add theirs
+                write_json(self.file, (read_json(self.file) or {}) | new)
         return [digests[key] for key in keys]
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,30 +17,17 @@ from transfer_learning.utilities.errors import ArgumentError
 BATCH_SIZE = 32  # VGG16's first maps at 224 pixels then take 410 MB
 
 
-@dataclass(frozen=True)
-class FrozenPart:
-    """A network's frozen part as the fit uses it.
-
-    Attributes:
-        forward: images (N, 3, H, W) float32 in [0, 1] on `device` -> features (N, ...) float.
-        device: where it computes.
-        key: plain values on which features depend besides the image: weights, precision, device type, compilation.
-    """
-
-    forward: Callable[[torch.Tensor], torch.Tensor]
+class FrozenPart(NamedTuple):
+    forward: Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) float32 in [0, 1] on `device` -> (N, ...) float
     device: torch.device
-    key: Mapping
+    key: (
+        Mapping  # plain values on which features depend besides the image: weights, precision, device type, compilation
+    )
 
 
 class Features(NamedTuple):
-    """
-    Attributes:
-        array: (R, ...), memory-mapped.
-        rows: the row of each view of each image, (V, N) int64.
-    """
-
-    array: np.ndarray
-    rows: np.ndarray
+    array: np.ndarray  # (R, ...), memory-mapped
+    rows: np.ndarray  # the row of each view of each image, (V, N) int64
 
 
 def compute_features(
@@ -57,16 +43,14 @@ def compute_features(
     """Features of N images in V views. Those that are stored are read, whichever split or run computed them.
 
     Args:
-        pixels: of all M images, (M, H, W, 3) uint8.
-        digests: the SHA-256 of each of the M images.
+        pixels, digests: of all M images, (M, H, W, 3) uint8 and M strings.
         indices: the images that are wanted, (N,) int64.
-        views: for each view the augmentation parameters of the M images, for each step; () is the image as it is.
-        augmentation: applied with these parameters.
+        views: for each view the parameters of the M images for each augmentation step; () is the image as it is.
         preprocessing: plain values on which pixels depend besides the image.
         folder: of cached arrays.
 
     Raises:
-        ArgumentError: the folder cannot be written (`cache_dir`).
+        ArgumentError: the folder cannot be written (`cache_dir`); a step changes the targets (`views`).
     """
     key = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
     cached, device, rows = CachedArray(folder, "features", key), frozen_part.device, []

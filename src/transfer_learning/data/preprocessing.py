@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,25 +37,19 @@ class Preprocessing:
             image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
         if "transparency" in image.info:  # Pillow warns if a palette loses its transparency in one step
             image = image.convert("RGBA")
-        upright, size = ImageOps.exif_transpose(image).convert("RGB"), (self.image_size, self.image_size)
+        resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[self.resize]
         method = Image.Resampling[self.interpolation.upper()]
-        if self.resize == "stretch":
-            return np.array(upright.resize(size, method))
-        return np.array((ImageOps.fit if self.resize == "crop" else ImageOps.pad)(upright, size, method))
+        return np.array(resize(ImageOps.exif_transpose(image).convert("RGB"), (self.image_size,) * 2, method))
 
 
 def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
     """Reads and preprocesses images.
 
     Returns:
-        pixels, (N, image_size, image_size, 3) uint8, and a dict that maps the position of each unreadable image, whose
-        pixels are black, to the reason.
-
-    Raises:
-        UserError: a file could be read when it was listed but not now.
+        pixels, (N, image_size, image_size, 3) uint8, and the position of each unreadable image, which is black, -> the
+        reason. Raises UserError if a file could be read when it was listed, but not now.
     """
-    size = preprocessing.image_size
-    pixels, reasons = np.zeros((len(indices), size, size, 3), dtype=np.uint8), {}
+    pixels, reasons = np.zeros((len(indices), *(preprocessing.image_size,) * 2, 3), dtype=np.uint8), {}
 
     def decode_one(position: int) -> None:
         index = indices[position]
@@ -63,12 +57,9 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
             with images.read(index) as image:
                 pixels[position] = preprocessing(image)
         except Exception as error:  # decoders raise many kinds of errors for a broken file
-            from_system = getattr(error, "errno", None)
-            if from_system and not images.digests[index].startswith(UNREADABLE):
-                name = images.names[index]
-                raise UserError(
-                    f"{name}: disappeared after it was listed ({first_line(error)}). Run it again."
-                ) from error
+            if getattr(error, "errno", None) and not images.digests[index].startswith(UNREADABLE):
+                reason = f"disappeared after it was listed ({first_line(error)}). Run it again."
+                raise UserError(f"{images.names[index]}: {reason}") from error
             reasons[position] = first_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL

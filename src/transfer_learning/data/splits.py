@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -22,11 +22,11 @@ class PerClass:
     """Takes the same number, or the same share, of every class.
 
     The split is a function of the seed and the images' bytes: the same images are split in the same way on every
-    machine, whatever their names and folders.
+    machine, whatever their names and folders. Shares that add up to 1 use every image: what rounding leaves goes to the
+    largest remainders.
 
     Args:
         train_per_class, val_per_class, test_per_class: a whole number is a count, a fraction is a share of the class.
-            Shares that add up to 1 use every image: what rounding leaves goes to the largest remainders.
         seed: of the split.
     """
 
@@ -37,8 +37,7 @@ class PerClass:
         test_per_class: PerClassSize = 500,
         seed: NonNegativeInt = 0,
     ):
-        self.sizes = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
-        self.seed = seed
+        self.sizes, self.seed = {"train": train_per_class, "val": val_per_class, "test": test_per_class}, seed
 
     def __call__(self, images: Images) -> dict[str, np.ndarray]:
         """For each split the indices of its images, int64, classes mixed.
@@ -50,33 +49,28 @@ class PerClass:
         splits: dict[str, list] = {split: [] for split in self.sizes}
         available = Counter(images.labels.tolist())
         for code, name in enumerate(images.class_names):
-            counts = _counts(self.sizes, available[code])
-            self._check(name, available[code], counts)
+            counts = self._counts(available[code], name)
             ordered = sorted(np.flatnonzero(images.labels == code), key=rank.__getitem__)
             for split, count in counts.items():
                 splits[split] += ordered[:count]
                 del ordered[:count]
         return {split: np.array(sorted(indices, key=rank.__getitem__), np.int64) for split, indices in splits.items()}
 
-    def _check(self, class_name: str, available: int, counts: Mapping[str, int]) -> None:
-        asked = ", ".join(f"{split}_per_class={size}" for split, size in self.sizes.items())
+    def _counts(self, available: int, class_name: str) -> dict[str, int]:
+        sizes, shares = self.sizes, all(isinstance(size, float) for size in self.sizes.values())
+        counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n for split, n in sizes.items()}
+        if shares and abs(sum(sizes.values()) - 1) < 1e-9:
+            remainders = sorted(counts, key=lambda split: counts[split] - sizes[split] * available)
+            for split in remainders[: available - sum(counts.values())]:
+                counts[split] += 1
+        asked = ", ".join(f"{split}_per_class={size}" for split, size in sizes.items())
         if sum(counts.values()) > available:
             reason = f"class '{class_name}' has {available} images, but {sum(counts.values())} are asked for ({asked})"
-            raise ArgumentError("train_per_class", self.sizes["train"], f"{reason}: ask for fewer, or for shares.")
-        for split, count in counts.items():
-            if count < 1:
-                reason = f"class '{class_name}' with {available} images leaves the {split} split empty ({asked})"
-                raise ArgumentError(f"{split}_per_class", self.sizes[split], f"{reason}; it needs at least one image.")
-
-
-def _counts(sizes: Mapping[str, int | float], available: int) -> dict[str, int]:
-    """Images of a class in each split."""
-    counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n for split, n in sizes.items()}
-    if all(isinstance(n, float) for n in sizes.values()) and abs(sum(sizes.values()) - 1) < 1e-9:
-        remainders = {split: n * available - counts[split] for split, n in sizes.items()}
-        for split in sorted(remainders, key=remainders.__getitem__, reverse=True)[: available - sum(counts.values())]:
-            counts[split] += 1
-    return counts
+            raise ArgumentError("train_per_class", sizes["train"], f"{reason}: ask for fewer, or for shares.")
+        if empty := next((split for split, count in counts.items() if count < 1), None):
+            reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
+            raise ArgumentError(f"{empty}_per_class", sizes[empty], f"{reason}; it needs at least one image.")
+        return counts
 
 
 def distinct(labels: np.ndarray, digests: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Checkpoints: writing and reading their files, and rebuilding a trained model.
 
-A checkpoint consists of tensors and plain values (`Classifier.on_save_checkpoint`). It does not hold frozen weights that
-come from a published name or a file: it names their source.
+A checkpoint consists of tensors and plain values (`Classifier.on_save_checkpoint`). Frozen weights that come from a
+published name or a file are not in it: it names their source.
 """
 
 import os
@@ -40,16 +40,14 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
         UserError: no such file, not a checkpoint of this project, or its network or frozen weights are not available.
     """
     saved = read(path)
-    about = saved["model"]
-    arguments, frozen = dict(about["arguments"]), about["frozen_weights"]
-    if frozen:
-        arguments |= {"weights": weights or frozen["name"], "sha256": frozen["sha256"]}
+    about, frozen = saved["model"], saved["model"]["frozen_weights"]
     try:
-        network = _network_class(about["network"], networks)(**arguments)
+        source = {"weights": weights or frozen["name"], "sha256": frozen["sha256"]} if frozen else {}
+        network = _network_class(about["network"], networks)(**{**about["arguments"], **source})
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
-    except (TypeError, UserError) as error:
-        hint = "If weights have moved: load(path, weights=...)."
-        raise UserError(f"{path}: its network cannot be built: {error} {hint}") from error
+    except (TypeError, KeyError, AttributeError, UserError) as error:
+        hint = " If its weights have moved: load(path, weights=...)." if frozen and not weights else ""
+        raise UserError(f"{path}: its network cannot be built: {error}{hint}") from error
     model.on_load_checkpoint(saved)
     model.load_state_dict(saved["state_dict"])
     model.trained_precision = about["precision"]
@@ -57,19 +55,15 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
 
 
 def _network_class(saved: dict[str, str], networks: Sequence[type[Network]]) -> type[Network]:
-    """The class of that name; only subclasses of `Network` in `transfer_learning.models`, or one of `networks`."""
-    module, name = saved["module"], saved["class"]
-    for network in networks:
-        if network.__qualname__ == name:
-            return network
-    found = None
-    if module.startswith(f"{models.__name__}."):
+    """The class of that name: one of `networks`, else a subclass of `Network` in `transfer_learning.models`."""
+    found: object = next((network for network in networks if network.__qualname__ == saved["class"]), None)
+    if not found and saved["module"].startswith(f"{models.__name__}."):
         with suppress(ImportError):
-            found = getattr(import_module(module), name, None)
+            found = getattr(import_module(saved["module"]), saved["class"], None)
     if isinstance(found, type) and issubclass(found, Network):
         return found
     own = "If it is your own, pass its class: load(path, networks=[...])."
-    raise UserError(f"{module}.{name} is not a network of {models.__name__}. {own}")
+    raise UserError(f"{saved['module']}.{saved['class']} is not a network of {models.__name__}. {own}")
 
 
 def read(path: str | Path) -> dict:
@@ -87,44 +81,37 @@ def read(path: str | Path) -> dict:
             if altered or any(member.external_attr for member in file.infolist()):
                 raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        about = saved["model"]
-        if isinstance(about["network"], str):
-            raise UserError(f"{path}: written by an older version, without preprocessing; train the model again.")
-        if missing := KEYS - set(about):
+        older, missing = isinstance(saved["model"]["network"], str), KEYS - set(saved["model"])
+        if missing and not older:
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         saved["state_dict"].items()
-    except UserError:
-        raise
     except Exception as error:  # zipfile and torch raise many kinds of errors
         raise UserError(f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}).") from error
+    if older:
+        raise UserError(f"{path}: written by an older version, without preprocessing; train the model again.")
     return saved
 
 
 class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints atomically, and reads them with `read`.
 
-    Lightning's own plugin first gathers the file in memory and in the folder for temporary files: slower, and not atomic
-    across disks.
+    Lightning's own plugin gathers the file in memory, then in the folder for temporary files: slower, and not atomic.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
         """Raises UserError if the file cannot be written."""
-        path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            # torch wraps the system's error
+        except (OSError, RuntimeError) as error:  # torch wraps the system's error
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise UserError(
                 f"{path}: {first_line(reason)}. Free some space there, or choose another folder."
             ) from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
-        """Raises UserError as `read`. The files that ModelCheckpoint remembers become those beside this one, since the
-        folder of a run may have been moved.
-        """
+        """Raises UserError as `read`. ModelCheckpoint's files become those beside this one: a run's folder may move."""
         checkpoint, folder = read(path), os.path.realpath(Path(path).parent)
 
         def here(file: str) -> str:
@@ -132,11 +119,9 @@ class CheckpointFile(TorchCheckpointIO):
 
         for state in checkpoint.get("callbacks", {}).values():
             if state.get("dirpath"):
+                best = {here(file): score for file, score in state["best_k_models"].items()}
                 state |= {
                     key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
                 }
-                state |= {
-                    "dirpath": folder,
-                    "best_k_models": {here(file): score for file, score in state["best_k_models"].items()},
-                }
+                state |= {"dirpath": folder, "best_k_models": best}
         return checkpoint

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,7 +16,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
-from transfer_learning.models.network import Network
+from transfer_learning.models.network import Network, ParameterGroup
 from transfer_learning.optim.schedules import Schedule, lr_scheduler, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import validated
@@ -50,6 +50,9 @@ class Classifier(pl.LightningModule):
         trained_precision: Lightning's name of the precision of the training; None before a checkpoint is loaded.
     """
 
+    all_finite: torch.Tensor  # whether the losses of the epoch are, and the number of steps until one was not; these
+    finite_steps: torch.Tensor  # stay on the device, so that no step waits for it
+
     def __init__(
         self,
         network: Network,
@@ -73,15 +76,15 @@ class Classifier(pl.LightningModule):
         self.trained_precision: str | None = None
         self.predictions: dict[str, Predictions] = {}
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        # Kept on the device, so that no step waits for it.
         self.register_buffer("all_finite", torch.tensor(True), persistent=False)
         self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [] if self.history in self.trainer.callbacks else [self.history]
+        callbacks: list = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if self.history in callbacks else [self.history]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C). Raises UserError for others."""
+        """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C). Raises UserError."""
         size = self.preprocessing.image_size
         if images.shape[1:] != (3, size, size) or not images.is_floating_point():
             expected = f"expected (N, 3, {size}, {size}) float in [0, 1]"
@@ -116,7 +119,8 @@ class Classifier(pl.LightningModule):
         codes = batch.targets.argmax(dim=1) if batch.targets.ndim == 2 else batch.targets
         correct, probabilities = self.objective.predicted(logits) == codes, self.objective.probabilities(logits)
         self.metrics.add_batch(split, losses, correct, probabilities, codes)
-        if index == 0:  # once per epoch: Lightning computes a logged metric at the end of the epoch
+        if index == 0:  # once per epoch: Lightning computes a logged metric at its end
+            self._evaluated.clear()
             for key, metric in self.metrics.of(split).items():
                 self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(losses))
         if split != "train":
@@ -130,7 +134,7 @@ class Classifier(pl.LightningModule):
         (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(high << 32 | low)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        names = ["lr", *(f"lr_{group.name}" for group in self.network.parameter_groups()[1:])]
+        names = ["lr", *(f"lr_{group.name}" for group in self._parameter_groups()[1:])]
         self.learning_rates = dict(zip(names, (group["lr"] for group in optimizer.param_groups)))
 
     def on_train_epoch_start(self) -> None:
@@ -141,22 +145,17 @@ class Classifier(pl.LightningModule):
         self._check_finite()
         for name, rate in self.learning_rates.items():
             self.log(name, rate, sync_dist=True)
-        self._log_x_axis(self.current_epoch + 1)
-
-    def on_validation_epoch_start(self) -> None:
-        self._evaluated.clear()
+        # Lightning uses "step" as the x axis: curves over epochs.
+        self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self._check_finite()
         self.predictions["val"] = Predictions.gather(self._evaluated)
-        self._log_x_axis(self.current_epoch + 1)
-
-    def on_test_epoch_start(self) -> None:
-        self._evaluated.clear()
+        self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         self.predictions["test"] = Predictions.gather(self._evaluated)
-        self._log_x_axis(self.current_epoch)  # the fit is over: the number of its epochs
+        self.log("step", float(self.current_epoch), sync_dist=True)  # the fit is over: the number of its epochs
 
     def _check_finite(self) -> None:
         """After an epoch's training and its validation, before a checkpoint of it is written."""
@@ -166,16 +165,16 @@ class Classifier(pl.LightningModule):
             kept = "The checkpoints of earlier epochs are kept; try a lower learning rate."
             raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
 
-    def _log_x_axis(self, epochs: int) -> None:
-        self.log("step", float(epochs), sync_dist=True)  # Lightning uses this value as the step: curves over epochs
+    def _parameter_groups(self) -> list[ParameterGroup]:
+        return [group for group in self.network.parameter_groups() if group.parameters]
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler if the learning rate changes or groups differ in it."""
         if self.optimizer is None:
             raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
-        groups = [group for group in self.network.parameter_groups() if group.parameters]
+        groups = self._parameter_groups()
         optimizer = self.optimizer(optimizer_groups(groups))
-        if not self.schedule and len(groups) == 1:
+        if not self.schedule and all(group.lr_scale == 1 and not group.from_epoch for group in groups):
             return {"optimizer": optimizer}
         steps, steps_per_epoch = max(1, self.trainer.estimated_stepping_batches), 0
         if self.schedule and math.isinf(steps):

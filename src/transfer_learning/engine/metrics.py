@@ -1,7 +1,7 @@
 """The metrics of each split, and the one that is monitored."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -14,8 +14,7 @@ from transfer_learning.utilities.errors import ArgumentError
 MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
 
 
-@dataclass(frozen=True)
-class Monitor:
+class Monitor(NamedTuple):
     """The metric that says which epoch is the best: its key, such as `val/acc`, and "min" or "max"."""
 
     name: str
@@ -24,12 +23,11 @@ class Monitor:
     @classmethod
     def of(cls, trainer: pl.Trainer, name: str | None = None) -> "Monitor":
         """That of the trainer's first ModelCheckpoint that monitors something; without one, `name` or `val/acc`."""
-        for callback in trainer.checkpoint_callbacks:
-            if callback.monitor:
-                return cls(callback.monitor, callback.mode)
-        return cls(name or "val/acc", default_mode(name or "val/acc"))
+        callbacks: Any = trainer.checkpoint_callbacks
+        found = [cls(callback.monitor, callback.mode) for callback in callbacks if callback.monitor]
+        return found[0] if found else cls(name or "val/acc", default_mode(name or "val/acc"))
 
-    def check(self, logged: Sequence[str], trainer: pl.Trainer) -> None:
+    def check(self, logged: Sequence[str], trainer: Any) -> None:
         """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics."""
         for name in [self.name, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]:
             if name and name not in logged:
@@ -37,11 +35,9 @@ class Monitor:
 
 
 class Metrics(nn.ModuleDict):
-    """Loss, accuracy and further metrics of the splits, by key, accumulated over batches and devices.
+    """Loss, accuracy and further metrics of each split, by key, accumulated over batches and devices.
 
-    Args:
-        further: name -> a metric of torchmetrics, which is called with `num_classes`.
-        num_classes: C.
+    `further` maps names to metrics of torchmetrics, which are called with `num_classes`.
     """
 
     def __init__(self, further: Mapping[str, MetricFactory], num_classes: int):
@@ -52,7 +48,7 @@ class Metrics(nn.ModuleDict):
             self[f"{split}/loss"], self[f"{split}/acc"] = MeanMetric("disable"), MeanMetric("disable")
             self.update({f"{split}/{name}": metric(num_classes=num_classes) for name, metric in further.items()})
 
-    def of(self, split: str) -> dict[str, Metric]:
+    def of(self, split: str) -> dict[str, Any]:
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
 
@@ -60,10 +56,6 @@ class Metrics(nn.ModuleDict):
         self, split: str, losses: torch.Tensor, correct: torch.Tensor, probabilities: torch.Tensor, codes: torch.Tensor
     ) -> None:
         """Updates the metrics of a split: losses (N,), correct (N,) bool, probabilities (N, C), class codes (N,)."""
+        basic = {f"{split}/loss": losses, f"{split}/acc": correct}
         for key, metric in self.of(split).items():
-            if key == f"{split}/loss":
-                metric.update(losses)
-            elif key == f"{split}/acc":
-                metric.update(correct)
-            else:
-                metric.update(probabilities, codes)
+            metric.update(*((basic[key],) if key in basic else (probabilities, codes)))

@@ -1,25 +1,18 @@
 """Predictions: one table for each evaluated split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a model predicted for the images of a split, in the order of `indices`, which ascend.
+class Predictions(NamedTuple):
+    """What a model predicted for the images of a split, sorted by index."""
 
-    Attributes:
-        indices: of the images in the data module's `images`, (N,) int64.
-        logits: (N, 1) or (N, C) float32.
-        labels: class codes, (N,) int64.
-    """
-
-    indices: torch.Tensor
-    logits: torch.Tensor
-    labels: torch.Tensor
+    indices: torch.Tensor  # of the images in the data module's `images`, (N,) int64
+    logits: torch.Tensor  # (N, 1) or (N, C) float32
+    labels: torch.Tensor  # class codes, (N,) int64
 
     @classmethod
     def gather(cls, batches: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> "Predictions":

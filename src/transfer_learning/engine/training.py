@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
-from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
@@ -39,55 +38,47 @@ def train(
     """Fits the model and tests its best epoch. Writes `metrics.json` and `curves.png` to `trainer.default_root_dir`.
 
     Args:
-        data: its features are stored first, wherever the network has a frozen part.
-        model: the model.
         trainer: its first ModelCheckpoint that monitors something chooses the best epoch; without one it is the last.
         settings: plain values that loggers show beside the results.
-        compile: whether torch compiles the frozen part and, on a GPU, the trainable part (on a CPU that does not pay).
+        compile: whether torch compiles the frozen part and, on a GPU, the trainable part (slower on a CPU).
         started: `time.perf_counter()` at the start of the program; None is now.
-        resume: a checkpoint of the whole training, which then goes on as if it had not stopped; None starts anew.
+        resume: a checkpoint of the whole training, which goes on as if it had not stopped; None starts anew.
         monitor: the metric to report without a ModelCheckpoint; None is `val/acc`.
-        test: whether the best epoch is tested; if not, the results of the test are None.
+        test: whether the best epoch is tested; if not, results of the test are None.
 
     Returns:
-        The content of `metrics.json`: accuracies in [0, 1], counts, seconds of the fit and of the features before it ...
+        The content of `metrics.json`: accuracies in [0, 1], counts, seconds of the fit and of the features ...
 
     Raises:
         UserError: nothing to train, validate or test; an unknown monitor; no compiler; a loss that is not finite; a
             checkpoint that is missing, unreadable or of another network.
     """
     configure_process()
-    started = time.perf_counter() if started is None else started
-    best_by = Monitor.of(trainer, monitor)
-    best_by.check(model.logged_metrics(), trainer)
-    _check_batches(trainer, test)
-    device = trainer.strategy.root_device
-    rank_zero_info(f"{device_name(device)}, precision {trainer.precision}")
+    times = [time.perf_counter() if started is None else started]
+    monitored = Monitor.of(trainer, monitor)
+    monitored.check(model.logged_metrics(), trainer)
+    splits = ("train", "val", "test") if test else ("train", "val")
+    for split in splits:
+        if getattr(trainer, f"limit_{split}_batches") == 0:
+            raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
+    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
     if compile:
-        compile_network(model.network, device)
+        compile_network(model.network, trainer.strategy.root_device)
     model.train()  # a loaded model is in evaluation mode
-    model.history = History()
-    times = [time.perf_counter()]
-    data.store_features(frozen_part(model, trainer, compile))
+    times.append(time.perf_counter())
+    data.store_features(frozen_part(model, trainer, compile), splits)
     times.append(time.perf_counter())
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     times.append(time.perf_counter())
-    best, path = _best_epoch(data, model, trainer, best_by)
+    best, path = _best_epoch(data, model, trainer, monitored)
     if test:
         best |= trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     data.store_features(None)
-    metrics = {
-        **_results(best, model.history, best_by),
-        **_counts(data, model, trainer, test),
-        **_test_interval(data, trainer, best),
-        **_seconds(model.history, started, *times),
-        "device": device_name(device),
-        "precision": str(trainer.precision),
-    }
+    metrics = _metrics(data, model, trainer, monitored, best, times)
+    results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
+    for adapter in adapters(trainer):
+        adapter.results(settings or {}, results)
     if trainer.is_global_zero:
-        results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
-        for adapter in adapters(trainer):
-            adapter.results(settings or {}, results)
         write_report(trainer.default_root_dir, metrics, model.history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))
     return metrics
@@ -106,8 +97,7 @@ def compile_network(network: Network, device: torch.device) -> None:
 
 def frozen_part(model: Classifier, trainer: pl.Trainer, compiled: bool = False) -> FrozenPart | None:
     """The frozen part of the model's network, on the device and in the precision of the fit; None if there is none."""
-    device, precision = trainer.strategy.root_device, trainer.precision_plugin
-    weights = model.network.frozen.key
+    device, precision, weights = trainer.strategy.root_device, trainer.precision_plugin, model.network.frozen.key
     if weights is None:
         return None
     frozen = precision.convert_module(model.network.frozen.to(device))
@@ -120,12 +110,6 @@ def frozen_part(model: Classifier, trainer: pl.Trainer, compiled: bool = False) 
     return FrozenPart(forward, device, key)
 
 
-def _check_batches(trainer: pl.Trainer, test: bool) -> None:
-    for split in ("train", "val", "test") if test else ("train", "val"):
-        if getattr(trainer, f"limit_{split}_batches") == 0:
-            raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
-
-
 def _best_epoch(
     data: ImageDataModule, model: Classifier, trainer: pl.Trainer, monitor: Monitor
 ) -> tuple[dict[str, Any], str | None]:
@@ -135,7 +119,8 @@ def _best_epoch(
         raise ArgumentError(
             "max_epochs", trainer.max_epochs, "no epoch ended with a validation, expected at least one."
         )
-    callback = next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+    callbacks: list[Any] = trainer.checkpoint_callbacks
+    callback = next((callback for callback in callbacks if callback.monitor), None)
     if not callback or not callback.best_model_path:
         return rows[max(rows)], None
     path, score = callback.best_model_path, callback.best_model_score
@@ -146,47 +131,40 @@ def _best_epoch(
     return best, path
 
 
-def _results(best: Mapping[str, Any], history: History, monitor: Monitor) -> dict[str, Any]:
+def _metrics(
+    data: ImageDataModule, model: Classifier, trainer: pl.Trainer, monitor: Monitor, best: dict, times: list[float]
+) -> dict[str, Any]:
+    """`times`: of the start of the program, before and after the features, and after the fit."""
+    history, tested = model.history, "test/acc" in best
+    rows, (start, begin, features, end) = history.rows, times
+    # Images that were used: fewer than the split has if the trainer limits the batches.
+    batches = {**dict(zip(("train", "val"), history.batches)), "test": trainer.num_test_batches[0] if tested else 0}
+    sizes = {split: data.batch_size * (1 if split == "train" else trainer.world_size) for split in batches}
+    images = {split: int(min(len(data.splits[split]), batches[split] * sizes[split])) for split in batches}
+    interval = wilson_interval(round(best["test/acc"] * images["test"]), images["test"]) if tested else (None, None)
+    trainable, frozen = count_parameters(model.network)
     return {
         "val/acc_best": best["val/acc"],
         "epoch_best": best["epoch"],
         "monitor": monitor.name,
         "monitor_mode": monitor.mode,
         "monitor_best": best[monitor.name],
-        "val/acc_last": [row["val/acc"] for row in history.rows if "val/acc" in row][-1],
-        "train/acc_last": history.rows[-1]["train/acc"],
+        "val/acc_last": [row["val/acc"] for row in rows if "val/acc" in row][-1],
+        "train/acc_last": rows[-1]["train/acc"],
         "test/acc": best.get("test/acc"),
+        "test/acc_low": interval[0],
+        "test/acc_high": interval[1],
         "test/loss": best.get("test/loss"),
-        "epochs": len(history.rows),
-    }
-
-
-def _counts(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, test: bool) -> dict[str, int | None]:
-    """Parameters, and the images of each split that were used: fewer than it has if the trainer limits the batches."""
-    trainable, frozen = count_parameters(model.network)
-    counts: dict[str, int | None] = {"parameters_trainable": trainable, "parameters_frozen": frozen}
-    batches = dict(zip(("train", "val", "test"), [*model.history.batches, *(trainer.num_test_batches if test else [])]))
-    for split, indices in data.splits.items():
-        batch_size = data.batch_size * (1 if split == "train" else trainer.world_size)
-        counts[f"images_{split}"] = min(len(indices), batches[split] * batch_size) if split in batches else None
-    return counts
-
-
-def _test_interval(data: ImageDataModule, trainer: pl.Trainer, best: Mapping[str, Any]) -> dict[str, float | None]:
-    """The 95 % confidence interval of the test accuracy."""
-    if "test/acc" not in best:
-        return {"test/acc_low": None, "test/acc_high": None}
-    images = min(len(data.splits["test"]), trainer.num_test_batches[0] * data.batch_size * trainer.world_size)
-    low, high = wilson_interval(round(best["test/acc"] * images), images)
-    return {"test/acc_low": low, "test/acc_high": high}
-
-
-def _seconds(history: History, started: float, begin: float, features: float, end: float) -> dict[str, float | None]:
-    """Seconds of the fit (those of earlier attempts included) and of the features, and until the first step."""
-    epochs = [row["seconds"] for row in history.rows]
-    return {
-        "seconds": end - features + sum(epochs[: history.resumed]),
+        "parameters_trainable": trainable,
+        "parameters_frozen": frozen,
+        "images_train": images["train"],
+        "images_val": images["val"],
+        "images_test": images["test"] if tested else None,
+        "epochs": len(rows),
+        "seconds": end - features + sum(row["seconds"] for row in rows[: history.resumed]),
         "seconds_features": features - begin,
-        "seconds_to_first_step": (history.first_step or end) - started,
-        "seconds_per_epoch": statistics.median(epochs[1:]) if len(epochs) > 1 else None,
+        "seconds_to_first_step": (history.first_step or end) - start,
+        "seconds_per_epoch": statistics.median(row["seconds"] for row in rows[1:]) if len(rows) > 1 else None,
+        "device": device_name(trainer.strategy.root_device),
+        "precision": str(trainer.precision),
     }

@@ -8,7 +8,7 @@ from torch import nn
 def dense_layers(
     inputs: int, dense: Sequence[int], dropout: float, outputs: int, layer_norm: bool = False
 ) -> list[nn.Module]:
-    """Flatten, optional layer norm, hidden layers with ReLU and dropout, logits. Without hidden layers, dropout on the inputs."""
+    """Flatten, layer norm if wanted, hidden layers with ReLU and dropout (else dropout on the inputs), logits."""
     layers: list[nn.Module] = [nn.Flatten(), nn.LayerNorm(inputs)] if layer_norm else [nn.Flatten()]
     for width in dense:
         layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]

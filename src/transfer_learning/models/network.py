@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from transfer_learning.models.weights import WeightsSource
 class Frozen(nn.Sequential):
     """Layers that training never changes: they get no gradients and stay in evaluation mode."""
 
-    def __init__(self, *layers: nn.Module):
+    def __init__(self, *layers: Any):
         super().__init__(*layers)
         self.requires_grad_(False)
         self.eval()
@@ -27,10 +27,7 @@ class Frozen(nn.Sequential):
 
     @property
     def key(self) -> str | None:
-        """SHA-256 (hex) of the layers' representation, parameters and buffers; None if there are no parameters.
-
-        Besides images and precision, features depend on nothing else, as long as the code of the layers is the same.
-        """
+        """SHA-256 (hex) of the layers' representation, parameters and buffers; None if there are no parameters."""
         if not list(self.parameters()):
             return None
         digest = hashlib.sha256(repr(self).encode())
@@ -39,47 +36,36 @@ class Frozen(nn.Sequential):
         return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters that share a learning rate.
-
-    Attributes:
-        name: "head", "backbone" ...
-        parameters: the parameters.
-        lr_scale: multiplies the learning rate.
-        weight_decay: None takes the optimizer's.
-        from_epoch: the epoch, counted from 0, in which they begin to learn.
-    """
+class ParameterGroup(NamedTuple):
+    """Parameters that share a learning rate."""
 
     name: str
     parameters: Sequence[nn.Parameter]
-    lr_scale: float = 1.0
-    weight_decay: float | None = None
-    from_epoch: int = 0
+    lr_scale: float = 1.0  # multiplies the learning rate
+    weight_decay: float | None = None  # None takes the optimizer's
+    from_epoch: int = 0  # counted from 0; they learn nothing before
 
 
 class Network(nn.Module):
     """A frozen part, then a trainable part: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
 
     A checkpoint rebuilds a network by calling its class with `arguments`. So a subclass has a constructor that accepts
-    `num_classes`, `image_size` and its own arguments, all of them plain values, and passes them on as `arguments`. If
-    it passes a `frozen_source`, its constructor also accepts `weights` and `sha256`, the source's name and checksum.
+    `num_classes`, `image_size` and its own arguments, all plain values, and passes them on as `arguments`. With a
+    `frozen_source` it also accepts `weights` and `sha256`, the source's name and checksum.
 
     Args:
         frozen: computes the same for an image in every epoch; empty if everything is trained.
         trainable: the rest.
         arguments: plain keyword arguments of the constructor.
-        frozen_source: where the frozen part's weights come from, so that checkpoints need not hold them; None if they do.
+        frozen_source: where the frozen weights come from, so that checkpoints need not hold them; None if they do.
     """
 
     def __init__(
         self, frozen: Frozen, trainable: nn.Sequential, arguments: dict, frozen_source: WeightsSource | None = None
     ):
         super().__init__()
-        self.frozen = frozen
-        self.trainable = trainable
-        self.arguments = arguments
-        self.frozen_source = frozen_source
+        self.frozen, self.trainable = frozen, trainable
+        self.arguments, self.frozen_source = arguments, frozen_source
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trainable(self.frozen(images))

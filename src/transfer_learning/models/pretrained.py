@@ -21,6 +21,9 @@ TUTORIAL_WEIGHTS = "VGG16_Weights.IMAGENET1K_FEATURES"
 class Normalize(nn.Module):
     """(images - mean) / std for each channel: images (N, 3, H, W) float in [0, 1] -> the range that weights expect."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
@@ -40,8 +43,8 @@ class TutorialPreprocessing(nn.Module):
 class FineTuned(nn.Sequential):
     """Pretrained blocks that learn. Batch norms may stay frozen: the statistics of few images would spoil them."""
 
-    def __init__(self, *layers: nn.Module, batch_norm: str):
-        super().__init__(*layers)
+    def __init__(self, layers: OrderedDict[str, nn.Module], batch_norm: str):
+        super().__init__(layers)
         self.batch_norm = batch_norm
         self.train()
 
@@ -65,19 +68,19 @@ class Pretrained(Network):
         image_size: side of the images in pixels.
         backbone: a classification network of torchvision's, or `provider/NAME` (see `backbones`).
         weights: a published name, a file with a state_dict in the provider's layout, or None for random weights.
-        unfreeze: the cut. None trains the head; a block's name that block, those after it and the head; "all" everything.
+        unfreeze: the cut. None trains the head; a block's name also that block and those after it; "all" everything.
         preprocess: "weights" normalizes as the weights expect; "tutorial" feeds VGG16 as the tutorial does.
         pool: "average" pools maps globally; "none" keeps them.
         layer_norm: whether the head begins with a layer norm.
         dense: widths of the head's hidden layers.
         dropout: probability, after each hidden layer, or on the features if there is none.
         batch_norm: "frozen" or "train", in blocks that learn.
-        unfreeze_at_epoch: the number of epochs in which the head learns alone, before the unfrozen blocks do.
-        backbone_lr_scale: multiplies the learning rate of the unfrozen blocks.
+        unfreeze_at_epoch: the number of epochs in which the head learns alone.
+        backbone_lr_scale: multiplies the learning rate of blocks that learn.
         sha256: what the weights' file must hash to; None accepts any.
 
     Raises:
-        UserError: no such backbone, block or weights; an image that is too small; as `backbones.create`.
+        UserError: no such block; an image that is too small; as `backbones.create`.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class Pretrained(Network):
         backbone_lr_scale: NonNegativeFloat = 0.1,
         sha256: str | None = None,
     ):
-        built = backbones.create(backbone, weights, image_size, sha256)
+        built = backbones.create(backbone, str(weights) if weights else None, image_size, sha256)
         layers = _layers(built, backbone, preprocess, pool)
         cut = _cut(list(layers), backbone, unfreeze)
         features = _num_features(nn.Sequential(layers), image_size, backbone)
@@ -106,24 +109,24 @@ class Pretrained(Network):
         fine_tuned = FineTuned(
             OrderedDict((name, layers.pop(name)) for name in list(layers)[cut:]), batch_norm=batch_norm
         )
-        # If everything learns, checkpoints hold all weights and need not name their source.
         source = built.source if cut > 1 else None
         arguments = dict(
             num_classes=num_classes, image_size=image_size, backbone=backbone, weights=source and source.name,
-            unfreeze=unfreeze, preprocess=preprocess, pool=pool, layer_norm=layer_norm, dense=list(dense), dropout=dropout,
-            batch_norm=batch_norm, unfreeze_at_epoch=unfreeze_at_epoch, backbone_lr_scale=backbone_lr_scale,
+            unfreeze=unfreeze, preprocess=preprocess, pool=pool, layer_norm=layer_norm, dense=list(dense),
+            dropout=dropout, batch_norm=batch_norm, unfreeze_at_epoch=unfreeze_at_epoch,
+            backbone_lr_scale=backbone_lr_scale,
         )  # fmt: skip
         trainable = nn.Sequential(OrderedDict(backbone=fine_tuned, head=head))
         super().__init__(Frozen(layers), trainable, arguments, source)
         self.unfreeze_at_epoch, self.backbone_lr_scale = unfreeze_at_epoch, backbone_lr_scale
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        backbone = [parameter for parameter in self.trainable.backbone.parameters() if parameter.requires_grad]
-        groups = [ParameterGroup("head", list(self.trainable.head.parameters()))]
-        if backbone:
-            scale, epoch = self.backbone_lr_scale, self.unfreeze_at_epoch
-            groups.append(ParameterGroup("backbone", backbone, lr_scale=scale, from_epoch=epoch))
-        return groups
+        backbone = [
+            parameter for parameter in self.trainable.get_submodule("backbone").parameters() if parameter.requires_grad
+        ]
+        head = ParameterGroup("head", list(self.trainable.get_submodule("head").parameters()))
+        scale, epoch = self.backbone_lr_scale, self.unfreeze_at_epoch
+        return [head, *([ParameterGroup("backbone", backbone, lr_scale=scale, from_epoch=epoch)] if backbone else [])]
 
 
 def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str) -> OrderedDict[str, nn.Module]:
@@ -134,23 +137,19 @@ def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str
     if pool == "none" and not is_chain:
         raise ArgumentError("pool", pool, f"{backbone} passes no map to its last layer; expected average.")
     normalize = TutorialPreprocessing() if preprocess == "tutorial" else Normalize(spec.mean, spec.std)
-    layers = OrderedDict(preprocess=normalize, **built.blocks)
-    if is_chain and pool == "average":
-        layers["pool"] = nn.AdaptiveAvgPool2d(1)
-    if built.norm is not None:
-        layers["norm"] = built.norm
-    return layers
+    after: dict[str, nn.Module] = {"pool": nn.AdaptiveAvgPool2d(1)} if is_chain and pool == "average" else {}
+    after |= {"norm": built.norm} if built.norm is not None else {}
+    return OrderedDict(preprocess=normalize, **built.blocks, **after)
 
 
 def _cut(names: list[str], backbone: str, unfreeze: str | None) -> int:
     """The position of the first layer that learns."""
-    blocks = [name for name in names if name.startswith("block")]
-    if unfreeze not in (None, "all", *blocks):
-        known = ", ".join(blocks) or f"no block, since {backbone} is no chain of blocks"
+    cuts: dict[str | None, int] = {None: len(names), "all": 1}
+    cuts |= {name: n for n, name in enumerate(names) if name.startswith("block")}
+    if unfreeze not in cuts:
+        known = ", ".join(map(str, list(cuts)[2:])) or f"no block, since {backbone} is no chain of blocks"
         raise ArgumentError("unfreeze", unfreeze, f"expected null, all or {known}.")
-    if unfreeze is None:
-        return len(names)
-    return 1 if unfreeze == "all" else names.index(unfreeze)
+    return cuts[unfreeze]
 
 
 def _num_features(layers: nn.Module, image_size: int, backbone: str) -> int:

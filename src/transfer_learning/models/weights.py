@@ -24,15 +24,11 @@ def file_sha256(path: Path) -> str:
 
 
 def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
-    """Reads a state_dict without running any code that the file may contain.
+    """Reads a state_dict and its file's SHA-256, without running any code that the file may contain.
 
     Args:
-        path: the file.
-        weights: the argument that named it, for messages.
+        weights: the argument that named the file, for messages.
         sha256: what the file must hash to; None accepts any.
-
-    Returns:
-        The state_dict and the file's SHA-256.
 
     Raises:
         UserError: another SHA-256, or not a state_dict.
@@ -49,4 +45,4 @@ def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tupl
     except Exception as error:  # torch raises many kinds of errors for damaged and foreign files
         reason = f"{path} is not a state_dict that can be read safely ({first_line(error)})."
         raise ArgumentError("weights", weights, reason) from error
-    return dict(state), found
+    return state, found

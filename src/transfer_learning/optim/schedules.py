@@ -44,7 +44,7 @@ def lr_scheduler(
     steps: float,
     steps_per_epoch: int,
 ) -> LambdaLR:
-    """Multiplies each group's learning rate by the schedule and the group's scale; it is 0 before the group's first epoch.
+    """Multiplies each group's learning rate by the schedule and the group's scale; 0 before the group's first epoch.
 
     Args:
         groups: those of the optimizer, in the same order.

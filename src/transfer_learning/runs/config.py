@@ -32,15 +32,10 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collection[str]) -> list[str]:
     """The keys, with dots, whose values differ.
 
-    Args:
-        given: keys and groups that the user has set. A key that the old config lacks, because it was added to the program
-            later, only counts if it, or its group, is one of them.
+    A key that the old config lacks was added to the program later. It only counts if it, or a group that it is in, is
+    among the keys that the user has `given`.
     """
     before, now = flat(old), flat(new)
     differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
-    return [key for key in differing if not before or key in before or _is_given(key, given)]
-
-
-def _is_given(key: str, given: Collection[str]) -> bool:
-    parts = key.split(".")
-    return any(".".join(parts[:length]) in given for length in range(1, len(parts) + 1))
+    groups = {key: [key[:n] for n in range(len(key) + 1) if n == len(key) or key[n] == "."] for key in differing}
+    return [key for key in differing if not before or key in before or set(groups[key]) & set(given)]

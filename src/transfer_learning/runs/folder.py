@@ -22,14 +22,7 @@ SPLIT_COLUMNS = ("split", "class", "sha256", "file")
 
 
 class RunFolder:
-    """Everything that one run leaves, however often it is started.
-
-    Args:
-        path: the folder, which exists.
-
-    Attributes:
-        last: the checkpoint that a run writes after each epoch; it may not exist.
-    """
+    """What one run leaves in `path`, a folder that exists. `last` is the checkpoint that it writes after each epoch."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -37,28 +30,26 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out. If the block fails, the file FAILED has the reason until the next attempt.
+        """Keeps other processes out; raises UserError if one is using the folder.
 
-        Raises:
-            UserError: another run is using the folder.
+        If the block fails, the file FAILED has the reason until the next attempt.
         """
-        if rank_zero_only.rank:  # the first process of a distributed run holds the lock
+        if getattr(rank_zero_only, "rank", 0):  # the first process of a distributed run holds the lock
             yield
             return
-        failed = self.path / "FAILED"
         try:
             lock = FileLock(self.path / ".lock", timeout=0).acquire()
         except Timeout as error:
             raise UserError(f"{self.path}: another run is using this folder. Wait, or choose another one.") from error
         with lock:
             try:
-                failed.unlink(missing_ok=True)
+                (self.path / "FAILED").unlink(missing_ok=True)
                 for partial in self.last.parent.glob("*.ckpt.partial"):  # of a killed process
                     partial.unlink()
                 yield
             except Exception as error:
                 with suppress(OSError):  # the disk may be full
-                    failed.write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
+                    (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
                 raise
 
     def metrics(self) -> dict | None:
@@ -82,57 +73,52 @@ class RunFolder:
         Args:
             config: nested plain values.
             extra: further keys of config.yaml, which are not compared.
-            may_change: keys (`group.name`) that may differ.
-            may_grow: a key whose number may be larger, which extends the run; its old metrics are kept under another name.
-            given: keys that the user has set. A key that the old config lacks, because it was added to the program
-                later, only counts as a difference if it is one of them.
+            may_change: keys, with dots, that may differ.
+            may_grow: a key whose number may be larger, which extends the run; its metrics get another file name then.
+            given: keys that the user has set (see `differing_keys`).
 
         Raises:
-            UserError: the folder has the results of another config; the message names the differences.
+            UserError: the folder has results of another config; the message names the differences.
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
-        if self.last.exists() or self.metrics():
+        metrics = self.metrics()
+        if self.last.exists() or metrics:
             before, now = flat(old), flat(config)
             differing = [key for key in differing_keys(old, config, given) if key not in may_change]
-            sizes = [before.get(may_grow), now.get(may_grow)] if may_grow else [None]
-            if differing == [may_grow] and all(type(size) is int for size in sizes) and sizes[0] < sizes[1]:
-                self._keep_metrics()
-            elif differing:
-                raise UserError(self._difference(differing, before, now))
+            sizes: list[Any] = [config.get(may_grow or "") for config in (before, now)]
+            grows = differing == [may_grow] and all(type(size) is int for size in sizes) and sizes[0] < sizes[1]
+            if differing and not grows:
+                shown = "; ".join(
+                    f"{k} was {before.get(k, 'absent')}, is {now.get(k, 'absent')}" for k in differing[:8]
+                )
+                more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+                ways = "Use the same config, choose another folder, or delete this one; only more epochs extend a run."
+                raise UserError(
+                    f"{self.path}: has results of another config: {shown}{more}. They are unchanged. {ways}"
+                )
+            if grows and metrics:
+                os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
         if old != config:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
-
-    def _keep_metrics(self) -> None:
-        if metrics := self.metrics():
-            os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
-
-    def _difference(self, keys: list[str], before: Mapping, now: Mapping) -> str:
-        shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in keys[:8])
-        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        ways = "Use the same config, choose another folder, or delete this one; a run only goes on with more epochs."
-        return f"{self.path}: has results of another config: {shown}{more}. They are unchanged. {ways}"
 
     @rank_zero_only
     def record(self, data: ImageDataModule, attempt: Mapping[str, Any], repeats: str | None = None) -> None:
         """Writes split.csv, the images of each split, and adds an attempt to provenance.json.
 
-        Args:
-            repeats: the folder of a run that this one repeats; it is logged if the images of the two differ.
-
-        Raises:
-            UserError: the run began with other images.
+        `repeats` is the folder of a run that this one repeats; it is logged if the images of the two differ. Raises
+        UserError if this run began with other images.
         """
-        path = self.path / "split.csv"
         rows = [
             (split, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
             for split, indices in data.splits.items()
             for index in indices
         ]
+        path, other = self.path / "split.csv", Path(repeats or "", "split.csv")
         if self.last.exists() and (count := _differing_images(path, rows)):
             raise UserError(
                 f"{path}: this run began with other images ({count} differ). Restore them, or begin another run."
             )
-        if repeats and (count := _differing_images(Path(repeats, "split.csv"), rows)):
+        if repeats and (count := _differing_images(other, rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
         text = io.StringIO(newline="")
         csv.writer(text).writerows([SPLIT_COLUMNS, *rows])
@@ -141,9 +127,9 @@ class RunFolder:
         write_text(path, json.dumps([*_read_json(path, []), attempt], indent=1))
 
 
-def _read_json(path: Path, otherwise: Any) -> Any:
+def _read_json(path: Path, default: Any) -> Any:
     try:
-        return json.loads(path.read_bytes()) if path.is_file() else otherwise
+        return json.loads(path.read_bytes()) if path.is_file() else default
     except ValueError as error:
         raise UserError(f"{path}: damaged ({first_line(error)}). Delete it, and repeat the command.") from error
 

@@ -21,10 +21,10 @@ EXPECTED_WARNINGS = (
 
 
 def configure_process() -> None:
-    """Sets up CPU computation and hides expected warnings. Call it before torch starts threads; repeating it is harmless.
+    """Sets up CPU computation and hides expected warnings. Call it before torch starts threads; it may be repeated.
 
-    Denormal numbers, which slow down a CPU, become 0. glibc keeps freed memory: by default it returns blocks of 32 MB and
-    more to the kernel, which clears them at each step, for half of the time of a small network's step.
+    Denormal numbers, which slow down a CPU, become 0. glibc keeps freed memory: by default it returns blocks of 32 MB
+    and more to the kernel, which clears them at each step: half of the time of a small network's step.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":

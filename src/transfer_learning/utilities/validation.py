@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -32,8 +32,10 @@ def validated(cls: Class) -> Class:
         try:
             checked(self, *args, **kwargs)
         except ValidationError as error:
-            place = error.errors()[0]["loc"][0]
-            name = names[place] if isinstance(place, int) else str(place)
+            first = error.errors()[0]
+            if first["type"] in ("unexpected_positional_argument", "multiple_argument_values"):
+                init(self, *args, **kwargs)  # raises Python's own TypeError
+            name = names[first["loc"][0]] if isinstance(first["loc"][0], int) else str(first["loc"][0])
             value = {**dict(zip(names[1:], args)), **kwargs}.get(name)
             raise ArgumentError(name, value, _expected(error, names[1:])) from None
 
@@ -63,8 +65,11 @@ def is_marked(annotation: Any, mark: str) -> bool:
     )
 
 
-def _expected(error: ValidationError, known: list[str] | None = None) -> str:
-    if error.errors()[0]["type"] == "unexpected_keyword_argument":
-        return f"no such argument; expected one of {', '.join(known or [])}."
+def _expected(error: ValidationError, known: Sequence[str] = ()) -> str:
+    special = {
+        "unexpected_keyword_argument": f"no such argument; expected one of {', '.join(known)}.",
+        "missing_argument": "a value is needed.",
+        "sequence_str": "expected a list.",
+    }
     messages = [re.sub("^(Input should be|Value should have) ", "", each["msg"]) for each in error.errors()]
-    return f"expected {' or '.join(dict.fromkeys(messages))}."
+    return special.get(error.errors()[0]["type"], f"expected {' or '.join(dict.fromkeys(messages))}.")

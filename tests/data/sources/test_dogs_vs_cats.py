@@ -1,4 +1,4 @@
-"""The download, against a server on this machine: a good file, a wrong checksum, a cut connection, no connection, a hostile archive."""
+"""The download, from a server on this machine."""
 
 import hashlib
 import http.server
@@ -10,8 +10,9 @@ import zipfile
 import pytest
 from PIL import Image
 
-from transfer_learning.data.dogs_vs_cats import DogsVsCats, download
-from transfer_learning.errors import UserError
+from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats, download
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
 def archive(*extra_members) -> bytes:
@@ -65,24 +66,16 @@ def visible(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
-def test_a_good_archive_is_unpacked_once(tmp_path, serve, monkeypatch):
+def test_a_good_archive_is_unpacked_once(tmp_path, serve, data_module):
     body = archive()
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "README").write_text("no photograph")
     download(folder, serve(body), sha256(body))
     assert visible(folder) == ["PetImages", "README"]
-    download(folder, "http://127.0.0.1:9/never asked", "")  # photographs lie there, so nobody is asked
+    download(folder, "http://127.0.0.1:9/not used", "")  # the folder has photographs now
 
-    data = DogsVsCats(
-        download_to=folder,
-        cache_dir=tmp_path / "cache",
-        image_size=8,
-        train_per_class=1,
-        val_per_class=1,
-        test_per_class=1,
-    )
-    data.setup()
+    data = data_module(DogsVsCats(download_to=folder), (1, 1, 1), image_size=8)
     assert data.class_names == ("cat", "dog") and len(data.pixels) == 6
 
 
@@ -99,21 +92,37 @@ def test_a_good_archive_is_unpacked_once(tmp_path, serve, monkeypatch):
         ("not a zip", "BadZipFile"),
     ],
 )
-def test_a_bad_one_leaves_nothing_and_tells_three_ways_on(tmp_path, serve, fault, message):
+def test_a_failed_download_leaves_nothing_and_names_three_ways_to_go_on(tmp_path, serve, fault, message):
     body = b"no archive" if fault == "not a zip" else archive(*([fault] if "outside" in fault else []))
     url = serve(body, sent=len(body) // 2 if fault == "cut" else None)
     if fault == "no connection":
         url = "http://127.0.0.1:9/archive.zip"
     folder = tmp_path / "inside" / "data"
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(ArgumentError, match=message) as error:
         download(folder, url, "0" * 64 if fault == "checksum" else sha256(body))
-    for way in (str(folder), "data.root=", "data=cartoons"):
+    assert (error.value.argument, error.value.value) == ("download_to", str(folder))
+    for way in (str(folder), "`root`", "`cartoons`"):
         assert way in str(error.value)
     assert visible(folder) == [] and not list(tmp_path.rglob("outside.txt"))
 
 
-def test_a_folder_that_somebody_typed_is_never_downloaded_into(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfer_learning.data.dogs_vs_cats.download", lambda folder: pytest.fail("downloaded"))
+def test_nothing_is_downloaded_into_a_folder_that_is_named_as_root(tmp_path, monkeypatch):
+    name = "transfer_learning.data.sources.dogs_vs_cats.download"
+    monkeypatch.setattr(name, lambda folder: pytest.fail("downloaded"))
     with pytest.raises(UserError, match="classes found: none"):
-        DogsVsCats(root=tmp_path).setup()
+        DogsVsCats(root=tmp_path).list_images(FileDigests())
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_root_the_photographs_are_downloaded_when_they_are_listed(tmp_path, serve, monkeypatch, write_image):
+    asked = []
+
+    def download(folder):
+        asked.append(folder)
+        for seed, name in enumerate(["PetImages/Cat/0.jpg", "PetImages/Dog/0.jpg"]):
+            write_image(folder / name, seed)
+
+    monkeypatch.setattr("transfer_learning.data.sources.dogs_vs_cats.download", download)
+    source = DogsVsCats(download_to=str(tmp_path / "data"))
+    assert not asked
+    assert source.list_images(FileDigests()).labels.tolist() == [0, 1] and asked == [tmp_path / "data"]

@@ -1,16 +1,23 @@
+import hashlib
 import os
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from transfer_learning.data.files import find_images
-from transfer_learning.errors import UserError
+from transfer_learning.data.digests import UNREADABLE, FileDigests
+from transfer_learning.data.sources.folder import Folder
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
-def found(root, **arguments):
-    images = find_images(root, **arguments)
+def list_images(root, class_names=None):
+    return Folder(root, class_names).list_images(FileDigests())
+
+
+def found(root, class_names=None):
+    images = list_images(root, class_names)
     return sorted(
         (name.removeprefix(f"{root}/"), images.class_names[label]) for name, label in zip(images.names, images.labels)
     )
@@ -27,7 +34,7 @@ def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
     ]
 
 
-def test_kaggles_flat_layout_leaves_out_and_counts_what_tells_no_class(tmp_path, write_image, caplog):
+def test_kaggles_flat_layout_and_images_without_a_class(tmp_path, write_image, caplog):
     for seed, name in enumerate(
         ["train/cat.0.jpg", "train/dog.0.jpg", "train/Dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]
     ):
@@ -36,19 +43,18 @@ def test_kaggles_flat_layout_leaves_out_and_counts_what_tells_no_class(tmp_path,
     with caplog.at_level("INFO"):
         assert found(tmp_path, class_names=("cat", "dog")) == expected
     assert "2 images left out" in caplog.text
-    assert [
-        (name, label.lower()) for name, label in found(tmp_path)
-    ] == expected  # and where the classes are not known beforehand
+    without_class_names = [(name, label.lower()) for name, label in found(tmp_path)]
+    assert without_class_names == expected
 
 
-def test_folders_are_classes_whatever_the_cameras_file_names(tmp_path, write_image):
+def test_folders_are_classes_whatever_the_names_of_their_files(tmp_path, write_image):
     for seed, name in enumerate(
         ["rose/IMG.1.png", "rose/DSC.1.png", "tulip/IMG.2.png", "tulip/Screenshot at 10.31.22.png", "test1/7.png"]
     ):
         write_image(tmp_path / name, seed)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "readme.txt").write_text("a folder without an image is no class")
-    assert find_images(tmp_path).class_names == ("rose", "tulip")
+    assert list_images(tmp_path).class_names == ("rose", "tulip")
 
 
 def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image):
@@ -56,26 +62,26 @@ def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image)
         ["train/rose/a.jpg", "train/tulip/b.jpg", "validation/rose/c.jpg", "validation/daisy/img.1.jpg"]
     ):
         write_image(tmp_path / name, seed)
-    images = find_images(tmp_path)
+    images = list_images(tmp_path)
     assert images.class_names == ("daisy", "rose", "tulip")
     assert np.bincount(images.labels).tolist() == [1, 2, 1]
 
 
-def test_a_format_that_pillow_cannot_read_is_still_an_image_to_report(tmp_path, write_image):
+def test_a_format_that_pillow_cannot_read_is_still_listed(tmp_path, write_image):
     write_image(tmp_path / "rose" / "1.png", 0)
     (tmp_path / "daisy").mkdir()
     (tmp_path / "daisy" / "phone.HEIC").write_bytes(b"from a telephone")
-    assert find_images(tmp_path).class_names == ("daisy", "rose")
+    assert list_images(tmp_path).class_names == ("daisy", "rose")
 
 
-def test_order_does_not_follow_the_file_system(tmp_path, write_image, monkeypatch):
+def test_the_order_of_images_does_not_depend_on_the_file_system(tmp_path, write_image, monkeypatch):
     names = ["b/2.png", "b/1.png", "a/3.png", "a/10.png"]
     for seed, name in enumerate(names):
         write_image(tmp_path / name, seed)
-    before = find_images(tmp_path)
+    before = list_images(tmp_path)
     walk = os.walk
     monkeypatch.setattr(os, "walk", lambda *a, **k: [(f, s, n[::-1]) for f, s, n in list(walk(*a, **k))[::-1]])
-    assert find_images(tmp_path).names == before.names == [str(tmp_path / name) for name in sorted(names)]
+    assert list_images(tmp_path).names == before.names == [str(tmp_path / name) for name in sorted(names)]
 
 
 def test_hidden_files_do_not_count(tmp_path, write_image):
@@ -96,14 +102,22 @@ def test_hidden_files_do_not_count(tmp_path, write_image):
 def test_fewer_classes_than_needed(tmp_path, write_image, names, class_names, message):
     for seed, name in enumerate(names):
         write_image(tmp_path / name, seed)
-    with pytest.raises(UserError, match=message) as error:
-        find_images(tmp_path, class_names)
-    assert f"data.root={tmp_path}" in str(error.value)
+    with pytest.raises(ArgumentError, match=message) as error:
+        list_images(tmp_path, class_names)
+    assert str(error.value).startswith(f"root={str(tmp_path)!r}: ")
+    assert (error.value.argument, error.value.value) == ("root", str(tmp_path))
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        find_images(tmp_path / "nowhere")
+    with pytest.raises(ArgumentError, match="root='.*nowhere': no such folder"):
+        list_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("arguments", [{"root": 3}, {"root": "x", "class_names": 5}, {"root": "x", "folder": "y"}])
+def test_wrong_arguments_are_named(arguments):
+    with pytest.raises(ArgumentError) as error:
+        Folder(**arguments)
+    assert error.value.argument == list(arguments)[-1]
 
 
 NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -118,7 +132,7 @@ def test_files_may_have_any_name(tmp_path_factory, write_image, names):
         (root / folder).mkdir()
         for name in names:
             (root / folder / f"{name}.png").write_bytes(b"not read here")
-    images = find_images(root)
+    images = list_images(root)
     assert images.class_names == ("a cat", "Hündin")
     assert np.bincount(images.labels).tolist() == [len(set(names))] * 2
 
@@ -127,12 +141,12 @@ def test_a_name_that_is_not_unicode_can_be_printed_and_written(tmp_path, write_i
     for seed, name in enumerate(["a/1.png", "b/1.png"]):
         write_image(tmp_path / name, seed)
     (tmp_path / "a" / "1.png").rename(tmp_path / "a" / os.fsdecode(b"caf\xe9.png"))
-    images = find_images(tmp_path)
+    images = list_images(tmp_path)
     assert images.names[0] == f"{tmp_path}/a/caf\\udce9.png" and images.names[0].encode()
     assert images.read(0).size == (24, 18)
 
 
-def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, write_image, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, write_image, monkeypatch):
     for seed, name in enumerate(["a/1.png", "b/1.png", "c/1.png"]):
         write_image(tmp_path / name, seed)
     scandir = os.scandir
@@ -144,10 +158,39 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, write_image
 
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(UserError, match=f"{tmp_path}/b: Permission denied"):
-        find_images(tmp_path)
+        list_images(tmp_path)
+
+
+def test_digests_are_those_of_the_files_and_reading_is_left_for_later(tmp_path, write_image):
+    for seed, name in enumerate(["a/1.png", "a/2.png", "b/1.png"]):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "b" / "2.png").symlink_to(tmp_path / "nowhere")
+    images = list_images(tmp_path)
+    expected = [
+        hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a/1.png", "a/2.png", "b/1.png")
+    ]
+    assert images.digests[:3] == expected and images.digests[3].startswith(UNREADABLE)
+    assert images.labels.tolist() == [0, 0, 1, 1] and images.labels.dtype == np.int64
+    with images.read(2) as image, Image.open(tmp_path / "b" / "1.png") as same:
+        assert image.tobytes() == same.tobytes()
+    with pytest.raises(FileNotFoundError):
+        images.read(3)
+
+
+def test_digests_that_are_kept_are_used(tmp_path, write_image):
+    for seed, name in enumerate(["a/1.png", "b/1.png"]):
+        write_image(tmp_path / name, seed)
+    asked = []
+
+    def file_digests(paths):
+        asked.extend(paths)
+        return ["kept"] * len(paths)
+
+    assert Folder(tmp_path).list_images(file_digests).digests == ["kept", "kept"]
+    assert asked == [tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"]
 
 
 def test_the_real_photographs(photographs):
-    images = find_images(photographs, class_names=("cat", "dog"))
+    images = list_images(photographs, class_names=("cat", "dog"))
     assert np.bincount(images.labels).tolist() == [2500, 2500]
     assert all(("/cat." in name) == (label == 0) for name, label in zip(images.names, images.labels))

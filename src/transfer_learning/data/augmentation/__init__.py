@@ -6,39 +6,30 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+Augmented = tuple[torch.Tensor, torch.Tensor]  # images and targets, see `Step.apply`
+
 
 @runtime_checkable
 class Step(Protocol):
     """One augmentation, such as an affine transformation. Its attributes are plain values.
 
-    Attributes:
-        version: raise it when `sample` or `apply` give other results, so that cached features are computed anew.
+    Raise `version` when `sample` or `apply` give other results, so that cached features are computed anew.
     """
 
     version: ClassVar[int]
 
     def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Samples the parameters of N images, (N, K) float32."""
-        ...
 
-    def apply(
-        self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augments a batch on its device.
+    def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
+        """Augments images, (N, 3, H, W) float in [0, 1], by their parameters, (N, K) float32, on their device.
 
-        Args:
-            images: (N, 3, H, W) float in [0, 1].
-            targets: class codes, (N,) int64, or probabilities, (N, C) float.
-            parameters: (N, K) float32 from `sample`.
-
-        Returns:
-            images as above, and targets, which may become probabilities.
+        `targets` are class codes, (N,) int64, or probabilities, (N, C) float; codes may become probabilities.
         """
-        ...
 
 
 class Augmentation:
-    """Steps that are applied one after the other; parameters are a tuple with one array for each step."""
+    """Steps that are applied one after the other. Parameters are a tuple with one array for each step."""
 
     def __init__(self, steps: Sequence[Step]):
         self.steps = list(steps)
@@ -48,9 +39,7 @@ class Augmentation:
         seeds = [(seed, epoch), *((seed, epoch, 1 + step) for step in range(1, len(self.steps)))]
         return tuple(step.sample(count, np.random.default_rng(each)) for step, each in zip(self.steps, seeds))
 
-    def apply(
-        self, images: torch.Tensor, targets: torch.Tensor, parameters: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Augmented:
         """As `Step.apply`."""
         for step, values in zip(self.steps, parameters, strict=True):
             images, targets = step.apply(images, targets, values)

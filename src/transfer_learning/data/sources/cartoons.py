@@ -145,4 +145,4 @@ def _dog(body: Pen, head: Pen, fur: tuple, patch: tuple, chance: random.Random) 
 
 
 def _colour(chance: random.Random) -> tuple[int, int, int]:
-    return tuple(chance.randrange(40, 235) for _ in range(3))
+    return chance.randrange(40, 235), chance.randrange(40, 235), chance.randrange(40, 235)

@@ -30,11 +30,10 @@ class DogsVsCats:
     """
 
     def __init__(self, root: PathArgument | None = None, download_to: PathArgument = "data"):
-        self.root = root
-        self.download_to = Path(download_to).expanduser()
+        self.root, self.download_to = root, Path(download_to).expanduser()
 
     def list_images(self, file_digests: FileDigests) -> Images:
-        """Raises what `download` and `Folder` raise."""
+        """Raises UserError as `download` and `Folder` do."""
         if self.root is None:
             download(self.download_to)
         return Folder(self.root or self.download_to, class_names=("cat", "dog")).list_images(file_digests)
@@ -60,7 +59,10 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
             progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
             archive = pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=work, downloader=progress)
             with zipfile.ZipFile(archive) as members:
-                _check_paths(members)
+                for member in members.infolist():
+                    name, link = member.filename.replace("\\", "/"), stat.S_ISLNK(member.external_attr >> 16)
+                    if name.startswith("/") or ":" in name or ".." in name.split("/") or link:
+                        raise ValueError(f"the archive has {member.filename!r}, a path outside the folder")
                 members.extractall(work)
             os.replace(work / "PetImages", folder / "PetImages")
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests raises OSErrors, pooch a ValueError
@@ -75,11 +77,3 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
 
 def _has_images(folder: Path) -> bool:
     return any(is_image_name(path) and ".download" not in path.parts for path in folder.rglob("*"))
-
-
-def _check_paths(members: zipfile.ZipFile) -> None:
-    """Raises ValueError if a member would be written outside the folder."""
-    for member in members.infolist():
-        name = member.filename.replace("\\", "/")
-        if name.startswith("/") or ":" in name or ".." in name.split("/") or stat.S_ISLNK(member.external_attr >> 16):
-            raise ValueError(f"the archive has {member.filename!r}, a path outside the folder")

@@ -16,14 +16,14 @@ from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import PathArgument, validated
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
-SPLIT_NAME = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)  # test1 ...
+SPLIT_NAME = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)
 
 
 @validated
 class Folder:
     """The images below a folder, in class folders (`PetImages/Cat/1.jpg`) or in Kaggle's flat layout (`cat.1.jpg`).
 
-    The class of an image is the folder that it lies in; `train/cat` and `validation/cat` are one class, and so are `Cat`
+    The class of an image is the folder that it is in; `train/cat` and `validation/cat` are one class, and so are `Cat`
     and `cat`. Folders with the name of a split (`train`, `test1`) are no classes. Images whose folder and name tell no
     class are left out and counted.
 
@@ -33,11 +33,10 @@ class Folder:
     """
 
     def __init__(self, root: PathArgument, class_names: Sequence[str] | None = None):
-        self.root = Path(root).expanduser()
-        self.class_names = class_names
+        self.root, self.class_names = Path(root).expanduser(), class_names
 
     def list_images(self, file_digests: FileDigests) -> Images:
-        """Raises UserError: no such folder, a folder that cannot be listed, no images, or fewer than two classes."""
+        """Raises UserError: no such folder, one that cannot be listed, no images, or fewer than two classes."""
         if not self.root.is_dir():
             layout = "Expected a folder of class folders or of files named like cat.1.jpg."
             raise ArgumentError("root", str(self.root), f"no such folder. {layout}")
@@ -45,14 +44,17 @@ class Folder:
         classes = (
             [_known_class(file, self.class_names) for file in files] if self.class_names else _classes_found(files)
         )
-        unlabelled = sum(1 for file, name in zip(files, classes) if name is None and is_image_name(file))
+        unlabelled = sum(name is None and is_image_name(file) for file, name in zip(files, classes))
         if unlabelled:
-            rank_zero_info(
-                f"{self.root}: {unlabelled} images left out, since neither folder nor file name tells their class"
-            )
-        labelled = [(file, name) for file, name in zip(files, classes) if name is not None]
-        class_names = self._class_names({name for _, name in labelled})
-        paths, codes = [self.root / file for file, _ in labelled], {name: code for code, name in enumerate(class_names)}
+            rank_zero_info(f"{self.root}: {unlabelled} images left out: neither folder nor file name tells their class")
+        labelled = [(self.root / file, name) for file, name in zip(files, classes) if name is not None]
+        found = sorted({name for _, name in labelled}, key=str.casefold)
+        class_names = tuple(self.class_names or found)
+        if len(class_names) < 2 or set(class_names) - set(found):
+            expected = " and ".join(self.class_names) if self.class_names else "at least two classes"
+            reason = f"classes found: {', '.join(found) or 'none'}; expected {expected}"
+            raise ArgumentError("root", str(self.root), f"{reason}, as folders (cat/1.jpg) or file names (cat.1.jpg).")
+        paths, codes = [path for path, _ in labelled], {name: code for code, name in enumerate(class_names)}
         return Images(
             names=[_printable(str(path)) for path in paths],
             labels=np.array([codes[name] for _, name in labelled], dtype=np.int64),
@@ -60,15 +62,6 @@ class Folder:
             digests=file_digests(paths),
             read=lambda index: Image.open(paths[index]),
         )
-
-    def _class_names(self, found: set[str]) -> tuple[str, ...]:
-        names = tuple(self.class_names or sorted(found, key=str.casefold))
-        if len(names) < 2 or set(names) - found:
-            expected = " and ".join(self.class_names) if self.class_names else "at least two classes"
-            seen = ", ".join(sorted(found)) or "none"
-            reason = f"classes found: {seen}; expected {expected}, as folders (cat/1.jpg) or file names (cat.1.jpg)."
-            raise ArgumentError("root", str(self.root), reason)
-        return names
 
 
 def is_image_name(path: Path) -> bool:
@@ -78,17 +71,16 @@ def is_image_name(path: Path) -> bool:
 
 def _files(root: Path) -> list[Path]:
     """Every file below `root`, relative to it, sorted, without hidden files and those that macOS leaves behind."""
+
+    def refuse(error: OSError) -> None:
+        reason = f"{error.strerror}; every folder must be readable. Correct that, or move it away."
+        raise UserError(f"{error.filename}: {reason}")
+
     found = []
-    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
         found += [Path(folder, name).relative_to(root) for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: path.as_posix())
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(
-        f"{error.filename}: {error.strerror}; every folder must be readable. Correct that, or move it away."
-    )
 
 
 def _known_class(file: Path, class_names: Sequence[str]) -> str | None:

@@ -1,13 +1,12 @@
-"""Backbones: pretrained networks as named blocks. Each provider is a module of this package.
+"""Backbones: pretrained networks as named blocks. `provider/NAME` is the backbone NAME of a provider.
 
-A provider has two functions: `input_spec(name, weights)` and `create(name, weights, image_size, sha256)`, as below.
-`provider/NAME` is the backbone NAME of that provider; a name without a slash is torchvision's.
+A provider is a module of this package with functions like `input_spec` and `create` below; the default is torchvision.
 """
 
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import NamedTuple
 
 from torch import nn
 
@@ -15,40 +14,23 @@ from transfer_learning.models.weights import WeightsSource
 from transfer_learning.utilities.errors import ArgumentError
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """The input that weights expect.
+class InputSpec(NamedTuple):
+    """The input that weights expect."""
 
-    Attributes:
-        weights: the full name of the weights.
-        image_size: side of the images in pixels.
-        interpolation: "bilinear" or "bicubic".
-        mean, std: of each channel, for images in [0, 1].
-    """
-
-    weights: str
-    image_size: int
+    weights: str  # the full name of the weights
+    image_size: int  # side in pixels
     interpolation: str
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of each channel, for images in [0, 1]
     std: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A pretrained network without its last layer.
+class Backbone(NamedTuple):
+    """A pretrained network without its last layer."""
 
-    Attributes:
-        blocks: modules in order, by name, of which each takes the output of the one before. `{"body": ...}` if the
-            network is no chain of blocks.
-        input_spec: the input that the weights expect.
-        norm: what follows global pooling, or None.
-        source: where the weights come from; None if they are random.
-    """
-
-    blocks: dict[str, nn.Module]
+    blocks: dict[str, nn.Module]  # in order, by name; {"body": ...} if the network is no chain of blocks
     input_spec: InputSpec
-    norm: nn.Module | None = None
-    source: WeightsSource | None = None
+    norm: nn.Module | None = None  # what follows global pooling
+    source: WeightsSource | None = None  # None if the weights are random
 
 
 def input_spec(backbone: str, weights: str | None) -> InputSpec:
@@ -67,7 +49,7 @@ def create(backbone: str, weights: str | None, image_size: int, sha256: str | No
         sha256: what the weights' file must hash to; None accepts any.
 
     Raises:
-        UserError: no such backbone; weights that are missing, unreadable or of another network; an unsupported image size.
+        UserError: no such backbone; weights that are missing, unreadable or of another network; an image size.
     """
     provider, name = _provider(backbone)
     return provider.create(name, weights, image_size, sha256)

@@ -104,8 +104,10 @@ def _network(name: str, image_size: int, state: dict[str, torch.Tensor] | None, 
         network = network.to_empty(device="cpu")
     if state is None:
         return network.apply(_initialize) if isinstance(network, VGG) else network
+    for key in [key for key in state if key.startswith(f"{last}.")]:
+        del state[key]  # in place: torch keeps the versions of layers in an attribute of the dict
     try:
-        network.load_state_dict({key: value for key, value in state.items() if not key.startswith(f"{last}.")})
+        network.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         layout = f"not {name} at {image_size} pixels in torchvision's layout ({reason})."
@@ -114,8 +116,7 @@ def _network(name: str, image_size: int, state: dict[str, torch.Tensor] | None, 
 
 
 def _initialize(layer: nn.Module) -> None:
-    if hasattr(layer, "reset_parameters"):
-        layer.reset_parameters()
+    getattr(layer, "reset_parameters", lambda: None)()
     keras_init(layer)
 
 

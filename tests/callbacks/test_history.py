@@ -1,0 +1,95 @@
+import logging
+
+import pytest
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger
+from torchmetrics.classification import MulticlassF1Score
+
+
+class Recorder(Logger):
+    """Keeps metrics in memory."""
+
+    name, version = "recorder", 0
+
+    def __init__(self):
+        self.metrics = []
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *arguments, **settings):
+        pass
+
+
+def without_seconds(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_rows_are_the_logged_metrics(small_data, small_model, quiet_trainer):
+    recorder, model = Recorder(), small_model(metrics={"f1": MulticlassF1Score})
+    quiet_trainer(max_epochs=3, logger=recorder).fit(model, datamodule=small_data())
+    assert [row["epoch"] for row in model.history.rows] == [1, 2, 3]
+    assert model.history.batches == (3, 2) and model.history.resumed == 0
+    names = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "acc", "f1")]
+    for row in model.history.rows:
+        assert set(row) == {"epoch", "seconds", "lr", *names} and row["seconds"] > 0
+        logged = {
+            key: value for step, values in recorder.metrics if step == row["epoch"] for key, value in values.items()
+        }
+        assert {key: row[key] for key in names} == pytest.approx({key: logged[key] for key in names})
+
+
+def test_epochs_are_printed(small_data, small_model, quiet_trainer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
+    model = small_model(metrics={"f1": MulticlassF1Score})
+    with caplog.at_level(logging.INFO):
+        quiet_trainer(max_epochs=2, check_val_every_n_epoch=2).fit(model, datamodule=small_data())
+    first, second = dict.fromkeys(each for each in caplog.messages if each.startswith("epoch "))
+    row = model.history.rows[1]
+    assert first.startswith("epoch   1/2  loss ") and "validation" not in first
+    shown = [
+        f"loss {row['train/loss']:.4f}  accuracy {row['train/acc']:.4f}  f1 {row['train/f1']:.4f}",
+        f"validation loss {row['val/loss']:.4f}  validation accuracy {row['val/acc']:.4f}",
+        f"validation f1 {row['val/f1']:.4f}  {row['seconds']:.1f} s",
+    ]
+    assert second == f"epoch   2/2  {'  '.join(shown)}"
+
+
+def test_resumed_fit_has_the_earlier_epochs_and_logs_them_again(tmp_path, small_data, small_model, quiet_trainer):
+    def fit(epochs, resume=None):
+        recorder, model, data = Recorder(), small_model(dropout=0.5), small_data(augment=True)
+        last = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)
+        trainer = quiet_trainer(max_epochs=epochs, logger=recorder, enable_checkpointing=True, callbacks=[last])
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        return model.history, recorder.metrics
+
+    straight, _ = fit(4)
+    fit(2)
+    resumed, logged = fit(4, resume=tmp_path / "last.ckpt")
+    assert without_seconds(resumed.rows) == without_seconds(straight.rows)
+    assert (resumed.resumed, straight.resumed) == (2, 0)
+    for row in without_seconds(resumed.rows):
+        values = {key: value for step, values in logged if step == row["epoch"] for key, value in values.items()}
+        assert values["val/acc"] == pytest.approx(row["val/acc"])
+        assert values["train/loss"] == pytest.approx(row["train/loss"]) and values["lr"] == pytest.approx(row["lr"])
+
+
+def test_early_stopping_stays_in_force_after_a_resume(tmp_path, small_data, small_model, quiet_trainer):
+    def fit(resume=None):
+        model = small_model(learning_rate=0.0)  # nothing improves
+        last = ModelCheckpoint(tmp_path, "last", enable_version_counter=False, save_on_train_epoch_end=True)
+        callbacks = [EarlyStopping("val/loss", patience=1), last]
+        trainer = quiet_trainer(max_epochs=5, enable_checkpointing=True, callbacks=callbacks)
+        trainer.fit(model, datamodule=small_data(), ckpt_path=resume, weights_only=True)
+        return [row["epoch"] for row in model.history.rows]
+
+    assert fit() == [1, 2]
+    assert fit(resume=tmp_path / "last.ckpt") == [1, 2]
+
+
+def test_second_fit_of_a_model_begins_a_new_history(tmp_path, small_data, small_model, quiet_trainer):
+    model, data = small_model(), small_data()
+    for _ in range(2):
+        logger = CSVLogger(tmp_path)
+        quiet_trainer(max_epochs=2, logger=logger).fit(model, datamodule=data)
+        assert [row["epoch"] for row in model.history.rows] == [1, 2]

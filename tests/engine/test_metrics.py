@@ -1,0 +1,128 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.metrics import Metrics, Monitor
+from transfer_learning.engine.training import train
+from transfer_learning.models.cnn import CNN
+from transfer_learning.utilities.errors import ArgumentError
+
+F1 = {"f1": partial(MulticlassF1Score, average="macro")}
+
+
+def macro_f1(predicted, codes, num_classes):
+    """The mean of the classes' F1 scores, written out."""
+    scores = []
+    for code in range(num_classes):
+        true_positives = np.sum((predicted == code) & (codes == code))
+        wrong = np.sum((predicted == code) != (codes == code))
+        scores.append(2 * true_positives / (2 * true_positives + wrong))
+    return np.mean(scores)
+
+
+def test_means_over_images_and_further_metrics_over_batches():
+    metrics, generator = Metrics(F1, num_classes=3), torch.Generator().manual_seed(0)
+    probabilities, codes = torch.rand(20, 3, generator=generator), torch.randint(3, (20,), generator=generator)
+    losses, correct = torch.rand(20, generator=generator), probabilities.argmax(dim=1) == codes
+    for batch in (slice(0, 8), slice(8, 16), slice(16, 20)):  # the last batch is smaller
+        metrics.add_batch("val", losses[batch], correct[batch], probabilities[batch], codes[batch])
+    found = {key: metric.compute().item() for key, metric in metrics.of("val").items()}
+    assert found == {
+        "val/loss": pytest.approx(losses.mean().item()),
+        "val/acc": pytest.approx(correct.double().mean().item()),
+        "val/f1": pytest.approx(macro_f1(probabilities.argmax(dim=1).numpy(), codes.numpy(), 3)),
+    }
+    assert list(metrics.of("train")) == ["train/loss", "train/acc", "train/f1"]
+
+
+def test_loss_that_is_not_finite_shows():
+    metrics = Metrics({}, num_classes=2)
+    metrics.add_batch("val", torch.tensor([1.0, torch.nan]), torch.ones(2).bool(), torch.ones(2, 2), torch.zeros(2))
+    assert metrics.of("val")["val/loss"].compute().isnan() and metrics.of("val")["val/acc"].compute() == 1
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_further_metrics_of_a_fit(fit, small_data, num_classes):
+    data = small_data()
+    data.labels = np.arange(len(data.labels)) % num_classes
+    torch.manual_seed(0)
+    network = CNN(num_classes, 32, channels=[4], dense=[8])
+    optimizer = partial(torch.optim.SGD, lr=0.01)
+    model = Classifier(network, ["a", "b", "c"][:num_classes], data.preprocessing, optimizer, metrics=F1)
+    trainer = fit(model, data)
+    tested = trainer.test(model, datamodule=data, verbose=False)[0]
+    for split, found in (("val", model.history.rows[-1]["val/f1"]), ("test", tested["test/f1"])):
+        logits, codes = model.predictions[split].logits, data.labels[model.predictions[split].indices]
+        predicted = (logits[:, 0] > 0).long() if num_classes == 2 else logits.argmax(dim=1)
+        assert found == pytest.approx(macro_f1(predicted.numpy(), codes, num_classes))
+    assert all("train/f1" in row for row in model.history.rows)
+
+
+def test_metric_of_probabilities(fit, small_data, small_model):
+    data, model = small_data(), small_model(metrics={"auroc": MulticlassAUROC})
+    fit(model, data, epochs=1)
+    scores, codes = model.predictions["val"].logits[:, 0].numpy(), model.predictions["val"].labels.numpy()
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[codes == 1] for b in scores[codes == 0]]
+    assert model.history.rows[-1]["val/auroc"] == pytest.approx(np.mean(pairs), abs=1e-6)
+
+
+def test_monitor_is_that_of_the_first_checkpoint_callback_that_monitors(tmp_path, quiet_trainer):
+    last = ModelCheckpoint(tmp_path, filename="last")
+    best = ModelCheckpoint(tmp_path, filename="best", monitor="val/f1", mode="max")
+    other = ModelCheckpoint(tmp_path, filename="other", monitor="val/loss", mode="min")
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[last, best, other])
+    assert Monitor.of(trainer, "val/acc") == Monitor("val/f1", "max")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [(None, ("val/acc", "max")), ("val/loss", ("val/loss", "min")), ("train/f1", ("train/f1", "max"))],
+)
+def test_monitor_without_a_checkpoint_callback(quiet_trainer, name, expected):
+    assert Monitor.of(quiet_trainer(), name) == Monitor(*expected)
+
+
+def test_check_of_a_monitor(quiet_trainer):
+    logged = ["train/loss", "val/loss", "val/acc"]
+    Monitor("val/acc", "max").check(logged, quiet_trainer(callbacks=[EarlyStopping("val/loss")]))
+    with pytest.raises(ArgumentError, match="^monitor='val/f1': no such metric; expected one of train/loss, val/loss"):
+        Monitor("val/f1", "max").check(logged, quiet_trainer())
+    with pytest.raises(ArgumentError, match="^monitor='val/auc': no such metric"):
+        Monitor("val/acc", "max").check(logged, quiet_trainer(callbacks=[EarlyStopping("val/auc")]))
+
+
+@pytest.mark.parametrize(
+    "monitor, callbacks",
+    [
+        ("val/f2", []),
+        ("acc", []),
+        ("test/acc", []),
+        (None, [lambda folder: ModelCheckpoint(folder, monitor="val/f2")]),
+        (None, [lambda folder: EarlyStopping(monitor="val/f2")]),
+    ],
+)
+def test_unknown_monitor_is_refused_before_the_first_step(
+    tmp_path, small_data, small_model, quiet_trainer, monitor, callbacks
+):
+    made = [make(tmp_path) for make in callbacks]
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=made)
+    model = small_model(metrics=F1)
+    before = [parameter.clone() for parameter in model.parameters()]
+    message = f"^monitor='{monitor or 'val/f2'}': no such metric; expected one of .*val/f1"
+    with pytest.raises(ArgumentError, match=message):
+        train(small_data(), model, trainer, monitor=monitor)
+    assert trainer.global_step == 0 and all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+@pytest.mark.parametrize("monitor, mode", [("val/f1", "max"), ("train/loss", "min")])
+def test_any_logged_metric_may_be_monitored(tmp_path, small_data, small_model, quiet_trainer, monitor, mode):
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    model = small_model(metrics=F1)
+    metrics = train(small_data(), model, trainer, monitor=monitor)
+    assert (metrics["monitor"], metrics["monitor_mode"]) == (monitor, mode)
+    assert metrics["monitor_best"] == model.history.rows[-1][monitor]

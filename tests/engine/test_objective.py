@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from transfer_learning.engine.objective import CrossEntropy
+
+GENERATOR = torch.Generator().manual_seed(0)
+ONE_LOGIT = 3 * torch.randn(6, 1, generator=GENERATOR)
+LOGITS = 3 * torch.randn(6, 4, generator=GENERATOR)
+SHARES = torch.rand(6, 4, generator=GENERATOR)
+
+
+def probabilities(logits):
+    """In closed form, (N, C)."""
+    if logits.shape[1] == 1:
+        second = 1 / (1 + (-logits[:, 0]).exp())
+        return torch.stack([1 - second, second], dim=1)
+    return logits.exp() / logits.exp().sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_losses_of_class_codes(logits):
+    expected = probabilities(logits)
+    codes = torch.arange(6) % expected.shape[1]
+    losses = CrossEntropy().losses(logits, codes)
+    torch.testing.assert_close(losses, -expected[torch.arange(6), codes].log())
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_losses_of_soft_targets(logits):
+    expected = probabilities(logits)
+    shares = SHARES[:, : expected.shape[1]]
+    targets = shares / shares.sum(dim=1, keepdim=True)
+    losses = CrossEntropy().losses(logits, targets)
+    torch.testing.assert_close(losses, -(targets * expected.log()).sum(dim=1))
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_one_hot_targets_equal_class_codes(logits):
+    codes = torch.arange(6) % max(2, logits.shape[1])
+    one_hot = torch.nn.functional.one_hot(codes, max(2, logits.shape[1])).float()
+    torch.testing.assert_close(CrossEntropy().losses(logits, one_hot), CrossEntropy().losses(logits, codes))
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_probabilities_and_predicted_codes(logits):
+    expected, objective = probabilities(logits), CrossEntropy()
+    torch.testing.assert_close(objective.probabilities(logits), expected)
+    assert torch.equal(objective.predicted(logits), expected.argmax(dim=1))
+    assert objective.predicted(logits).dtype == torch.int64
+
+
+@pytest.mark.parametrize("logit", [-200.0, 200.0])
+def test_large_logits_have_finite_losses(logit):
+    for logits in (torch.tensor([[logit]]), torch.tensor([[0.0, logit]])):
+        losses = [CrossEntropy().losses(logits, torch.tensor([code])).item() for code in (0, 1)]
+        assert losses == pytest.approx([max(logit, 0), max(-logit, 0)])
