@@ -1,18 +1,27 @@
-"""Seconds of an epoch, validation included: this project beside what it could be and what it replaces, in turn, in one run.
+"""Seconds per epoch, validation included: this project, plain PyTorch, a common template and Keras, measured in turn.
 
-python tests/benchmarks/epoch.py [--rounds 5] [--rows basic regularised head vgg16 settings decode] [--batch-size 30]
+python benchmarks/epoch.py [--rounds 5] [--rows basic regularised head vgg16 settings decode] [--batch-size 30]
     [--originals FOLDER] [data.root=FOLDER] [model.weights=FILE] [other overrides of train.py]
 
-project   `train.py` itself, from one epoch's start to the next: validation, metrics, checkpoints and TensorBoard are in it
-bare      a loop in plain PyTorch on the same tensors, in the same precision and process settings, with the same optimiser
-limit     the same steps on one batch that lies ready, not augmented
-template  what templates teach: `ImageFolder`, v2 transforms for each image, a `DataLoader` with workers, Lightning's defaults
-Keras     the tutorial's code, where tensorflow-cpu is installed
+Variants:
+    project   `train.py`, from the start of one epoch to the start of the next, with validation, metrics, checkpoints
+              and TensorBoard
+    bare      a loop in plain PyTorch with the same tensors, precision, process settings and optimizer
+    limit     the same steps on one batch that is ready on the device, without augmentation
+    template  what templates recommend: `ImageFolder`, v2 transforms for each image, a `DataLoader` with workers and
+              Lightning's defaults
+    Keras     the tutorial's code, if tensorflow-cpu is installed
 
-Each contender is a process of its own that waits for its turn. The first turn warms up and is left out. Without `data.root` the images are
-drawn. `settings` takes one setting away from the bare loop of the basic CNN at a time, or compiles it. `vgg16` has a fifth of the images;
-there the project validates on stored outputs, and the bare loops not at all. Overrides of model, optimiser or image size reach only the
-first three.
+Rows:
+    basic, regularised, head, vgg16   the tutorial's models; `head` trains on stored features, `vgg16` on augmented
+              images
+    settings  the bare loop of the basic CNN, each time without one of its settings, or compiled
+    decode    decoding the photographs of --originals
+
+Each variant is a process of its own that waits for its turn. The first round warms up and is not reported. Without
+`data.root` the images are drawings. `vgg16` uses a fifth of the images; there the project validates on stored features
+and the bare loops do not validate. Overrides of the model, the optimizer or the image size change only the first three
+variants.
 """
 
 import argparse
@@ -27,18 +36,18 @@ import tempfile
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[1]
 MODELS = {  # row: overrides, of which the first names the model
     "basic": ["model=basic_cnn"],
     "regularised": ["model=regularised_cnn", "data.augment=true"],
     "head": ["model=vgg16_frozen"],
     "vgg16": ["model=vgg16_frozen", "data.augment=true", "data.train_per_class=300", "data.val_per_class=100"],
 }
-pipe = None  # to the parent, in a contender's process
+pipe = None  # to the parent, in the process of a variant
 
 
 def turn() -> None:
-    """Ends a contender's turn, and returns when its next one begins."""
+    """Ends this process's turn, and returns when its next one begins."""
     pipe.send("done")
     if pipe.recv() != "go":
         os._exit(0)
@@ -47,12 +56,11 @@ def turn() -> None:
 def project(overrides: list[str], folder: str) -> None:
     import train
 
-    turns = "+callbacks.turns._target_=__main__.turns"
     sys.argv = [
         "train.py",
         f"--config-path={PROJECT}/conf",
         *overrides,
-        turns,
+        "+callbacks.turns._target_=__main__.turns",
         "trainer.max_epochs=100000",
         f"hydra.run.dir={folder}/run-{os.getpid()}",
     ]
@@ -60,6 +68,7 @@ def project(overrides: list[str], folder: str) -> None:
 
 
 def turns():
+    """A callback that gives each epoch a turn."""
     import pytorch_lightning as pl
 
     class Turns(pl.Callback):
@@ -70,9 +79,10 @@ def turns():
 
 
 def composed(overrides: list[str]):
+    """The config that `train.py` would get."""
     from hydra import compose, initialize_config_dir
 
-    from transfer_learning import resolvers  # noqa: F401  registers them
+    from transfer_learning.cli import resolvers  # noqa: F401  registers the functions of the config
 
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         return compose("config", overrides)
@@ -89,50 +99,50 @@ def bare(
     precision: str = "",
     compiled: bool = False,
 ) -> None:
-    """The same training in plain PyTorch; `fixed` on one batch, `convolutions` the frozen part of it alone."""
+    """The same training in plain PyTorch. `fixed`: always the same batch. `convolutions`: only the frozen part."""
     import numpy as np
     import torch
     import torch.nn.functional as F
-    from hydra.utils import instantiate
 
-    from transfer_learning import hardware
-    from transfer_learning.data.augment import augment
-    from transfer_learning.data.batch import from_rows
+    from transfer_learning.cli.build import build, build_data
+    from transfer_learning.data.batch import features_from_rows
+    from transfer_learning.utilities import hardware
 
     torch.set_flush_denormal(True)
     if kept_memory:
-        hardware.set_up_cpu()
+        hardware.configure_process()
     torch.manual_seed(0)
     cfg = composed([*overrides, *([f"optimizer._target_={optimizer}"] if optimizer else [])])
-    data = instantiate(cfg.data, _convert_="all")
+    data = build_data(cfg)
     data.setup()
-    network = instantiate(cfg.model, num_classes=2, image_size=data.image_size, _convert_="all")
+    network = build(cfg, "model", num_classes=2, image_size=data.preprocessing.image_size)
     head = "vgg16" in overrides[0] and not data.augment
-    accelerator, said = cfg.trainer.accelerator, precision or cfg.trainer.precision
+    accelerator, precision = cfg.trainer.accelerator, precision or cfg.trainer.precision
     device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
-    precision = hardware.native_precision(accelerator) if said == "auto" else said
+    precision = hardware.native_precision(accelerator) if precision == "auto" else precision
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)
     if compiled:
         network.compile()
     if head:
-        encode_once(data, network, precision)
-    parts = {}
-    for part in ("train", "val"):
-        rows = data.parts[part]
-        x = (
-            from_rows(torch.from_numpy(np.array(data.encoded[part][0])))
-            if head
-            else torch.from_numpy(np.array(data.pixels[rows]))
-        )
-        parts[part] = x.to(device), torch.from_numpy(data.labels[rows]).to(device).float()
-    optimizer = instantiate(cfg.optimizer)([p for p in network.parameters() if p.requires_grad])
+        store_features(data, network, precision)
+    splits = {}
+    for split in ("train", "val"):
+        rows = data.splits[split]
+        if head:
+            features = data.features[split]
+            x = features_from_rows(torch.from_numpy(np.array(features.array[features.rows[0]])))
+        else:
+            x = torch.from_numpy(np.array(data.pixels[rows]))
+        splits[split] = x.to(device), torch.from_numpy(data.labels[rows]).to(device).float()
+    optimizer = build(cfg, "optimizer")([p for p in network.parameters() if p.requires_grad])
 
-    def prepared(part: str, positions, draws=None):
-        x, y = parts[part][0][positions], parts[part][1][positions]
+    def prepared(split: str, positions, parameters=None):
+        x, y = splits[split][0][positions], splits[split][1][positions]
         if not head:
             x = x.permute(0, 3, 1, 2).float().div_(255)
-            x = x if draws is None else augment(x, draws[positions])
+            if parameters is not None:
+                x, y = data.augmentation.apply(x, y, [step[positions] for step in parameters])
             x = x.contiguous(memory_format=layout)
         return x, y
 
@@ -141,18 +151,20 @@ def bare(
             return (network.trainable(x) if head else network(x))[:, 0].float()
 
     size, epoch = data.batch_size, 0
-    ready = {part: prepared(part, torch.arange(min(size, len(parts[part][1])))) for part in parts}
+    ready = {split: prepared(split, torch.arange(min(size, len(splits[split][1])))) for split in splits}
 
-    def batch(part: str, positions, draws=None):
-        return [each[: len(positions)] for each in ready[part]] if fixed else prepared(part, positions, draws)
+    def batch(split: str, positions, parameters=None):
+        return [each[: len(positions)] for each in ready[split]] if fixed else prepared(split, positions, parameters)
 
     while True:
         turn()
         network.train()
-        order = torch.randperm(len(parts["train"][1]), generator=torch.Generator().manual_seed(epoch)).to(device)
-        draws = torch.from_numpy(data.draws(epoch)).to(device) if data.augment and not fixed else None
+        order = torch.randperm(len(splits["train"][1]), generator=torch.Generator().manual_seed(epoch)).to(device)
+        parameters = None
+        if data.augment and not fixed:
+            parameters = [torch.from_numpy(step).to(device) for step in data.augmentation_parameters(epoch)]
         for positions in order.split(size):
-            x, y = batch("train", positions, draws)
+            x, y = batch("train", positions, parameters)
             if convolutions:
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     network.frozen(x)
@@ -163,27 +175,25 @@ def bare(
             optimizer.step()
         network.eval()
         correct = torch.zeros((), device=device)
-        stored = (
-            "vgg16" in overrides[0] and not head
-        )  # whose validation images the project does not pass through the frozen part again
+        # The project validates `vgg16` on stored features, so its frozen part is not measured there.
+        validated = head or "vgg16" not in overrides[0]
         with torch.no_grad():
-            for positions in [] if stored else torch.arange(len(parts["val"][1]), device=device).split(size):
+            for positions in torch.arange(len(splits["val"][1]), device=device).split(size) if validated else []:
                 x, y = batch("val", positions)
                 correct += ((forward(x) > 0) == y).sum()
         correct.item()  # waits for the device
         epoch += 1
 
 
-def encode_once(data, network, precision: str) -> None:
-    """Stores the frozen part's outputs where the project finds them, or finds them where it stored them."""
+def store_features(data, network, precision: str) -> None:
+    """Stores the features in the cache, under the key that the project uses too."""
     import pytorch_lightning as pl
 
-    from transfer_learning.models.classifier import Classifier
-    from transfer_learning.training import frozen_pass
+    from transfer_learning.engine.classifier import Classifier
+    from transfer_learning.engine.training import frozen_part
 
     trainer = pl.Trainer(accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False)
-    key = {"frozen": network.frozen.key, "precision": precision}
-    data.encode_once(frozen_pass(data, Classifier(network, data.class_names, data.image_size), trainer), key)
+    data.store_features(frozen_part(Classifier(network, data.class_names, data.preprocessing), trainer))
 
 
 def template(overrides: list[str], folder: str) -> None:
@@ -206,11 +216,11 @@ def template(overrides: list[str], folder: str) -> None:
         v2.RandomHorizontalFlip(),
     ]
     images = {
-        part: ImageFolder(
-            f"{files(overrides, folder)}/{part}",
-            v2.Compose(start + (change if augmented and part == "train" else []) + end),
+        split: ImageFolder(
+            f"{files(overrides, folder)}/{split}",
+            v2.Compose(start + (change if augmented and split == "train" else []) + end),
         )
-        for part in ("train", "val")
+        for split in ("train", "val")
     }
     size, workers = composed(overrides).data.batch_size, os.cpu_count()
 
@@ -234,13 +244,13 @@ def template(overrides: list[str], folder: str) -> None:
                 self.net = nn.Sequential(*convolutions(16, 64, 128, 128), *dense(6272, 2, 0.3))
             self.train_acc, self.val_acc = BinaryAccuracy(), BinaryAccuracy()
 
-        def step(self, batch, part, accuracy):
+        def step(self, batch, split, accuracy):
             x, y = batch
             logits = self.net(self.frozen(x))[:, 0]
             loss = F.binary_cross_entropy_with_logits(logits, y.float())
             accuracy(logits, y)
-            self.log(f"{part}/loss", loss, on_step=part == "train", on_epoch=True)
-            self.log(f"{part}/acc", accuracy, on_step=False, on_epoch=True)
+            self.log(f"{split}/loss", loss, on_step=split == "train", on_epoch=True)
+            self.log(f"{split}/acc", accuracy, on_step=False, on_epoch=True)
             return loss
 
         def training_step(self, batch, index):
@@ -252,33 +262,33 @@ def template(overrides: list[str], folder: str) -> None:
         def configure_optimizers(self):
             return torch.optim.RMSprop(self.net.parameters(), 1e-4, alpha=0.9, eps=1e-7)
 
-    os.chdir(folder)  # Lightning's own folder of logs and checkpoints
+    os.chdir(folder)  # Lightning writes its logs and checkpoints here
     trainer = pl.Trainer(
         max_epochs=-1, devices=1, callbacks=[turns()], enable_progress_bar=False, enable_model_summary=False
     )
     loaders = [
-        DataLoader(images[part], size, shuffle=part == "train", num_workers=workers) for part in ("train", "val")
+        DataLoader(images[split], size, shuffle=split == "train", num_workers=workers) for split in ("train", "val")
     ]
     trainer.fit(Module(), *loaders)
 
 
 def keras(overrides: list[str], folder: str, arrays: str) -> None:
-    """The tutorial's layers and settings, in Keras 3; its augmentation is Keras's own generator, image by image."""
-    import keras  # never beside torch: TensorFlow and torch do not bear each other in one process
+    """The tutorial's layers and settings, in Keras 3. Keras's own generator augments, image by image."""
+    import keras  # TensorFlow and torch do not work in one process
     import numpy as np
     from keras import layers
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
     saved = np.load(arrays)
-    x = {part: saved[f"x_{part}"].astype(np.float32) / 255 for part in ("train", "val")}
-    y = {part: saved[f"y_{part}"].astype(np.float32) for part in ("train", "val")}
+    x = {split: saved[f"x_{split}"].astype(np.float32) / 255 for split in ("train", "val")}
+    y = {split: saved[f"y_{split}"].astype(np.float32) for split in ("train", "val")}
     vgg, augmented, basic = "vgg16" in overrides[0], "data.augment=true" in overrides, "basic" in overrides[0]
     frozen = []
     if vgg and augmented:
         frozen = [keras.applications.VGG16(include_top=False, weights=None, input_shape=(150, 150, 3))]
         frozen[0].trainable = False
-    elif vgg:  # numbers in the place of features: they do not decide the time
-        x = {part: np.random.rand(len(y[part]), 4, 4, 512).astype(np.float32) for part in x}
+    elif vgg:  # random numbers instead of features: the time does not depend on them
+        x = {split: np.random.rand(len(y[split]), 4, 4, 512).astype(np.float32) for split in x}
     widths = [] if vgg else (16, 64, 128) if basic else (16, 64, 128, 128)
     maps = [layer for width in widths for layer in (layers.Conv2D(width, 3, activation="relu"), layers.MaxPooling2D(2))]
     dense = [
@@ -299,46 +309,51 @@ def keras(overrides: list[str], folder: str, arrays: str) -> None:
         model.fit(**batches, validation_data=(x["val"], y["val"]), validation_batch_size=size, epochs=1, verbose=0)
 
 
-def arrays(overrides: list[str], folder: str) -> str:
-    """The training and validation images as arrays in a file, for a process without torch."""
-    import numpy as np
-    from hydra.utils import instantiate
+def built_data(overrides: list[str]):
+    """The data module of `train.py`, set up."""
+    from transfer_learning.cli.build import build_data
 
-    data = instantiate(composed(overrides).data, _convert_="all")
+    data = build_data(composed(overrides))
     data.setup()
+    return data
+
+
+def arrays(overrides: list[str], folder: str) -> str:
+    """Writes the training and validation images as arrays to a file, for a process without torch."""
+    import numpy as np
+
+    data = built_data(overrides)
     found = {"batch_size": np.array(data.batch_size)}
-    for part in ("train", "val"):
-        found |= {f"x_{part}": data.pixels[data.parts[part]], f"y_{part}": data.labels[data.parts[part]]}
+    for split in ("train", "val"):
+        rows = data.splits[split]
+        found |= {f"x_{split}": data.pixels[rows], f"y_{split}": data.labels[rows]}
     np.savez(Path(folder) / "arrays.npz", **found)
     return str(Path(folder) / "arrays.npz")
 
 
 def files(overrides: list[str], folder: str) -> Path:
-    """The training and validation images as JPEG files of 200 x 200 in class folders."""
-    from hydra.utils import instantiate
-
-    data = instantiate(composed(overrides).data, _convert_="all")
-    data.setup()
-    root = Path(folder) / f"files-{len(data.parts['train'])}"
+    """Writes the training and validation images as JPEG files of 200 x 200 pixels in class folders, once."""
+    data = built_data(overrides)
+    root = Path(folder) / f"files-{len(data.splits['train'])}"
     if not root.exists():
-        images = data.find()
-        for part in ("train", "val"):
-            for row in data.parts[part]:
-                path = root / part / data.class_names[data.labels[row]] / f"{row}.jpg"
+        for split in ("train", "val"):
+            for row in data.splits[split]:
+                path = root / split / data.class_names[data.labels[row]] / f"{row}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with images.read(row) as image:
+                with data.images.read(row) as image:
                     image.convert("RGB").resize((200, 200)).save(path, quality=90)
     return root
 
 
 def decode_project(originals: str, folder: str) -> None:
-    from transfer_learning.data.decode import decode
-    from transfer_learning.data.files import find_images
+    from transfer_learning.data.digests import FileDigests
+    from transfer_learning.data.preprocessing import Preprocessing, decode
+    from transfer_learning.data.sources.folder import Folder
 
-    images = find_images(originals)
+    images = Folder(originals).list_images(FileDigests())
     while True:
         turn()
-        decode(images, 150, "bilinear", range(len(images.names)))
+        decode(images, Preprocessing(150), range(len(images.names)))
 
 
 def decode_bare(originals: str, folder: str) -> None:
@@ -375,24 +390,22 @@ def decode_keras(originals: str, folder: str) -> None:
             img_to_array(load_img(path, target_size=(150, 150)))
 
 
-def contenders(row: str, given: list[str], folder: str) -> dict[str, tuple]:
+def variants(row: str, given: list[str], folder: str) -> dict[str, tuple]:
     """Name -> (function, its first argument, its other arguments)."""
     has_keras = importlib.util.find_spec("tensorflow") is not None
     if row == "decode":
         each = {"project": decode_project, "bare, one thread": decode_bare, "template": decode_template}
-        return {
-            name: (function, given, {})
-            for name, function in (each | ({"Keras": decode_keras} if has_keras else {})).items()
-        }
+        each |= {"Keras": decode_keras} if has_keras else {}
+        return {name: (function, given, {}) for name, function in each.items()}
     overrides = [*MODELS["basic" if row == "settings" else row], *given]
     if row == "settings":
         rmsprop = "torch.optim.RMSprop"
         without = {
-            "memory handed back": dict(kept_memory=False),
+            "default malloc": dict(kept_memory=False),
             "torch's RMSprop": dict(optimizer=rmsprop),
             "float32": dict(precision="32-true"),
             "contiguous": dict(channels_last=False),
-            "none of these": dict(kept_memory=False, optimizer=rmsprop, precision="32-true", channels_last=False),
+            "all of these": dict(kept_memory=False, optimizer=rmsprop, precision="32-true", channels_last=False),
             "compiled": dict(compiled=True),
         }
         return {
@@ -422,27 +435,27 @@ def contenders(row: str, given: list[str], folder: str) -> dict[str, tuple]:
     return found
 
 
-def contend(function, first, others: dict, folder: str, end) -> None:
+def run_variant(function, first, others: dict, folder: str, end) -> None:
+    """The main function of a variant's process."""
     global pipe
     pipe = end
     null = os.open(f"{folder}/log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    multiprocessing.set_start_method(
-        None, force=True
-    )  # this process was spawned, but need not spawn a DataLoader's workers
+    multiprocessing.set_start_method(None, force=True)  # a DataLoader's workers are started as by default, not spawned
     sys.path[:0] = [str(PROJECT)]
     function(first, folder, **others)
 
 
 def measured(found: dict[str, tuple], rounds: int, folder: str) -> dict[str, list[float]]:
+    """Name -> seconds of each turn, without the first."""
     context, running, ends, seconds = multiprocessing.get_context("spawn"), {}, {}, {}
     for name, (function, first, others) in found.items():
         here, there = context.Pipe()
-        running[name] = here, context.Process(target=contend, args=(function, first, others, folder, there))
+        running[name] = here, context.Process(target=run_variant, args=(function, first, others, folder, there))
         ends[name], seconds[name] = there, []
     try:
-        for name, (here, process) in running.items():  # one after the other, so that what is stored is stored once
+        for name, (here, process) in running.items():  # one after the other: the first fills the cache
             process.start()
             ends[name].close()
             here.recv()
@@ -474,12 +487,17 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--rows", nargs="+", choices=[*MODELS, "settings", "decode"], default=[*MODELS, "settings", "decode"]
-    )
+    rows = [*MODELS, "settings", "decode"]
+    parser.add_argument("--rows", nargs="+", default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--batch-size", type=int, default=30)
-    parser.add_argument("--originals", help="photographs of any size to decode; without, that row is left out")
+    parser.add_argument(
+        "--originals", help="photographs of any size, for the row `decode`, which is left out without it"
+    )
     arguments, given = parser.parse_known_args()
+    given += [each for each in arguments.rows if "=" in each]  # overrides that follow the rows
+    arguments.rows = [each for each in arguments.rows if "=" not in each]
+    if unknown := set(arguments.rows) - set(rows):
+        parser.error(f"--rows: {', '.join(sorted(unknown))} is none of {', '.join(rows)}")
     print(machine())
     sys.path[:0] = [str(PROJECT)]
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -492,19 +510,14 @@ def main() -> None:
             if row == "decode" and not arguments.originals:
                 continue
             own = [each for each in given if "vgg16" in MODELS.get(row, [""])[0] or not each.startswith("model.")]
-            seconds = measured(
-                contenders(row, arguments.originals if row == "decode" else own, folder), arguments.rounds, folder
-            )
-            print(
-                f"\n{row}: seconds, median (range) of {arguments.rounds} rounds; the first contender's median / this one's"
-            )
+            found = variants(row, arguments.originals if row == "decode" else own, folder)
+            seconds = measured(found, arguments.rounds, folder)
+            rounds = f"median (range) of {arguments.rounds} rounds"
+            print(f"\n{row}: seconds, {rounds}; the first variant's median / this one's")
             first = statistics.median(next(iter(seconds.values())))
             for name, values in seconds.items():
-                median = statistics.median(values)
-                print(
-                    f"  {name:30s} {median:7.2f}  ({min(values):.2f} to {max(values):.2f})  {first / median:6.2f}",
-                    flush=True,
-                )
+                median, spread = statistics.median(values), f"({min(values):.2f} to {max(values):.2f})"
+                print(f"  {name:30s} {median:7.2f}  {spread}  {first / median:6.2f}", flush=True)
 
 
 if __name__ == "__main__":

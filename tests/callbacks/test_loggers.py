@@ -147,7 +147,7 @@ def test_offline_run_of_weights_and_biases(tmp_path, run, monkeypatch):
     metrics = run(logger)
     summary = dict(logger.experiment.summary)
     assert summary["val/acc_best"] == metrics["val/acc_best"] and summary["test/acc"] == metrics["test/acc"]
-    assert logger.experiment.config["seed"] == 0
+    assert logger.experiment.config["seed"] == 0 and {"layers", "augmentation", "val/loss", "lr"} <= set(summary)
     files = {os.path.relpath(path, tmp_path) for path in tmp_path.rglob("*.wandb")}
     adapter(logger).finish()
     assert len(files) == 1 and wandb.run is None

@@ -28,7 +28,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def digests(tmp_path, monkeypatch):
-    """digests(paths) -> (digests, names of the files that were read), by a new FileDigests that keeps them in `kept/`."""
+    """digests(paths): the digests and the names of the files that were read, by a new FileDigests in `kept`."""
     reads, opened = [], builtins.open
 
     def counting(path, *arguments, **settings):

@@ -171,7 +171,7 @@ def test_the_features_of_views_are_computed_once_for_all_epochs_and_orders(compu
 
 
 def view_colours(data, view):
-    """What Affine makes of the training images with the parameters of a view, a function of (view_seed, view, image)."""
+    """What Affine makes of the training images in a view: a function of (view_seed, view, image)."""
     plain = torch.from_numpy(data.pixels[data.splits["train"]]).permute(0, 3, 1, 2) / 255
     parameters = Affine().sample(len(data.pixels), np.random.default_rng((data.view_seed, view)))[data.splits["train"]]
     return Affine().apply(plain, torch.zeros(len(plain)), torch.from_numpy(parameters))[0].mean(dim=(2, 3))

@@ -85,7 +85,7 @@ def test_plain_values_and_tensors_rebuild_the_model(saved, small_data, small_mod
 def test_preprocessing_and_precision_of_the_training(saved, small_data, small_model, tmp_path):
     path, data = tmp_path / "model.ckpt", small_data(interpolation="nearest", resize="crop")
     model = small_model()
-    assert model.trained_precision is None
+    assert not model.trained_precision
     model = Classifier(model.network, data.class_names, data.preprocessing, model.optimizer)
     saved(model, data, path, precision="bf16-mixed")
     about = torch.load(path, weights_only=True)["model"]

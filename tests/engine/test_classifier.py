@@ -173,7 +173,7 @@ class RecordRates(pl.Callback):
         self.rates.append([group["lr"] for group in optimizer.param_groups])
 
 
-@pytest.mark.parametrize("schedule", [None, Cosine(0.2)])
+@pytest.mark.parametrize("schedule", [None, Cosine(0.2), lambda progress: 1 - progress])
 def test_parameter_groups_have_their_own_rates_and_weight_decay(fit, small_data, classifier, schedule):
     models = []
     for _ in range(2):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from transfer_learning.models.network import ParameterGroup
-from transfer_learning.optim.schedules import Cosine, lr_scheduler, optimizer_groups
+from transfer_learning.optim.schedules import Cosine, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError
 
 
@@ -27,19 +27,11 @@ def test_warmup_out_of_range(warmup):
         Cosine(warmup)
 
 
-def parameter_groups():
-    """Three groups of one parameter each."""
-    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
-    settings = [
-        dict(name="head"),
-        dict(name="middle", lr_scale=0.5, weight_decay=0.0),
-        dict(name="stem", lr_scale=0.1, weight_decay=0.3, from_epoch=2),
-    ]
-    return [ParameterGroup(parameters=[parameter], **each) for parameter, each in zip(parameters, settings)]
-
-
 def test_weight_decay_of_each_group():
-    groups = parameter_groups()
+    decays = {"head": None, "middle": 0.0, "stem": 0.3}
+    groups = [
+        ParameterGroup(name, [torch.nn.Parameter(torch.ones(2))], weight_decay=decay) for name, decay in decays.items()
+    ]
     optimizer = torch.optim.AdamW(optimizer_groups(groups), lr=0.1, weight_decay=0.02)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.02, 0.0, 0.3]
     assert [group["params"][0] for group in optimizer.param_groups] == [group.parameters[0] for group in groups]
@@ -48,17 +40,3 @@ def test_weight_decay_of_each_group():
     optimizer.step()  # without gradients, weight decay alone changes weights
     found = [group.parameters[0][0].item() for group in groups]
     assert found == pytest.approx([1 - 0.1 * 0.02, 1.0, 1 - 0.1 * 0.3])
-
-
-@pytest.mark.parametrize("schedule", [None, Cosine(0.25), lambda progress: 1 - progress])
-def test_schedule_and_scale_multiply_the_learning_rate_of_each_group(schedule):
-    groups, steps, steps_per_epoch = parameter_groups(), 12, 3
-    optimizer = torch.optim.SGD(optimizer_groups(groups), lr=0.2)
-    scheduler = lr_scheduler(optimizer, groups, schedule, steps, steps_per_epoch)
-    for step in range(steps):
-        progress = (step + 0.5) / steps  # the middle of the step
-        factor = schedule(progress) if schedule else 1.0
-        expected = [0.2 * factor, 0.2 * factor * 0.5, 0.2 * factor * 0.1 if step >= 6 else 0.0]
-        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
-        optimizer.step()
-        scheduler.step()

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
-from transfer_learning import resolvers  # noqa: F401, for ${when:…}
-from transfer_learning.errors import UserError
-from transfer_learning.run_folder import RunFolder
+from transfer_learning.runs.folder import RunFolder
+from transfer_learning.utilities.errors import UserError
 
 CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
-HYDRA = {"run": {"dir": "somewhere"}}
+EXTRA = {"overrides": ["seed=0"], "hydra": {"run": {"dir": "somewhere"}}}
+MAY_GROW = "trainer.max_epochs"
 
 
 @pytest.fixture
@@ -24,6 +23,7 @@ def folder(tmp_path):
 
 
 def changed(**values):
+    """The config with other values; `optimizer__lr` is the key optimizer.lr."""
     config = json.loads(json.dumps(CONFIG))
     for key, value in values.items():
         group, _, name = key.partition("__")
@@ -31,158 +31,186 @@ def changed(**values):
     return config
 
 
-def agree(folder, config, may_extend=True):
-    folder.agree(OmegaConf.create(config), HYDRA, may_extend)
-
-
 def leave(folder, *names):
+    """Files of a run with results."""
     for name in names:
         path = folder.path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text('{"epochs": 5}')
 
 
-def test_a_config_comes_back_as_it_was_and_knows_where_it_lies(folder, tmp_path):
+def test_config_is_read_as_it_was_written(folder, tmp_path):
     assert folder.config() is None
-    config = OmegaConf.create(
-        CONFIG | {"half": "${when:true,1e-4,0}", "text": "1e-4", "none": "null", "yes": "on", "far": f"{tmp_path}2/x"}
-    )
+    config = CONFIG | {
+        "output": "${hydra:runtime.output_dir}/x",  # stays an interpolation
+        "text": "1e-4",
+        "none": "null",
+        "yes": "on",
+        "number": 1e-4,
+        "nothing": {},
+        "far": f"{tmp_path}2/x",
+    }
     for _ in range(2):
-        folder.agree(config, HYDRA, may_extend=True)
-        assert folder.config() == CONFIG | {
-            "half": 1e-4,
-            "text": "1e-4",
-            "none": "null",
-            "yes": "on",
-            "far": f"{tmp_path}2/x",
-        }
-        config = OmegaConf.load(tmp_path / "config.yaml")
-        config.pop("hydra")
+        folder.claim(config, EXTRA)
+        assert folder.config() == config | EXTRA
         leave(folder, "metrics.json")
 
 
 @pytest.mark.parametrize("results", ["metrics.json", "checkpoints/last.ckpt"])
 def test_results_of_another_config_are_refused_with_the_difference(folder, results):
-    agree(folder, CONFIG)
+    folder.claim(CONFIG, EXTRA)
     leave(folder, results)
-    agree(folder, CONFIG)
+    folder.claim(CONFIG, EXTRA)
     before = (folder.path / "config.yaml").read_bytes()
     other = changed(optimizer__lr=0.1, data__sizes=[1], data__new=True)
-    with pytest.raises(
-        UserError,
-        match=r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1",
-    ):
-        agree(folder, other)
+    expected = r"data.new was absent, is True; data.sizes was \[1, 2\], is \[1\]; optimizer.lr was 1e-07, is 0.1\. They"
+    with pytest.raises(UserError, match=expected):
+        folder.claim(other, EXTRA, given=["data.new"])
     assert (folder.path / "config.yaml").read_bytes() == before and (folder.path / results).exists()
     (folder.path / results).unlink()
-    agree(folder, other)  # nothing is lost by it
-    assert folder.config() == other
+    folder.claim(other, EXTRA)  # there is nothing to lose
+    assert folder.config() == other | EXTRA
 
 
-def test_results_without_a_config_are_not_written_over(folder):
+def test_many_differences_are_counted(folder):
+    before, now = ({"data": dict.fromkeys("abcdefghij", value)} for value in (1, 2))
+    folder.claim(before, EXTRA)
+    leave(folder, "metrics.json")
+    with pytest.raises(UserError, match=r"data.a was 1, is 2; .*data.h was 1, is 2 and 2 more\. They"):
+        folder.claim(now, EXTRA)
+
+
+def test_key_that_the_program_gained_later_is_accepted_unless_it_is_given(folder):
+    folder.claim(CONFIG, EXTRA)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    later = changed(data__new=True)
+    for given_keys in (["data.new"], ["data"]):
+        with pytest.raises(UserError, match="another config: data.new was absent, is True. They"):
+            folder.claim(later, EXTRA, given=given_keys)
+    folder.claim(later, EXTRA, given=["seed", "data.sizes"])
+    assert folder.config() == later | EXTRA
+    with pytest.raises(UserError, match="data.new was True, is absent"):
+        folder.claim(CONFIG, EXTRA)
+
+
+def test_extra_keys_are_not_compared(folder):
+    folder.claim(CONFIG, EXTRA)
+    leave(folder, "metrics.json")
+    folder.claim(CONFIG, {"overrides": ["other"], "hydra": {}})
+    assert folder.config() == CONFIG | EXTRA
+
+
+def test_results_without_a_config_are_not_overwritten(folder):
     leave(folder, "checkpoints/last.ckpt")
     with pytest.raises(UserError, match="seed was absent"):
-        agree(folder, CONFIG)
+        folder.claim(CONFIG, EXTRA)
 
 
-def test_only_more_epochs_extend_a_run_and_only_where_it_may_be(folder):
-    agree(folder, CONFIG)
+def test_only_more_epochs_extend_a_run_and_only_if_they_may_grow(folder):
+    folder.claim(CONFIG, EXTRA)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
-    for config, may_extend in (
-        (changed(trainer__max_epochs=4), True),
-        (changed(trainer__max_epochs=None), True),
-        (changed(trainer__max_epochs=6), False),
-        (changed(trainer__max_epochs=6, optimizer__lr=1), True),
+    for config, may_grow in (
+        (changed(trainer__max_epochs=4), MAY_GROW),
+        (changed(trainer__max_epochs=None), MAY_GROW),
+        (changed(trainer__max_epochs="6"), MAY_GROW),
+        (changed(trainer__max_epochs=6), None),
+        (changed(trainer__max_epochs=6, optimizer__lr=1), MAY_GROW),
     ):
         with pytest.raises(UserError, match="trainer.max_epochs was 5"):
-            agree(folder, config, may_extend)
+            folder.claim(config, EXTRA, may_grow=may_grow)
         assert folder.metrics()
-    agree(folder, changed(trainer__max_epochs=6))
+    folder.claim(changed(trainer__max_epochs=6), EXTRA, may_grow=MAY_GROW)
     assert folder.metrics() is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
 
 
-def test_where_things_lie_is_no_other_config(folder):
-    config = changed(data__cache_dir="/here")
-    agree(folder, config)
+def test_keys_that_may_change_are_updated_and_metrics_stay(folder):
+    folder.claim(changed(data__cache_dir="/here"), EXTRA)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
-    agree(folder, changed(data__cache_dir="/there"))
+    with pytest.raises(UserError, match="data.cache_dir was /here, is /there"):
+        folder.claim(changed(data__cache_dir="/there"), EXTRA)
+    folder.claim(changed(data__cache_dir="/there"), EXTRA, may_change=["data.cache_dir"])
     assert folder.config()["data"]["cache_dir"] == "/there" and folder.metrics()
 
 
-def test_a_damaged_config_is_named(folder):
+def test_damaged_config_is_named(folder):
     for text in ("{", "a: ${", "- 1", "seed: 0\n"):
         (folder.path / "config.yaml").write_text(text)
-        with pytest.raises(UserError, match="config.yaml: not the config of a run"):
+        with pytest.raises(UserError, match="config.yaml: not the config of a run, or damaged"):
             folder.config()
 
 
-def test_one_process_at_a_time_and_the_lock_dies_with_it(folder):
+def test_damaged_metrics_are_named(folder):
+    (folder.path / "metrics.json").write_bytes(b"\xff{")
+    with pytest.raises(UserError, match=r"metrics.json: damaged .*Delete it, and repeat the command"):
+        folder.metrics()
+
+
+def test_one_process_at_a_time_and_the_lock_ends_with_the_process(folder):
     script = (
-        "import sys, time; from transfer_learning.run_folder import RunFolder\n"
-        "with RunFolder(sys.argv[1]).occupied(): print('in', flush=True); time.sleep(60)"
+        "import sys, time; from transfer_learning.runs.folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(folder.path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(UserError, match="another run is at work in this folder"), folder.occupied():
+    with pytest.raises(UserError, match="another run is using this folder"), folder.locked():
         pass
-    assert not (folder.path / "FAILED").exists()  # that is the other run's to say
+    assert not (folder.path / "FAILED").exists()  # the other run has not failed
     other.kill()
     other.wait()
-    with folder.occupied():
+    other.stdout.close()
+    with folder.locked():
         pass
 
 
-def test_half_written_checkpoints_go_and_nothing_else(folder):
+def test_partial_checkpoints_are_removed_and_nothing_else(folder):
     leave(folder, "checkpoints/best.ckpt.partial", "checkpoints/best.ckpt", "thesis.partial")
-    with folder.occupied():
+    with folder.locked():
         pass
-    assert {path.name for path in folder.path.rglob("*")} >= {"best.ckpt", "thesis.partial"} and not list(
-        folder.path.rglob("*.ckpt.partial")
-    )
+    assert {path.name for path in folder.path.rglob("*")} >= {"best.ckpt", "thesis.partial"}
+    assert not list(folder.path.rglob("*.ckpt.partial"))
 
 
-def test_a_failure_leaves_its_reason_until_the_next_attempt(folder):
-    with pytest.raises(UserError), folder.occupied():
-        raise UserError("what it was")
-    assert (folder.path / "FAILED").read_text() == "what it was\n"
-    with pytest.raises(KeyboardInterrupt), folder.occupied():
+def test_failure_leaves_its_reason_until_the_next_attempt(folder):
+    with pytest.raises(UserError), folder.locked():
+        raise UserError("what it was\nsecond line")
+    assert (folder.path / "FAILED").read_text() == "what it was second line\n"
+    with pytest.raises(KeyboardInterrupt), folder.locked():
         assert not (folder.path / "FAILED").exists()
         raise KeyboardInterrupt  # an interrupt is no failure
     assert not (folder.path / "FAILED").exists()
 
 
-def images(names, digests):
+def data_of(names, digests):
+    """Images in two splits, of two classes in turn."""
     labels = np.arange(len(names)) % 2
-    listed = SimpleNamespace(names=names, digests=digests)
-    halves = np.array_split(np.arange(len(names)), 2)
-    return SimpleNamespace(
-        images=listed, labels=labels, class_names=("a", "b"), parts=dict(zip(("train", "test"), halves))
-    )
+    images, halves = SimpleNamespace(names=names, digests=digests), np.array_split(np.arange(len(names)), 2)
+    splits = dict(zip(("train", "test"), halves))
+    return SimpleNamespace(images=images, labels=labels, class_names=("a", "b"), splits=splits)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6, unique=True))
-def test_every_file_of_the_split_is_listed_whatever_its_name(folder, names):
-    data = images(names, [f"{index:064x}" for index in range(len(names))])
+def test_split_csv_lists_every_file_whatever_its_name(folder, names):
+    data = data_of(names, [f"{index:064x}" for index in range(len(names))])
     folder.record(data, {})
     with open(folder.path / "split.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == names
     assert [row["sha256"] for row in rows] == data.images.digests
     assert [row["class"] for row in rows] == ["ab"[index % 2] for index in range(len(names))]
-    assert [row["part"] for row in rows] == [part for part, rows in data.parts.items() for _ in rows]
+    assert [row["split"] for row in rows] == [split for split, indices in data.splits.items() for _ in indices]
 
 
-def test_a_run_that_goes_on_has_the_images_that_it_began_with(folder):
+def test_resumed_run_needs_the_images_that_it_began_with(folder):
     names, digests = list("wxyz"), list("0123")
-    folder.record(images(names, digests), {"number": 1})
+    folder.record(data_of(names, digests), {"number": 1})
     leave(folder, "checkpoints/last.ckpt")
-    folder.record(images(["elsewhere/" + name for name in names], digests), {"number": 2})  # names may change
+    folder.record(data_of(["elsewhere/" + name for name in names], digests), {"number": 2})  # names may change
     assert json.loads((folder.path / "provenance.json").read_text()) == [{"number": 1}, {"number": 2}]
-    classes_exchanged = images(names, digests)
+    classes_exchanged = data_of(names, digests)
     classes_exchanged.class_names = ("b", "a")
-    for others in (images(names, list("0124")), images(names, list("0213")), classes_exchanged):
+    for others in (data_of(names, list("0124")), data_of(names, list("0213")), classes_exchanged):
         with pytest.raises(UserError, match="split.csv: this run began with other images"):
             folder.record(others, {"number": 3})
     folder.last.unlink()
-    folder.record(images(names, list("0124")), {"number": 3})  # from the beginning
+    folder.record(data_of(names, list("0124")), {"number": 3})  # from the beginning

@@ -4,7 +4,9 @@ import subprocess
 
 import torch
 
-from transfer_learning.provenance import attempt
+from transfer_learning.runs.provenance import attempt
+
+CPU = torch.device("cpu")
 
 
 def git(folder, *arguments):
@@ -12,22 +14,29 @@ def git(folder, *arguments):
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_it_tells_the_commit_and_whether_files_differ_from_it(tmp_path):
-    assert attempt(["python"], tmp_path, torch.device("cpu"))["git_commit"] is None  # no repository
+def test_commit_and_whether_files_differ_from_it(tmp_path):
+    outside = attempt(["python"], tmp_path, CPU)  # no repository
+    assert outside["git_commit"] is None and outside["git_dirty"] is None
     git(tmp_path, "init", "-q")
     (tmp_path / "file").write_text("1")
     git(tmp_path, "add", "file")
     git(tmp_path, "commit", "-qm", "first")
-    clean = attempt(["python"], tmp_path, torch.device("cpu"))
+    clean = attempt(["python"], tmp_path, CPU)
     (tmp_path / "file").write_text("2")
-    dirty = attempt(["python"], tmp_path, torch.device("cpu"))
+    dirty = attempt(["python"], tmp_path, CPU)
     assert clean["git_commit"] == dirty["git_commit"] == git(tmp_path, "rev-parse", "HEAD")
     assert (clean["git_dirty"], dirty["git_dirty"]) == (False, True)
 
 
-def test_the_command_can_be_pasted_and_versions_are_those_installed(tmp_path):
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert attempt(["python"], tmp_path, CPU)["git_commit"] is None
+
+
+def test_command_can_be_pasted_and_versions_are_those_installed(tmp_path):
     words = ["python", "train.py", "data.root=/my photos", "a=$HOME"]
-    told = attempt(words, tmp_path, torch.device("cpu"))
-    assert shlex.split(told["command"]) == words
-    assert told["packages"]["torch"] == importlib.metadata.version("torch")
-    assert told["device"].startswith("cpu") and told["machine"]["processor"] and told["machine"]["cores"] >= 1
+    described = attempt(words, tmp_path, CPU)
+    assert shlex.split(described["command"]) == words
+    assert described["packages"]["torch"] == importlib.metadata.version("torch")
+    assert described["device"].startswith("cpu")
+    assert described["machine"]["processor"] and described["machine"]["cores"] >= 1

@@ -23,13 +23,9 @@ from transfer_learning.utilities.validation import NAME_OR_PATH, PATH, check_typ
 def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection[str] = (), **given: Any) -> Any:
     """The object that the node at `key` describes by `_target_` and arguments; None for null.
 
-    Args:
-        try_with: the object is called once with these arguments, since torch's optimizers check theirs late.
-        leave_out: keys of the node that are not arguments.
-        given: arguments that do not come from the config.
-
-    Raises:
-        UserError: a wrong value; the message begins with its key.
+    The object is called once with `try_with`, since torch's optimizers check their arguments late. `leave_out` are keys
+    of the node that are no arguments, `given` are arguments that the config does not have. Raises UserError for a wrong
+    value; the message begins with its key.
     """
     node = OmegaConf.select(cfg, key)
     if node is None:
@@ -77,8 +73,7 @@ def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
 def build_data(cfg: DictConfig) -> ImageDataModule:
     """The data module. Its keys are flat: each goes to the objects whose constructors have an argument of that name.
 
-    Raises:
-        UserError: a wrong value, or a key that no object reads.
+    Raises UserError for a wrong value, or for a key that no object reads.
     """
     settings = {key: value for key, value in _plain(cfg.data).items() if key not in ("source", "split", "augmentation")}
     one_step = "_target_" in cfg.data.augmentation

@@ -40,12 +40,11 @@ class SplitDataset(Dataset):
     """One split of N images. A list of positions becomes one batch.
 
     Args:
-        array: images, (R, H, W, 3) uint8, or features, (R, ...).
+        array: images, (R, H, W, 3) uint8, or features, (R, ...), as `is_features` tells.
         rows: rows of the array, (V, N) int64: V versions (views) of each image.
         indices, labels: of the images, (N,) int64.
         sample: epoch -> augmentation parameters of the N images for each step; None for no augmentation.
         choose: epoch -> the version of each image, (N,) int64; None takes the first.
-        is_features: whether the array holds features.
         device: a device that keeps a copy of the split; None reads the array where it is.
     """
 

@@ -39,8 +39,7 @@ class ImageDataModule(pl.LightningDataModule):
         augment: whether training images are augmented, differently in each epoch.
         views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
             stored; each epoch shows one of them.
-        view_seed: of the views.
-        order_seed: of each epoch's order, and of its augmentation or choice of views.
+        view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
         batch_size: images of a training step over all devices together.
         cache_dir: the folder of decoded images, features and file digests.
 

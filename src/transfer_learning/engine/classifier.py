@@ -17,7 +17,7 @@ from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
 from transfer_learning.models.network import Network, ParameterGroup
-from transfer_learning.optim.schedules import Schedule, lr_scheduler, optimizer_groups
+from transfer_learning.optim.schedules import Schedule, group_factor, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import validated
 
@@ -29,9 +29,10 @@ Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
 class Classifier(pl.LightningModule):
     """Trains and evaluates a network.
 
-    Logs at the end of each epoch `train/loss`, `train/acc`, `val/...`, `test/...` (means over images, in training over
-    the steps' outputs, as Keras reports them), further metrics likewise, and the learning rates of the last step: `lr`
-    for the first parameter group, `lr_NAME` for others.
+    Logs for each epoch `train/loss`, `train/acc` (means over images; in training over the outputs of the steps, as in
+    Keras), `val/...`, `test/...`, further metrics, and the learning rates of the last step: `lr`, and `lr_NAME` of other
+    parameter groups than the first. `predictions["val"]` and `["test"]` are those of the last evaluation, `history` has
+    the epochs of the last fit, and `trained_precision` is set by `checkpoint.load`.
 
     Args:
         network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
@@ -42,12 +43,6 @@ class Classifier(pl.LightningModule):
         objective: the loss, and the meaning of logits; None is `CrossEntropy()`.
         metrics: further metrics by name, such as `{"f1": partial(MulticlassF1Score, average="macro")}`.
         seed: of dropout, which is a function of (seed, epoch, batch, device).
-
-    Attributes:
-        predictions: "val", "test" -> `Predictions` of the last evaluation.
-        history: the epochs of the last fit.
-        learning_rates: of the last step.
-        trained_precision: Lightning's name of the precision of the training; None before a checkpoint is loaded.
     """
 
     all_finite: torch.Tensor  # whether the losses of the epoch are, and the number of steps until one was not; these
@@ -71,10 +66,8 @@ class Classifier(pl.LightningModule):
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.objective = objective or CrossEntropy()
         self.metrics = Metrics(metrics or {}, len(class_names))
-        self.history = History()
-        self.learning_rates: dict[str, float] = {}
-        self.trained_precision: str | None = None
-        self.predictions: dict[str, Predictions] = {}
+        self.history, self.predictions = History(), dict[str, Predictions]()
+        self.learning_rates, self.trained_precision = dict[str, float](), ""
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.register_buffer("all_finite", torch.tensor(True), persistent=False)
         self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
@@ -186,7 +179,8 @@ class Classifier(pl.LightningModule):
             if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
                 reason = f"the fit is not longer than that, so the {group.name} would never learn."
                 raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
-        scheduler = lr_scheduler(optimizer, groups, self.schedule, steps, steps_per_epoch)
+        factors = [group_factor(group, self.schedule, steps, steps_per_epoch) for group in groups]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

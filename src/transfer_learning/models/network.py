@@ -57,7 +57,7 @@ class Network(nn.Module):
         frozen: computes the same for an image in every epoch; empty if everything is trained.
         trainable: the rest.
         arguments: plain keyword arguments of the constructor.
-        frozen_source: where the frozen weights come from, so that checkpoints need not hold them; None if they do.
+        frozen_source: where frozen weights come from, so that checkpoints need not hold them; None if they do.
     """
 
     def __init__(

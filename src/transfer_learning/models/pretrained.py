@@ -64,19 +64,17 @@ class Pretrained(Network):
     layers, ConvNeXt's the four stages, EfficientNet's the stem and the stages. Other networks are one piece.
 
     Args:
-        num_classes: C >= 2.
-        image_size: side of the images in pixels.
+        num_classes, image_size: C >= 2; side of the images in pixels.
         backbone: a classification network of torchvision's, or `provider/NAME` (see `backbones`).
         weights: a published name, a file with a state_dict in the provider's layout, or None for random weights.
         unfreeze: the cut. None trains the head; a block's name also that block and those after it; "all" everything.
         preprocess: "weights" normalizes as the weights expect; "tutorial" feeds VGG16 as the tutorial does.
         pool: "average" pools maps globally; "none" keeps them.
-        layer_norm: whether the head begins with a layer norm.
-        dense: widths of the head's hidden layers.
-        dropout: probability, after each hidden layer, or on the features if there is none.
+        layer_norm, dense, dropout: of the head: whether it begins with a layer norm, widths of its hidden layers, and
+            the probability after each of them, or on the features if there is none.
         batch_norm: "frozen" or "train", in blocks that learn.
-        unfreeze_at_epoch: the number of epochs in which the head learns alone.
-        backbone_lr_scale: multiplies the learning rate of blocks that learn.
+        unfreeze_at_epoch, backbone_lr_scale: the number of epochs in which the head learns alone, and what multiplies
+            the learning rate of blocks that learn.
         sha256: what the weights' file must hash to; None accepts any.
 
     Raises:
@@ -106,17 +104,15 @@ class Pretrained(Network):
         features = _num_features(nn.Sequential(layers), image_size, backbone)
         head = nn.Sequential(*dense_layers(features, dense, dropout, num_logits(num_classes), layer_norm))
         head.apply(keras_init)
-        fine_tuned = FineTuned(
-            OrderedDict((name, layers.pop(name)) for name in list(layers)[cut:]), batch_norm=batch_norm
-        )
-        source = built.source if cut > 1 else None
+        learning = OrderedDict((name, layers.pop(name)) for name in list(layers)[cut:])
+        source = built.source if cut > 1 else None  # if everything learns, checkpoints hold all weights
         arguments = dict(
             num_classes=num_classes, image_size=image_size, backbone=backbone, weights=source and source.name,
             unfreeze=unfreeze, preprocess=preprocess, pool=pool, layer_norm=layer_norm, dense=list(dense),
             dropout=dropout, batch_norm=batch_norm, unfreeze_at_epoch=unfreeze_at_epoch,
             backbone_lr_scale=backbone_lr_scale,
         )  # fmt: skip
-        trainable = nn.Sequential(OrderedDict(backbone=fine_tuned, head=head))
+        trainable = nn.Sequential(OrderedDict(backbone=FineTuned(learning, batch_norm), head=head))
         super().__init__(Frozen(layers), trainable, arguments, source)
         self.unfreeze_at_epoch, self.backbone_lr_scale = unfreeze_at_epoch, backbone_lr_scale
 

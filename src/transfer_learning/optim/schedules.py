@@ -4,9 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch.optim.lr_scheduler import LambdaLR
 
 from transfer_learning.models.network import ParameterGroup
 from transfer_learning.utilities.validation import validated
@@ -16,10 +14,9 @@ Schedule = Callable[[float], float]  # progress -> factor of the learning rate
 
 @validated
 class Cosine:
-    """Rises linearly from 0 to 1, then falls to 0 along half a cosine (Loshchilov & Hutter 2017).
+    """Rises linearly from 0 to 1 in `warmup`, a fraction of the fit, then falls to 0 along half a cosine.
 
-    Args:
-        warmup: the fraction of the fit in which the factor rises.
+    Loshchilov & Hutter 2017, without restarts.
     """
 
     def __init__(self, warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05):
@@ -34,31 +31,17 @@ class Cosine:
 def optimizer_groups(groups: Sequence[ParameterGroup]) -> list[dict]:
     """Parameter groups as torch's optimizers take them."""
     decays = [{} if group.weight_decay is None else {"weight_decay": group.weight_decay} for group in groups]
-    return [{"params": list(group.parameters)} | decay for group, decay in zip(groups, decays)]
+    return [{"params": list(group.parameters), **decay} for group, decay in zip(groups, decays)]
 
 
-def lr_scheduler(
-    optimizer: torch.optim.Optimizer,
-    groups: Sequence[ParameterGroup],
-    schedule: Schedule | None,
-    steps: float,
-    steps_per_epoch: int,
-) -> LambdaLR:
-    """Multiplies each group's learning rate by the schedule and the group's scale; 0 before the group's first epoch.
+def group_factor(group: ParameterGroup, schedule: Schedule | None, steps: float, steps_per_epoch: int) -> Callable:
+    """step -> factor of the group's learning rate: the schedule (None is constant) times the group's scale.
 
-    Args:
-        groups: those of the optimizer, in the same order.
-        schedule: None is constant.
-        steps: of the whole fit.
+    It is 0 before the group's first epoch. `steps` is the length of the whole fit.
     """
 
-    def factor(group: ParameterGroup) -> Callable[[int], float]:
-        first_step = group.from_epoch * steps_per_epoch
+    def factor(step: int) -> float:
+        scheduled = schedule((step + 0.5) / steps) if schedule else 1.0
+        return scheduled * group.lr_scale if step >= group.from_epoch * steps_per_epoch else 0.0
 
-        def at(step: int) -> float:
-            scheduled = schedule((step + 0.5) / steps) if schedule else 1.0
-            return scheduled * group.lr_scale if step >= first_step else 0.0
-
-        return at
-
-    return LambdaLR(optimizer, [factor(group) for group in groups])
+    return factor

@@ -61,11 +61,6 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
         lines += [
             f"test accuracy of that epoch {metrics['test/acc']:.4f} on {metrics['images_test']} images {interval}"
         ]
-    return "\n".join(
-        [
-            *lines,
-            f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; "
-            f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start",
-            f"curves: tensorboard --logdir {shlex.quote(str(folder))}",
-        ]
-    )
+    start = f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start"
+    lines += [f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; {start}"]
+    return "\n".join([*lines, f"curves: tensorboard --logdir {shlex.quote(str(folder))}"])

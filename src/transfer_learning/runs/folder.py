@@ -73,12 +73,12 @@ class RunFolder:
         Args:
             config: nested plain values.
             extra: further keys of config.yaml, which are not compared.
-            may_change: keys, with dots, that may differ.
-            may_grow: a key whose number may be larger, which extends the run; its metrics get another file name then.
+            may_change, may_grow: keys, with dots, that may differ, and one whose number may be larger. That extends the
+                run; its metrics get another file name then.
             given: keys that the user has set (see `differing_keys`).
 
         Raises:
-            UserError: the folder has results of another config; the message names the differences.
+            UserError: the folder has the results of another config; the message names the differences.
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
         metrics = self.metrics()

@@ -16,14 +16,8 @@ from transfer_learning.utilities.hardware import device_name, processor
 
 
 def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict:
-    """Describes one start of a run, the first or a resume, in plain values.
-
-    Args:
-        command: the command line, word by word.
-        project: the folder of the code; it may be a git repository.
-        device: the device that the run uses.
-    """
-    commit = _git(project, "rev-parse", "HEAD")
+    """Describes one start of a run, the first or a resume, in plain values. `project` is the folder of the code."""
+    commit, cores = _git(project, "rev-parse", "HEAD"), os.cpu_count()
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(command),
@@ -31,12 +25,7 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
         "git_commit": commit,
         "git_dirty": bool(_git(project, "status", "--porcelain")) if commit else None,
         "device": device_name(device),
-        "machine": {
-            "name": platform.node(),
-            "system": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-        },
+        "machine": dict(name=platform.node(), system=platform.platform(), processor=processor(), cores=cores),
         "threads": torch.get_num_threads(),
         "python": sys.version.split()[0],
         "packages": dict(sorted((each.name, each.version) for each in distributions() if each.name)),
@@ -46,8 +35,7 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
 def _git(folder: Path, *arguments: str) -> str | None:
     """The output of git; None if git or a repository is missing."""
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        return found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -40,12 +40,11 @@ def native_precision(accelerator: str) -> str:
 
     `accelerator` is Lightning's name: "auto", "gpu", "cpu" ...
     """
+    native = False
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
         native = bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))  # torch's answer counts emulation
-    else:
-        native = False
     return "bf16-mixed" if native else "32-true"
 
 

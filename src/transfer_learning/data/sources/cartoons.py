@@ -27,12 +27,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 @validated
 class Cartoons:
-    """As many drawings of cats (0) and dogs (1) as the three splits need.
-
-    Args:
-        train_per_class, val_per_class, test_per_class: whole numbers.
-        drawing_seed: another seed, other drawings.
-    """
+    """As many drawings of cats (0) and dogs (1) as the three splits need; another seed gives other drawings."""
 
     def __init__(
         self,
@@ -66,10 +61,8 @@ def cartoon(label: int, seed: str) -> Image.Image:
     scale, mirror, lean = chance.uniform(48, 82), chance.choice((-1, 1)), math.radians(chance.uniform(-20, 20))
     place = SIDE / 2 + chance.uniform(-60, 60), SIDE / 2 - 25 + chance.uniform(-50, 50)
     body = Pen(draw, place, scale, mirror, lean)
-    neck, tilt = (
-        body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15)),
-        math.radians(chance.uniform(-25, 25)),
-    )
+    neck = body.at(chance.uniform(-0.25, 0.25), chance.uniform(-0.15, 0.15))
+    tilt = math.radians(chance.uniform(-25, 25))
     head = Pen(draw, neck, scale, mirror, lean + tilt)
     (_cat if label == 0 else _dog)(body, head, fur, patch, chance)
     return image
@@ -97,18 +90,14 @@ class Pen:
         self.shape([(x + cos * a - sin * b, y + sin * a + cos * b) for a, b in circle], fill)
 
     def line(self, points: Points, fill: tuple = INK, width: float = 0.05) -> None:
-        self.draw.line(
-            [self.at(*point) for point in points], fill=fill, width=max(2, round(width * self.scale)), joint="curve"
-        )
+        thickness = max(2, round(width * self.scale))
+        self.draw.line([self.at(*point) for point in points], fill=fill, width=thickness, joint="curve")
 
 
 def _cat(body: Pen, head: Pen, fur: tuple, patch: tuple, chance: random.Random) -> None:
     curl = chance.uniform(0.8, 1.2)
-    body.line(
-        [(0.8 + curl * math.sin(t / 4), 2.2 - t / 7 + 0.35 * math.sin(t / 1.5)) for t in range(13)],
-        fill=fur,
-        width=0.24,
-    )
+    tail = [(0.8 + curl * math.sin(t / 4), 2.2 - t / 7 + 0.35 * math.sin(t / 1.5)) for t in range(13)]
+    body.line(tail, fur, width=0.24)
     body.oval(0, 1.75, 0.95, 1.25, fur)
     for side in (-1, 1):
         body.oval(side * 0.4, 2.8, 0.32, 0.22, patch)
