@@ -43,6 +43,12 @@ def model_name(backbone: str, unfreeze: str | None) -> str:
     return backbone.replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
 
 
+def run_id(folder: str) -> str:
+    """An id for services that keep runs, from the last two parts of the run's folder: at most 109 characters."""
+    name = "-".join(Path(folder).parts[-2:])
+    return f"{re.sub(r'[^a-zA-Z0-9_-]+', '-', name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 for name, function in {
     "folder_name": folder_name,
     "input_spec": input_spec,
@@ -52,7 +58,7 @@ for name, function in {
     "if_null": lambda value, default: default if value is None else value,
     "keys_outside_job_names": lambda: ["sweep", "repeats", *MAY_CHANGE],
     "monitor_mode": default_mode,
-    "run_id": lambda folder: re.sub(r"[^\w-]+", "-", "-".join(Path(folder).parts[-2:]))[-120:],  # for Weights & Biases
+    "run_id": run_id,
 }.items():
     OmegaConf.register_new_resolver(name, function, replace=True)  # type: ignore[arg-type]
 # conf/hydra/launcher/ has values for launchers that bring a schema of the same name.

@@ -30,7 +30,7 @@ class Classifier(pl.LightningModule):
     """Trains and evaluates a network.
 
     Logs for each epoch `train/loss`, `train/acc` (means over images; in training over the outputs of the steps, as in
-    Keras), `val/...`, `test/...`, further metrics, and the learning rates of the last step: `lr`, and `lr_NAME` of other
+    Keras), `val/...`, `test/...`, further metrics, and learning rates of the last step: `lr`, and `lr_NAME` of other
     parameter groups than the first. `predictions["val"]` and `["test"]` are those of the last evaluation, `history` has
     the epochs of the last fit, and `trained_precision` is set by `checkpoint.load`.
 
