@@ -1,7 +1,7 @@
-"""The command, as a user types it, and the config it composes."""
+"""The command, as a user types it, and the config that it composes."""
 
+import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,53 +9,39 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 
 import train
 from transfer_learning import load
-from transfer_learning.hardware import native_precision
+from transfer_learning.cli.build import build
+from transfer_learning.cli.resolvers import model_name
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.utilities.hardware import native_precision
 
 PROJECT = Path(train.__file__).parent
-TINY = "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu trainer.max_epochs=2"
-FILES = {
-    "config.yaml",
-    "provenance.json",
-    "split.csv",
-    "train.log",
-    "checkpoints",
-    "metrics.json",
-    "curves.png",
-    "hparams.yaml",
-}
+TINY = (
+    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 "
+    "trainer=cpu trainer.max_epochs=2"
+).split()
+FILES = {"config.yaml", "provenance.json", "split.csv", "train.log", "checkpoints", "metrics.json", "curves.png"}
 KEYS = {
-    "val/acc_best", "epoch_best", "val/acc_last", "train/acc_last", "test/acc", "test/acc_low", "test/acc_high", "test/loss",
-    "parameters_trainable", "parameters_frozen", "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_encoding",
-    "seconds_to_first_step", "seconds_per_epoch", "device", "precision",
+    "val/acc_best", "epoch_best", "monitor", "monitor_mode", "monitor_best", "val/acc_last", "train/acc_last",
+    "test/acc", "test/acc_low", "test/acc_high", "test/loss", "parameters_trainable", "parameters_frozen",
+    "images_train", "images_val", "images_test", "epochs", "seconds", "seconds_features", "seconds_to_first_step",
+    "seconds_per_epoch", "device", "precision",
 }  # fmt: skip
 
 
-def config(*overrides):
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
-def command(*arguments, cwd=PROJECT, **environment):
-    return subprocess.run(
-        [sys.executable, str(PROJECT / "train.py"), *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+@pytest.fixture
+def cache(tmp_path):
+    return f"data.cache_dir={tmp_path}/cache"
 
 
 def complete(folder: Path) -> dict:
-    """The metrics of a run's folder that holds all it should."""
+    """The metrics of a run whose folder has all files."""
     names = {path.name for path in folder.iterdir()}
-    assert names >= FILES and any(name.startswith("events.out.tfevents") for name in names)
+    assert names >= FILES | {"hparams.yaml"} and any(name.startswith("events.out.tfevents") for name in names)
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics) == KEYS
@@ -71,46 +57,99 @@ def complete(folder: Path) -> dict:
         ("regularised_cnn", True, 1e-4, 100),
         ("vgg16_frozen", False, 1e-4, 30),
         ("vgg16_frozen", True, 2e-5, 100),
+        ("vgg16_frozen model.unfreeze=block5", False, 1e-4, 10),
+        ("vgg16_finetuned", False, 1e-4, 10),
     ],
 )
-def test_learning_rate_and_epochs_are_the_tutorials(model, augment, lr, epochs):
-    cfg = config(f"model={model}", f"data.augment={augment}")
+def test_learning_rate_and_epochs_are_those_of_the_tutorial(composed, model, augment, lr, epochs):
+    arguments = [*f"model={model}".split(), f"data.augment={augment}"]
+    cfg = composed(*arguments)
     assert (cfg.optimizer.lr, cfg.trainer.max_epochs, cfg.data.batch_size, cfg.data.image_size) == (lr, epochs, 30, 150)
-    cfg = config(f"model={model}", f"data.augment={augment}", "optimizer.lr=0.5", "trainer.max_epochs=7")
+    assert cfg.data.interpolation == "bilinear"
+    cfg = composed(*arguments, "optimizer.lr=0.5", "trainer.max_epochs=7")
     assert (cfg.optimizer.lr, cfg.trainer.max_epochs) == (0.5, 7)
 
 
-def test_image_size_follows_from_the_weights_unless_somebody_says_otherwise():
-    assert config("model=frozen").data.image_size == 224
-    assert config("model=frozen", "model.backbone=efficientnet_v2_s").data.image_size == 384
-    assert (
-        config("model=frozen", "model.backbone=vit_b_16", "model.weights=IMAGENET1K_SWAG_E2E_V1").data.image_size == 384
-    )
-    assert config("model=frozen", "data.image_size=64").data.image_size == 64
+def test_block_5_learns_at_a_tenth_of_the_rate_from_the_third_epoch_on(composed):
+    cfg = composed("model=vgg16_frozen", "model.unfreeze=block5", "model.weights=null", "data.image_size=32")
+    assert cfg.name == "vgg16_finetuned_block5-seed0"
+    network = build(cfg, "model", num_classes=2, image_size=32)
+    head, backbone = network.parameter_groups()
+    assert (head.name, head.lr_scale, head.from_epoch) == ("head", 1.0, 0)
+    assert (backbone.name, backbone.lr_scale, backbone.from_epoch) == ("backbone", 0.1, 2)
+    learning = {id(parameter): name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    in_block_5 = {f"network.trainable.backbone.block5.{n}.{kind}" for n in (24, 26, 28) for kind in ("weight", "bias")}
+    assert {f"network.{learning[id(parameter)]}" for parameter in backbone.parameters} == in_block_5
+    assert len(head.parameters) + len(backbone.parameters) == len(learning)
 
 
-def test_schedules_come_by_name():
-    schedule = instantiate(config("scheduler=cosine", "scheduler.warmup=0.5").scheduler)
-    assert schedule(0.25) == 0.5 and config().scheduler is None
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        ([], "basic_cnn-seed0"),
+        (["model=regularised_cnn", "data.augment=true", "seed=3"], "regularised_cnn-augmented-seed3"),
+        (["model=vgg16_frozen"], "vgg16_frozen-seed0"),
+        (["model=vgg16_finetuned"], "vgg16_finetuned_block5-seed0"),
+        (["model=pretrained"], "resnet50_frozen-seed0"),
+        (["model=pretrained", "model.unfreeze=all", "model.backbone=vit_b_16"], "vit_b_16_finetuned_all-seed0"),
+        (["experiment=quickstart"], "basic_cnn-seed0"),
+        (["experiment=best"], "vgg16_finetuned_block5-seed0"),
+    ],
+)
+def test_run_is_named_after_its_model(composed, overrides, name):
+    assert composed(*overrides).name == name
+    cfg = composed(*overrides)
+    assert cfg.choices.model == name.split("-")[0] and cfg.choices.optimizer in ("rmsprop", "adamw")
+
+
+def test_provider_is_part_of_a_models_name():
+    assert model_name("timm/convnext", None) == "timm_convnext_frozen"
+
+
+@pytest.mark.parametrize(
+    "overrides, image_size, interpolation",
+    [
+        ([], 224, "bilinear"),
+        (["model.backbone=efficientnet_v2_s"], 384, "bilinear"),
+        (["model.backbone=efficientnet_b0"], 224, "bicubic"),
+        (["model.backbone=efficientnet_b0", "model.weights=null"], 224, "bicubic"),
+        (["model.backbone=vit_b_16", "model.weights=IMAGENET1K_SWAG_E2E_V1"], 384, "bicubic"),
+        (["data.image_size=64"], 64, "bilinear"),
+        (["model.backbone=efficientnet_b0", "data.interpolation=nearest"], 224, "nearest"),
+    ],
+)
+def test_image_size_and_interpolation_follow_the_weights_unless_given(composed, overrides, image_size, interpolation):
+    data = composed("model=pretrained", *overrides).data
+    assert (data.image_size, data.interpolation) == (image_size, interpolation)
+
+
+def test_schedule_is_chosen_by_name(composed):
+    schedule = build(composed("scheduler=cosine", "scheduler.warmup=0.5"), "scheduler")
+    assert schedule(0.25) == 0.5 and composed().scheduler is None
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_other_optimisers_have_a_learning_rate_of_their_own(optimizer):
-    assert (
-        config("model=vgg16_frozen", f"optimizer={optimizer}").optimizer.lr
-        == config(f"optimizer={optimizer}").optimizer.lr
-    )
+def test_other_optimizers_have_their_own_learning_rate(composed, optimizer):
+    with_vgg16 = composed("model=vgg16_frozen", f"optimizer={optimizer}").optimizer.lr
+    assert with_vgg16 == composed(f"optimizer={optimizer}").optimizer.lr
 
 
-def test_the_splits_seed_does_not_follow_the_runs():
-    cfg = config("seed=5")
+def test_seed_of_the_split_does_not_follow_the_seed_of_the_run(composed):
+    cfg = composed("seed=5")
     assert (cfg.data.seed, cfg.data.order_seed) == (0, 5)
 
 
-def test_rmsprop_is_keras_2s():
+@pytest.mark.parametrize("monitor, mode", [("val/acc", "max"), ("val/loss", "min"), ("val/f1", "max")])
+def test_mode_of_the_monitor_follows_its_name(composed, monitor, mode):
+    cfg = composed(f"monitor={monitor}", "callbacks=[checkpoints,early_stopping]")
+    for callback in (cfg.callbacks.checkpoint_best, cfg.callbacks.early_stopping):
+        assert (callback.monitor, callback.mode) == (monitor, mode)
+
+
+def test_rmsprop_is_that_of_keras_2(composed):
     """Keras 2: accumulator = rho * accumulator + (1 - rho) * g²; w -= lr * g / (sqrt(accumulator) + epsilon)."""
     w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
-    optimizer = instantiate(config("optimizer.lr=0.01").optimizer)([w])
+    optimizer = build(composed("optimizer.lr=0.01"), "optimizer")([w])
     expected, accumulator = w.detach().double(), torch.zeros(3).double()
     for step in range(20):
         gradient = torch.tensor([1e-7, 0.3 * step, -2.0])
@@ -121,97 +160,80 @@ def test_rmsprop_is_keras_2s():
     torch.testing.assert_close(w.detach().double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_callbacks_and_loggers_come_and_go_by_name():
-    assert "early_stopping" not in config().callbacks
-    assert "early_stopping" in config("callbacks=[checkpoints,early_stopping]").callbacks
-    assert set(config("~callbacks.pictures").callbacks) == set(config().callbacks) - {"pictures"}
-    assert not config("~logger.tensorboard").logger
+def test_callbacks_and_loggers_are_chosen_by_name(composed):
+    assert "early_stopping" not in composed().callbacks
+    assert "early_stopping" in composed("callbacks=[checkpoints,early_stopping]").callbacks
+    assert set(composed("~callbacks.pictures").callbacks) == set(composed().callbacks) - {"pictures"}
+    assert not composed("~logger.tensorboard").logger
+    assert set(composed("logger=[tensorboard,csv]").logger) == {"tensorboard", "csv"}
+    assert set(composed("metrics=[f1]").metrics) == {"f1"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "--resolve"]])
-def test_help_and_config_do_not_wait_for_torch(arguments):
-    result = subprocess.run(
-        [sys.executable, "-X", "importtime", "train.py", *arguments], cwd=PROJECT, capture_output=True, text=True
-    )
+def test_help_and_config_do_not_import_torch(arguments):
+    command = [sys.executable, "-X", "importtime", "train.py", *arguments]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert result.returncode == 0 and "basic_cnn" in result.stdout
     assert " hydra.main" in result.stderr and not re.search(r"\| +(torch|pytorch_lightning)\b", result.stderr)
 
 
-def test_precision_is_the_hardwares_unless_somebody_says_otherwise(tmp_path, in_process):
-    where = [*TINY.split(), "trainer.max_epochs=1", f"data.cache_dir={tmp_path}/cache"]
+def test_precision_is_that_of_the_hardware_unless_given(tmp_path, in_process, cache):
     for name, overrides, expected in (
         ("auto", [], native_precision("cpu")),
-        ("said", ["trainer.precision=64-true"], "64-true"),
+        ("given", ["trainer.precision=64-true"], "64-true"),
     ):
-        _, output = in_process(*where, *overrides, f"hydra.run.dir={tmp_path}/{name}")
+        where = [cache, f"hydra.run.dir={tmp_path}/{name}"]
+        _, output = in_process(*TINY, "trainer.max_epochs=1", *overrides, *where)
         assert f"precision {expected}" in output.split("epoch   1/1")[0], output
         assert complete(tmp_path / name)["precision"] == expected
 
 
-def test_one_run_from_another_directory(tmp_path):
+def test_run_from_another_directory(tmp_path, in_shell, cache):
     run = tmp_path / "run"
-    result = command(
-        *TINY.split(),
-        f"hydra.run.dir={run}",
-        f"data.cache_dir={tmp_path}/cache",
-        "model=regularised_cnn",
-        "data.augment=true",
-        "model.channels=[4]",
-        cwd=tmp_path,
-    )
+    model = ["model=regularised_cnn", "data.augment=true", "model.channels=[4]"]
+    result = in_shell(*TINY, *model, f"hydra.run.dir={run}", cache, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     metrics = complete(run)
     assert metrics["epochs"] == 2 and metrics["images_test"] == 16 and 1 < metrics["seconds_to_first_step"] < 200
     model = load(run / "checkpoints" / "best.ckpt")
     assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2) and model.class_names == ("cat", "dog")
-    log = (run / "train.log").read_text()
-    for text in (result.stdout, log):
-        assert re.search(
-            r"epoch   2/2  loss \d\.\d{4}  accuracy \d\.\d{4}  validation loss .*  validation accuracy .* s\n", text
-        )
-        for shown in (
-            "cat datasets: (20,) (8,) (8,)",
-            "(40, 32, 32, 3)",
-            "trainable parameters: ",
-            "best validation accuracy",
-            f"tensorboard --logdir {run}",
-        ):
-            assert text.count(shown) == 1
+    epoch = r"epoch   2/2  loss \d\.\d{4}  accuracy \d\.\d{4}  validation loss .*  validation accuracy .* s\n"
+    shown = ["cat datasets: (20,) (8,) (8,)", "(40, 32, 32, 3)", "trainable parameters: ", "best validation accuracy"]
+    for text in (result.stdout, (run / "train.log").read_text()):
+        assert re.search(epoch, text)
+        assert [text.count(each) for each in (*shown, f"tensorboard --logdir {run}")] == [1] * 5
     assert not (set(tmp_path.iterdir()) - {run, tmp_path / "cache"})
 
 
-def test_the_best_experiment_fine_tunes_on_what_is_stored(tmp_path, in_process):
-    """Composed as it stands, on drawings and random weights."""
-    arguments = [
-        *TINY.split(),
-        "experiment=best",
-        "model.weights=null",
-        f"hydra.run.dir={tmp_path}/run",
-        f"data.cache_dir={tmp_path}/cache",
-    ]
+def test_relative_paths_are_those_of_the_shell(tmp_path, in_process, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = in_process(*TINY, "data.cache_dir=own/cache", "hydra.run.dir=run", "model.channels=[4]")
+    assert code == 0 and list((tmp_path / "own" / "cache").glob("*.rows")), output
+    assert f"cache_dir: {tmp_path}/own/cache" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_best_experiment_trains_on_stored_features(tmp_path, in_process, cache):
+    """Composed as it is, on cartoons and random weights."""
+    arguments = [*TINY, "experiment=best", "model.weights=null", f"hydra.run.dir={tmp_path}/run", cache]
     code, output = in_process(*arguments)
     assert code == 0, output
     metrics = complete(tmp_path / "run")
-    assert (
-        metrics["precision"] == "bf16-mixed" and metrics["parameters_trainable"] == 7_079_424 + 2 * 512 + 513
-    )  # block 5, norm, logit
-    assert {path.name.rsplit("-", 1)[0] for path in (tmp_path / "cache").glob("outputs*.npy")} == {
-        "outputs-train",
-        "outputs-val",
-        "outputs-test",
-    }
+    trainable = 7_079_424 + 2 * 512 + 513  # block 5, layer norm, logit
+    assert metrics["precision"] == "bf16-mixed" and metrics["parameters_trainable"] == trainable
+    assert len(list((tmp_path / "cache").glob("features-*.rows"))) == 1  # one file for all splits
+    counts = re.findall(r"features-\w+\.rows: (\d+) rows, (\d+) of them computed now", output)
+    assert sorted(counts) == [("16", "16"), ("16", "16"), ("40", "40")]
 
 
-def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_path, monkeypatch, in_process):
+def test_sweep_leaves_four_complete_and_different_folders(tmp_path, monkeypatch, in_process, cache):
     torch.manual_seed(0)
-    state = Pretrained(2, 32, weights=None).frozen.state_dict()  # block5.28.weight is torchvision's features.28.weight
-    torch.save(
-        {f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if "block" in key},
-        tmp_path / "vgg16.pth",
-    )
+    network = Pretrained(2, 32, backbone="vgg16", weights=None, layer_norm=False)
+    state = network.frozen.state_dict()  # block5.28.weight is torchvision's features.28.weight
+    state = {f"features.{key.split('.', 1)[1]}": value for key, value in state.items() if "block" in key}
+    torch.save(state, tmp_path / "vgg16.pth")
     monkeypatch.setenv("VGG16_WEIGHTS", str(tmp_path / "vgg16.pth"))
-    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"]
-    code, output = in_process("-m", "model=basic_cnn,vgg16_frozen", "data.augment=false,true", *TINY.split(), *where)
+    sweep = ["model=basic_cnn,vgg16_frozen", "data.augment=false,true"]
+    code, output = in_process("-m", *sweep, *TINY, f"hydra.sweep.dir={tmp_path}/sweep", cache)
     assert code == 0, output
     folders = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
     assert len(folders) == 4
@@ -219,16 +241,8 @@ def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_pa
     assert all(re.match(r"data.augment=(True|False),.*,model=", folder.name) for folder in folders)
     assert len({each["test/loss"] for each in metrics}) == 4
     assert [each["parameters_frozen"] > 0 for each in metrics] == [False, True, False, True]
-    in_process(
-        *TINY.split(),
-        "model=basic_cnn",
-        "data.augment=true",
-        f"hydra.run.dir={tmp_path}/alone",
-        f"data.cache_dir={tmp_path}/cache",
-    )
-    assert (
-        complete(tmp_path / "alone")["test/loss"] == metrics[2]["test/loss"]
-    )  # a job of a sweep is as good as a run of its own
+    in_process(*TINY, "model=basic_cnn", "data.augment=true", f"hydra.run.dir={tmp_path}/alone", cache)
+    assert complete(tmp_path / "alone")["test/loss"] == metrics[2]["test/loss"]  # a job is a run like any other
 
 
 @pytest.mark.parametrize(
@@ -236,87 +250,129 @@ def test_the_sweep_of_the_issue_leaves_four_complete_and_distinct_folders(tmp_pa
     [
         "model.channels=[4,8]",
         pytest.param(
-            "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=1 model.dropout=0",
+            "model=pretrained model.backbone=resnet18 model.weights=null model.unfreeze=block5 "
+            "model.unfreeze_at_epoch=1 model.layer_norm=false model.dropout=0 model.backbone_lr_scale=1",
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_process, model):
+def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_process, in_shell, cache, model):
     runs = {}
     for trainer in ("cpu", "ddp_cpu"):
         folder = tmp_path / trainer
-        arguments = [
-            *TINY.split(),
-            f"trainer={trainer}",
-            *model.split(),
-            f"hydra.run.dir={folder}",
-            f"data.cache_dir={tmp_path}/cache",
-            "data.batch_size=10",
-            "trainer.precision=32-true",  # in which sums of another order differ least
-        ]
+        arguments = [*TINY, f"trainer={trainer}", *model.split(), f"hydra.run.dir={folder}", cache]
+        arguments += ["data.batch_size=10", "trainer.precision=32-true"]  # in which sums of another order differ least
         if trainer == "cpu":
             in_process(*arguments)
         else:  # it starts itself again
-            result = command(*arguments)
+            result = in_shell(*arguments)
             assert result.returncode == 0, result.stderr
         runs[trainer] = complete(folder)
         text = (folder / "train.log").read_text()
         assert text.count("best validation accuracy") == text.count("epoch   2/2") == 1
         assert {path.name for path in folder.glob("*.log")} == {"train.log"}
+        assert len(list(csv.DictReader((folder / "split.csv").open()))) == 72
     assert runs["ddp_cpu"]["test/loss"] == pytest.approx(runs["cpu"]["test/loss"], rel=1e-3)
     assert runs["ddp_cpu"]["val/acc_last"] == pytest.approx(runs["cpu"]["val/acc_last"])
     assert runs["ddp_cpu"]["images_test"] == runs["cpu"]["images_test"] == 16
 
 
-def test_several_devices_within_a_sweep_are_refused(tmp_path, in_process):
-    code, output = in_process(
-        "-m",
-        "seed=0",
-        *TINY.split(),
-        "trainer=ddp_cpu",
-        f"hydra.sweep.dir={tmp_path}/sweep",
-        f"data.cache_dir={tmp_path}/cache",
-    )
-    assert code == 1 and "several devices within a sweep" in output
+def test_several_devices_in_a_sweep_are_refused(tmp_path, in_process, cache):
+    code, output = in_process("-m", "seed=0", *TINY, "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep", cache)
+    assert code == 1 and "trainer: several devices in a sweep are not supported" in output
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_launcher_runs_a_sweeps_jobs_in_other_processes_to_the_same_results(tmp_path, in_process, launcher):
-    where = [f"data.cache_dir={tmp_path}/cache", "trainer.precision=32-true"]
-    result = command(
-        "-m", f"hydra/launcher={launcher}", "seed=0,1", *TINY.split(), f"hydra.sweep.dir={tmp_path}/sweep", *where
-    )
+def test_launcher_runs_the_jobs_in_other_processes_with_the_same_results(
+    tmp_path, in_process, in_shell, cache, launcher
+):
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", cache, "trainer.precision=32-true"]
+    result = in_shell("-m", f"hydra/launcher={launcher}", "seed=0,1", *TINY, *where)
     assert result.returncode == 0 and "Warning" not in result.stderr, result.stderr
     jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir() and not path.name.startswith("."))
     metrics = [complete(job) for job in jobs]
     processes = {next(job.glob("events.out.tfevents*")).name.split(".")[-2] for job in jobs}
     assert len(jobs) == 2 and metrics[0]["test/loss"] != metrics[1]["test/loss"]
-    assert launcher == "joblib" or len(processes) == 2  # joblib may give one quick process both
-    code, output = in_process(
-        "-m", "seed=1,0", *TINY.split(), f"hydra.sweep.dir={tmp_path}/sweep", *where
-    )  # and by another launcher
+    assert launcher == "joblib" or len(processes) == 2  # joblib may give both to one fast process
+    code, output = in_process("-m", "seed=1,0", *TINY, *where)  # by the basic launcher
     assert code == 0 and output.count("finished already") == 2
-    in_process("seed=1", *TINY.split(), f"hydra.run.dir={tmp_path}/alone", *where)
+    in_process("seed=1", *TINY, f"hydra.run.dir={tmp_path}/alone", *where[1:])
     assert complete(tmp_path / "alone")["test/loss"] == pytest.approx(metrics[1]["test/loss"], rel=1e-4)
 
 
-def test_slurm_is_given_what_the_config_says():
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        overrides = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=/sweep"]
-        launcher = instantiate(compose("config", overrides, return_hydra_config=True).hydra.launcher)
+def test_slurm_gets_what_the_config_says(composed):
+    composed("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=/sweep")
+    launcher = instantiate(HydraConfig.get().launcher)
     assert launcher.params["partition"] == "gpu" and launcher.params["gpus_per_node"] == 1
     assert launcher.params["submitit_folder"] == "/sweep/.submitit/%j"
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw", "sgd"])
-def test_gradients_can_be_clipped_with_every_optimiser(tmp_path, in_process, optimizer):
-    """Lightning refuses to clip for fused optimisers in mixed precision."""
-    where = [
-        f"hydra.run.dir={tmp_path}/run",
-        f"data.cache_dir={tmp_path}/cache",
-        "trainer.max_epochs=1",
-        "trainer.precision=bf16-mixed",
-    ]
-    code, output = in_process(*TINY.split(), *where, f"optimizer={optimizer}", "trainer.gradient_clip_val=1")
+def test_gradients_can_be_clipped_with_every_optimizer(tmp_path, in_process, composed, cache, optimizer):
+    """Lightning refuses to clip for fused optimizers in mixed precision."""
+    assert optimizer == "rmsprop" or composed(f"optimizer={optimizer}").optimizer.fused
+    clipping = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", f"optimizer={optimizer}"]
+    where = [f"hydra.run.dir={tmp_path}/run", cache]
+    code, output = in_process(*TINY, "trainer.max_epochs=1", *clipping, *where)
     assert code == 0, output
-    assert optimizer == "rmsprop" or config(f"optimizer={optimizer}").optimizer.fused
+
+
+SMALL_CNN = ["model.channels=[4]", "model.dense=[16]"]
+
+
+def test_logger_csv(tmp_path, in_process, cache):
+    code, output = in_process(*TINY, *SMALL_CNN, "logger=csv", f"hydra.run.dir={tmp_path}/run", cache)
+    assert code == 0, output
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == FILES | {".lock", "hparams.yaml", "metrics.csv"}
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    logged = [float(row["val/acc"]) for row in rows if row["val/acc"]]
+    assert len(logged) == 2 and max(logged) == pytest.approx(metrics["val/acc_best"])
+    assert logged[-1] == pytest.approx(metrics["val/acc_last"])
+    assert [float(row["test/acc"]) for row in rows if row["test/acc"]][-1] == pytest.approx(metrics["test/acc"])
+    assert "epochs: 2" in (tmp_path / "run" / "hparams.yaml").read_text()
+
+
+def test_logger_csv_has_each_epoch_once_after_a_resume(tmp_path, in_process, cache):
+    in_process(*TINY, *SMALL_CNN, "logger=csv", f"hydra.run.dir={tmp_path}/run", cache)
+    code, output = in_process(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+    assert code == 0, output
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(float(row["step"])) for row in rows if row["val/acc"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("none", ["logger=none", "logger=[]", "~logger"])
+def test_without_a_logger_the_curves_are_a_picture(tmp_path, in_process, cache, none):
+    code, output = in_process(*TINY, *SMALL_CNN, none, f"hydra.run.dir={tmp_path}/run", cache)
+    assert code == 0 and "best validation accuracy" in output, output
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES | {".lock"}
+
+
+@pytest.mark.parametrize("none", ["callbacks=none", "callbacks=[]", "~callbacks"])
+def test_without_callbacks_the_last_epoch_is_tested(tmp_path, in_process, cache, none):
+    code, output = in_process(*TINY, *SMALL_CNN, none, f"hydra.run.dir={tmp_path}/run", cache)
+    assert code == 0, output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics) == KEYS and metrics["epoch_best"] == 2 and metrics["test/acc"] is not None
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_without_a_test_the_results_of_the_test_are_null(tmp_path, in_process, cache):
+    code, output = in_process(*TINY, *SMALL_CNN, "test=false", f"hydra.run.dir={tmp_path}/run", cache)
+    assert code == 0 and "test accuracy" not in output, output
+    metrics = complete(tmp_path / "run")
+    assert [key for key in KEYS if metrics[key] is None] and metrics["monitor_best"] == metrics["val/acc_best"]
+    assert {key for key in KEYS if metrics[key] is None} == {
+        "test/acc", "test/acc_low", "test/acc_high", "test/loss", "images_test"
+    }  # fmt: skip
+
+
+def test_another_metric_may_choose_the_best_epoch(tmp_path, in_process, cache):
+    where = [f"hydra.run.dir={tmp_path}/run", cache]
+    code, output = in_process(*TINY, *SMALL_CNN, "metrics=[f1]", "monitor=val/f1", *where)
+    assert code == 0, output
+    metrics = complete(tmp_path / "run")
+    assert (metrics["monitor"], metrics["monitor_mode"]) == ("val/f1", "max") and 0 <= metrics["monitor_best"] <= 1

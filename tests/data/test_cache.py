@@ -135,6 +135,21 @@ def test_a_damaged_listing_computes_anew_and_leaves_arrays_that_are_mapped(squar
     assert np.array_equal(mapped.array[mapped.rows], expected(range(100)))
 
 
+def test_an_interruption_while_a_missing_file_is_computed_anew_leaves_no_wrong_rows(squares, tmp_path, monkeypatch):
+    """The listing of the file that is missing must not be taken for that of the new one, whose order is another."""
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    squares().get(range(10))
+    (path,) = tmp_path.glob("*.rows")
+    path.unlink()
+    with monkeypatch.context() as patched, pytest.raises(ArgumentError, match="No space left"):
+        patched.setattr(os, "replace", full)
+        squares().get(range(9, -1, -1))
+    assert np.array_equal(squares().get(range(10))[0], expected(range(10)))
+
+
 def test_the_file_of_another_key_is_not_read(squares, tmp_path):
     """Only the header tells, since the listing is complete."""
     squares().get(range(10))

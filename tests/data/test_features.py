@@ -218,7 +218,7 @@ def test_another_setting_or_another_list_of_steps_computes_views_anew(computed):
 
 
 class OneHot:
-    """Turns class codes into probabilities."""
+    """Turns class codes into probabilities; `one_hot` accepts integers only."""
 
     version = 1
 
@@ -226,13 +226,30 @@ class OneHot:
         return np.zeros((count, 1), dtype=np.float32)
 
     def apply(self, images, targets, parameters):
-        return images, nn.functional.one_hot(targets.long(), 2).float()
+        return images, nn.functional.one_hot(targets, 2).float()
 
 
 def test_views_of_a_step_that_changes_targets_are_refused(computed):
     with pytest.raises(ArgumentError, match="views=2: a step changes the targets"):
         computed(augment=True, views=2, augmentation=OneHot())
     assert computed(augment=True, augmentation=OneHot())[1] == 12
+
+
+def test_a_split_may_be_empty(folder, tmp_path):
+    def split(images):
+        return {"train": np.arange(12), "val": np.arange(12, 18), "test": np.arange(0)}
+
+    data = ImageDataModule(Folder(folder), split, Preprocessing(16), cache_dir=tmp_path / "cache")
+    colours = MeanColours()
+    data.store_features(colours.part)
+    assert colours.count == 18 and list(data.test_dataloader()) == []
+
+
+def test_features_of_some_splits_only(folder_data, inputs_of):
+    data, colours = folder_data(), MeanColours()
+    data.store_features(colours.part, splits=("train", "val"))
+    assert colours.count == 18 and set(data.features) == {"train", "val"}
+    assert inputs_of(data, "val").shape == (6, 3) and inputs_of(data, "test").shape == (6, 3, 16, 16)
 
 
 def test_without_a_frozen_part_images_are_handed_out_again(computed):

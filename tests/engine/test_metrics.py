@@ -30,7 +30,7 @@ def test_means_over_images_and_further_metrics_over_batches():
     probabilities, codes = torch.rand(20, 3, generator=generator), torch.randint(3, (20,), generator=generator)
     losses, correct = torch.rand(20, generator=generator), probabilities.argmax(dim=1) == codes
     for batch in (slice(0, 8), slice(8, 16), slice(16, 20)):  # the last batch is smaller
-        metrics.add_batch("val", losses[batch], correct[batch], probabilities[batch], codes[batch])
+        metrics.add_batch("val", losses[batch], correct[batch], lambda batch=batch: probabilities[batch], codes[batch])
     found = {key: metric.compute().item() for key, metric in metrics.of("val").items()}
     assert found == {
         "val/loss": pytest.approx(losses.mean().item()),
@@ -42,7 +42,8 @@ def test_means_over_images_and_further_metrics_over_batches():
 
 def test_loss_that_is_not_finite_shows():
     metrics = Metrics({}, num_classes=2)
-    metrics.add_batch("val", torch.tensor([1.0, torch.nan]), torch.ones(2).bool(), torch.ones(2, 2), torch.zeros(2))
+    losses, correct, codes = torch.tensor([1.0, torch.nan]), torch.ones(2).bool(), torch.zeros(2)
+    metrics.add_batch("val", losses, correct, lambda: torch.ones(2, 2), codes)
     assert metrics.of("val")["val/loss"].compute().isnan() and metrics.of("val")["val/acc"].compute() == 1
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +13,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transfer_learning.callbacks.loggers import adapters
-from transfer_learning.cli import shell
 from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
 from transfer_learning.cli.errors import given_keys, name_keys
@@ -32,8 +30,11 @@ OUTPUT_DIR = "${hydra:runtime.output_dir}"
 log = logging.getLogger("train")
 
 
-def run_job(cfg: DictConfig, single: bool) -> float:
-    """Begins, continues or skips a run, depending on what is in its folder. Returns the best value of the monitor."""
+def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -> float:
+    """Begins, continues or skips a run, depending on what is in its folder. Returns the best value of the monitor.
+
+    `command` and `started` are the command line, and `time.perf_counter()` when it began.
+    """
     configure_process()
     folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
@@ -46,7 +47,7 @@ def run_job(cfg: DictConfig, single: bool) -> float:
             more = f" A larger {MAY_GROW} extends it." if single else ""
             log.info(f"{folder.path}: finished already, {metrics['monitor']} {metrics['monitor_best']:.4f}.{more}")
             return metrics["monitor_best"]
-        return build_and_train(cfg, folder, single)
+        return build_and_train(cfg, folder, single, command, started)
 
 
 def complete(cfg: DictConfig, before: dict | None, single: bool) -> None:
@@ -75,7 +76,7 @@ def recorded(cfg: DictConfig) -> dict[str, Any]:
     return merge(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
-def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool) -> float:
+def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: list[str], started: float) -> float:
     """Builds everything, what is cheap first, and trains it."""
     optimizer = build(cfg, "optimizer", try_with=([torch.nn.Parameter(torch.zeros(1))],))
     schedule, objective, metrics = build(cfg, "scheduler"), build(cfg, "objective"), build_all(cfg, "metrics")
@@ -87,9 +88,7 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool) -> float:
     pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
     network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
     model = Classifier(network, data.class_names, data.preprocessing, optimizer, schedule, objective, metrics, cfg.seed)
-    command = shell.invocation.command if single else ["python", "train.py", *HydraConfig.get().overrides.task]
     folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
-    started = shell.invocation.started if single else time.perf_counter()
     last = folder.last if folder.last.exists() else None
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     shown = {**plain["choices"], "augment": cfg.data.augment, "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}

@@ -62,7 +62,9 @@ def run(cfg: DictConfig) -> float:
     try:
         from transfer_learning.cli.job import run_job  # imports torch, for which --help should not wait
 
-        return run_job(cfg, single)
+        if single:
+            return run_job(cfg, single, invocation.command, invocation.started)
+        return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
         log.error(one_line(error, folder), exc_info=not is_users(error))
         if is_users(error):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
-from transfer_learning.models.network import Network, ParameterGroup
+from transfer_learning.models.network import Network
 from transfer_learning.optim.schedules import Schedule, group_factor, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import validated
@@ -110,10 +111,9 @@ class Classifier(pl.LightningModule):
 
     def _record(self, batch: Batch, index: int, split: str, logits: torch.Tensor, losses: torch.Tensor) -> None:
         codes = batch.targets.argmax(dim=1) if batch.targets.ndim == 2 else batch.targets
-        correct, probabilities = self.objective.predicted(logits) == codes, self.objective.probabilities(logits)
-        self.metrics.add_batch(split, losses, correct, probabilities, codes)
+        correct = self.objective.predicted(logits) == codes
+        self.metrics.add_batch(split, losses, correct, partial(self.objective.probabilities, logits), codes)
         if index == 0:  # once per epoch: Lightning computes a logged metric at its end
-            self._evaluated.clear()
             for key, metric in self.metrics.of(split).items():
                 self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(losses))
         if split != "train":
@@ -127,8 +127,7 @@ class Classifier(pl.LightningModule):
         (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(high << 32 | low)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        names = ["lr", *(f"lr_{group.name}" for group in self._parameter_groups()[1:])]
-        self.learning_rates = dict(zip(names, (group["lr"] for group in optimizer.param_groups)))
+        self.learning_rates = dict(zip(self._rate_names, (group["lr"] for group in optimizer.param_groups)))
 
     def on_train_epoch_start(self) -> None:
         self.all_finite.fill_(True)
@@ -143,12 +142,16 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._check_finite()
-        self.predictions["val"] = Predictions.gather(self._evaluated)
+        self._gather_predictions("val")
         self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
-        self.predictions["test"] = Predictions.gather(self._evaluated)
+        self._gather_predictions("test")
         self.log("step", float(self.current_epoch), sync_dist=True)  # the fit is over: the number of its epochs
+
+    def _gather_predictions(self, split: str) -> None:
+        self.predictions[split] = Predictions.gather(self._evaluated)
+        self._evaluated.clear()
 
     def _check_finite(self) -> None:
         """After an epoch's training and its validation, before a checkpoint of it is written."""
@@ -158,14 +161,12 @@ class Classifier(pl.LightningModule):
             kept = "The checkpoints of earlier epochs are kept; try a lower learning rate."
             raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
 
-    def _parameter_groups(self) -> list[ParameterGroup]:
-        return [group for group in self.network.parameter_groups() if group.parameters]
-
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler if the learning rate changes or groups differ in it."""
         if self.optimizer is None:
             raise UserError("this Classifier was built without an optimizer, so it predicts but does not train.")
-        groups = self._parameter_groups()
+        groups = [group for group in self.network.parameter_groups() if group.parameters]
+        self._rate_names = ["lr", *(f"lr_{group.name}" for group in groups[1:])]
         optimizer = self.optimizer(optimizer_groups(groups))
         if not self.schedule and all(group.lr_scale == 1 and not group.from_epoch for group in groups):
             return {"optimizer": optimizer}

@@ -53,9 +53,12 @@ class Metrics(nn.ModuleDict):
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
 
     def add_batch(
-        self, split: str, losses: torch.Tensor, correct: torch.Tensor, probabilities: torch.Tensor, codes: torch.Tensor
+        self, split: str, losses: torch.Tensor, correct: torch.Tensor, probabilities: Callable, codes: torch.Tensor
     ) -> None:
-        """Updates the metrics of a split: losses (N,), correct (N,) bool, probabilities (N, C), class codes (N,)."""
+        """Updates the metrics of a split: losses (N,), correct (N,) bool, class codes (N,).
+
+        `probabilities` returns the (N, C) probabilities; it is only called for further metrics.
+        """
         basic = {f"{split}/loss": losses, f"{split}/acc": correct}
         for key, metric in self.of(split).items():
-            metric.update(*((basic[key],) if key in basic else (probabilities, codes)))
+            metric.update(*([basic[key]] if key in basic else [probabilities(), codes]))

@@ -21,6 +21,6 @@ class Predictions(NamedTuple):
         if dist.is_available() and dist.is_initialized():
             shares: list = [None] * dist.get_world_size()
             dist.all_gather_object(shares, [column.cpu() for column in columns])
-            columns = [torch.cat(column) for column in zip(*shares)]
+            columns = [torch.cat(column) for column in zip(*filter(None, shares))]  # a device may have no images
         order = columns[0].argsort()
         return cls(*(column[order] for column in columns))

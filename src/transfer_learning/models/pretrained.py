@@ -117,12 +117,10 @@ class Pretrained(Network):
         self.unfreeze_at_epoch, self.backbone_lr_scale = unfreeze_at_epoch, backbone_lr_scale
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        backbone = [
-            parameter for parameter in self.trainable.get_submodule("backbone").parameters() if parameter.requires_grad
-        ]
-        head = ParameterGroup("head", list(self.trainable.get_submodule("head").parameters()))
-        scale, epoch = self.backbone_lr_scale, self.unfreeze_at_epoch
-        return [head, *([ParameterGroup("backbone", backbone, lr_scale=scale, from_epoch=epoch)] if backbone else [])]
+        head, backbone = (list(self.trainable.get_submodule(name).parameters()) for name in ("head", "backbone"))
+        learning = [parameter for parameter in backbone if parameter.requires_grad]
+        group = ParameterGroup("backbone", learning, self.backbone_lr_scale, from_epoch=self.unfreeze_at_epoch)
+        return [ParameterGroup("head", head), *([group] if learning else [])]
 
 
 def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str) -> OrderedDict[str, nn.Module]:
@@ -154,6 +152,5 @@ def _num_features(layers: nn.Module, image_size: int, backbone: str) -> int:
         with torch.no_grad():
             return layers.eval()(torch.zeros(1, 3, image_size, image_size)).numel()
     except RuntimeError as error:  # a kernel or a pooling window that is larger than its map
-        raise ArgumentError(
-            "image_size", image_size, f"{backbone} does not support it ({first_line(error)})."
-        ) from error
+        reason = f"{backbone} does not support it ({first_line(error)})."
+        raise ArgumentError("image_size", image_size, reason) from error

@@ -13,8 +13,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml as nested plain values, unresolved. Raises UserError if it is damaged or something else."""
     try:
         config = OmegaConf.to_container(OmegaConf.load(path))
-        if not isinstance(config, dict) or "hydra" not in config:
-            raise ValueError("it lacks keys")
+        if not isinstance(config, dict) or not any(isinstance(value, dict) for value in config.values()):
+            raise ValueError("it has no groups of keys")
         return {str(key): value for key, value in config.items()}
     except Exception as error:  # PyYAML and OmegaConf raise many kinds of errors
         raise UserError(f"{path}: not the config of a run, or damaged ({first_line(error)}).") from error

@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from transfer_learning.data.augmentation import Step
+from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
@@ -92,6 +94,12 @@ def test_two_equal_images_of_a_batch_become_different():
 def test_affine_is_a_step_whose_attributes_are_plain():
     assert isinstance(Affine(), Step)
     assert vars(Affine(rotation=10)) == {"rotation": 10, "shift": 0.2, "shear": 0.2, "zoom": 0.3, "flip": 0.5}
+
+
+def test_whole_numbers_and_defaults_have_the_key_of_equal_floats():
+    """The key is compared as JSON, in which 50 and 50.0 differ."""
+    keys = [json.dumps(Augmentation([step]).key) for step in (Affine(), Affine(rotation=50), Affine(rotation=50.0))]
+    assert len(set(keys)) == 1
 
 
 # Outputs of this version: the parameters of two images, and two images transformed with other parameters.
