@@ -58,7 +58,7 @@ def write_image():
 
 @pytest.fixture
 def data_module(tmp_path):
-    """data_module(source, per_class, **settings): set up, from flat settings: those of `Preprocessing`, the split's `seed`,
+    """data_module(source, per_class, **settings): set up; the settings are those of `Preprocessing`, the split's `seed`
     and the module's own.
     """
 

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 import train
 
@@ -25,9 +26,7 @@ def composed(tmp_path):
         with open_dict(cfg.hydra):
             cfg.hydra.runtime.output_dir = str(tmp_path / "run")
         HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            cfg.pop("hydra")
-        return cfg
+        return OmegaConf.masked_copy(deepcopy(cfg), [key for key in cfg if key != "hydra"])
 
     yield make
     HydraConfig.instance().cfg = None

@@ -1,4 +1,4 @@
-"""Real trainings as child processes, killed at random instants: run again, they end as if nothing had happened."""
+"""Trainings as child processes that are killed at random instants. Repeated, they end with the same results."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from transfer_learning.checkpoint import read
+from transfer_learning.engine.checkpoint import read
 
 TRAIN = train.__file__
 SMALL = [
@@ -32,20 +32,26 @@ RECIPES = {
     "scratch": "model=regularised_cnn model.channels=[8,16] model.dense=[32] optimizer.lr=1e-3 trainer.max_epochs=25",
     "early stop": "model=basic_cnn model.channels=[8] model.dense=[16] optimizer.lr=1e-3 trainer.max_epochs=100 "
     "callbacks=[checkpoints,early_stopping] callbacks.early_stopping.patience=12",
-    "fine-tuning": "model=frozen model.backbone=resnet18 model.weights=null model.unfreeze=block5 model.head_epochs=2 data.views=2 "
-    "optimizer=adamw scheduler=cosine trainer.max_epochs=20",
-    "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 trainer.max_epochs=25",
+    "fine-tuning": "model=pretrained model.backbone=resnet18 model.weights=null model.unfreeze=block5 "
+    "model.unfreeze_at_epoch=2 data.views=2 optimizer=adamw scheduler=cosine trainer.max_epochs=20",
+    "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 "
+    "trainer.max_epochs=25",
 }
 
 
 def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
-    arguments = [*SMALL, *arguments, f"hydra.run.dir={folder}", f"data.cache_dir={cache}"]
-    return run(*arguments)
+    return run(*SMALL, *arguments, f"hydra.run.dir={folder}", f"data.cache_dir={cache}")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.Popen:
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    return subprocess.Popen([sys.executable, TRAIN, *arguments], env=os.environ | environment, **pipes)
+    settings = dict(env=os.environ | environment, preexec_fn=default_interrupt, **pipes)
+    return subprocess.Popen([sys.executable, TRAIN, *arguments], **settings)
+
+
+def default_interrupt() -> None:
+    """A shell starts background processes with SIGINT ignored, which child processes would inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -55,7 +61,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def results(folder: Path) -> dict:
-    """All that a run leaves which has no time in it."""
+    """What a run leaves, without durations."""
     metrics = json.loads((folder / "metrics.json").read_text())
     last, best = read(folder / "checkpoints" / "last.ckpt"), read(folder / "checkpoints" / "best.ckpt")
     events = EventAccumulator(str(folder))
@@ -95,7 +101,10 @@ def epochs_ended(folder: Path) -> int:
 
 
 def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> int:
-    """Kills `kills` runs of the same command, lets it end, compares with one that nobody disturbed. Returns the epochs kept by then."""
+    """Kills a run and starts it again, `kills` times; then it ends and is compared with a run that was not killed.
+
+    Returns the number of epochs that were kept when it was killed the last time.
+    """
     chance, folder = random.Random(seed), tmp_path / "killed"
     finish(start(tmp_path / "straight", tmp_path / "cache of straight", *RECIPES[recipe].split()))
     epoch = json.loads((tmp_path / "straight" / "metrics.json").read_text())["seconds_per_epoch"]
@@ -105,9 +114,9 @@ def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> i
             process = run(f"resume={folder}")
         else:
             process = start(folder, tmp_path / "cache", *RECIPES[recipe].split())
-        if chance.random() < 0.25:  # while it imports, decodes, encodes, loads …
+        if chance.random() < 0.25:  # while it imports, decodes, computes features, loads ...
             time.sleep(chance.uniform(0, 5))
-        else:  # … or soon after the first epoch that it ends
+        else:  # or soon after its first epoch
             next((line for line in process.stdout if line.startswith("epoch ")), None)
             time.sleep(chance.uniform(0, 3 * max(epoch, 0.3)))
         process.send_signal(signal.SIGKILL)
@@ -120,8 +129,8 @@ def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> i
     return kept
 
 
-def test_killed_once_and_run_again_it_ends_the_same(tmp_path):
-    """Killed as soon as the second epoch is on the disk, whatever the machine's speed."""
+def test_killed_and_resumed_run_has_the_same_results(tmp_path):
+    """It is killed when the second epoch has been saved."""
     straight = start(tmp_path / "straight", tmp_path / "cache", *RECIPES["scratch"].split())
     process = start(tmp_path / "killed", tmp_path / "cache", *RECIPES["scratch"].split())
     while epochs_ended(tmp_path / "killed") < 2 and process.poll() is None:
@@ -139,7 +148,7 @@ def test_killed_once_and_run_again_it_ends_the_same(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", list(RECIPES))
-def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, recipe):
+def test_run_killed_at_random_instants_has_the_same_results(tmp_path, recipe):
     kept = kill_until_finished(recipe, tmp_path, seed=0, kills=10)
     print(f"{recipe}: 10 kills, the last after {kept} epochs")
     assert kept > 5
@@ -147,22 +156,14 @@ def test_killed_at_random_instants_and_run_again_it_ends_the_same(tmp_path, reci
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_path, launcher):
+def test_sweep_killed_at_random_instants_has_the_same_results(tmp_path, launcher):
     """With one thread everywhere, as joblib's workers have."""
     chance = random.Random(1)
-    command = [
-        "-m",
-        *SMALL,
-        *RECIPES["scratch"].split(),
-        "seed=0,1,2",
-        f"hydra/launcher={launcher}",
-        "model.dropout=0.2,0.4",
-    ]
+    varied = ["seed=0,1,2", "model.dropout=0.2,0.4", f"hydra/launcher={launcher}"]
+    command = ["-m", *SMALL, *RECIPES["scratch"].split(), *varied, f"data.cache_dir={tmp_path}/cache"]
 
-    def sweep(name):
-        return run(
-            *command, f"hydra.sweep.dir={tmp_path}/{name}", f"data.cache_dir={tmp_path}/cache", OMP_NUM_THREADS="1"
-        )
+    def sweep(name: str) -> subprocess.Popen:
+        return run(*command, f"hydra.sweep.dir={tmp_path}/{name}", OMP_NUM_THREADS="1")
 
     finish(sweep("straight"))
     kills = 0
@@ -182,7 +183,7 @@ def test_a_sweep_killed_at_random_instants_and_typed_again_ends_the_same(tmp_pat
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_keeps_the_epochs_that_ended_and_says_how_to_go_on(tmp_path, number, code):
+def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500")
     while epochs_ended(folder) < 1 and process.poll() is None:
@@ -191,7 +192,6 @@ def test_an_interrupt_keeps_the_epochs_that_ended_and_says_how_to_go_on(tmp_path
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert f"To go on: python train.py resume={folder}" in output and "Traceback" not in output
-    assert (
-        1 <= epochs_ended(folder) < 500 and not (folder / "metrics.json").exists() and not (folder / "FAILED").exists()
-    )
+    assert 1 <= epochs_ended(folder) < 500
+    assert not (folder / "metrics.json").exists() and not (folder / "FAILED").exists()
     assert not list(folder.rglob("*.partial"))

@@ -20,10 +20,8 @@ from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.hardware import native_precision
 
 PROJECT = Path(train.__file__).parent
-TINY = (
-    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 "
-    "trainer=cpu trainer.max_epochs=2"
-).split()
+SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
+TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2"]
 FILES = {"config.yaml", "provenance.json", "split.csv", "train.log", "checkpoints", "metrics.json", "curves.png"}
 KEYS = {
     "val/acc_best", "epoch_best", "monitor", "monitor_mode", "monitor_best", "val/acc_last", "train/acc_last",
@@ -300,6 +298,7 @@ def test_launcher_runs_the_jobs_in_other_processes_with_the_same_results(
     assert complete(tmp_path / "alone")["test/loss"] == pytest.approx(metrics[1]["test/loss"], rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*is validated against ConfigStore schema")
 def test_slurm_gets_what_the_config_says(composed):
     composed("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=/sweep")
     launcher = instantiate(HydraConfig.get().launcher)

@@ -38,9 +38,8 @@ def augmented_images(data: ImageDataModule) -> Figure:
     image, count = torch.from_numpy(pixels).permute(2, 0, 1) / 255, len(parameters[0])
     targets = torch.full((count,), data.class_names.index(label))
     versions, _ = data.augmentation.apply(image.repeat(count, 1, 1, 1), targets, parameters)
-    return _grid(
-        [pixels / 255, *versions.permute(0, 2, 3, 1).numpy()], [f"{label}, as it is", *[f"{label}, augmented"] * count]
-    )
+    titles = [f"{label}, as it is", *[f"{label}, augmented"] * count]
+    return _grid([pixels / 255, *versions.permute(0, 2, 3, 1).numpy()], titles)
 
 
 def feature_maps(data: ImageDataModule, network: Network) -> Figure | None:

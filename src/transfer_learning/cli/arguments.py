@@ -55,11 +55,8 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
     quoted = str(folder).replace("'", "\\'")
     place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
-    return [
-        f"--config-path={folder}",
-        "--config-name=config",
-        *(place if each == named else each for each in arguments),
-    ]
+    rest = [place if each == named else each for each in arguments]
+    return [f"--config-path={folder}", "--config-name=config", *rest]
 
 
 def check_version(config: dict, folder: str | Path) -> None:

@@ -49,9 +49,9 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
             if isinstance(cause, UserError):
                 raise cause from error
             message, wrong = " ".join(str(cause).split()), _wrong_argument(make, arguments)
-            raise (
-                ArgumentError(wrong, arguments[wrong], message) if wrong else UserError(f"{key}: {message}")
-            ) from cause
+            if wrong:
+                raise ArgumentError(wrong, arguments[wrong], message) from cause
+            raise UserError(f"{key}: {message}") from cause
 
 
 def _wrong_argument(make: Callable, arguments: Mapping[str, Any]) -> str | None:
@@ -102,12 +102,8 @@ def absolute_paths(cfg: DictConfig) -> None:
     for group, cls in [*classes, ("model", get_class(cfg.model._target_))]:
         for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
-            is_name = is_marked(annotation, NAME_OR_PATH) and not re.search(r"[./\\]", str(value))
-            if (
-                value is not None
-                and not is_name
-                and (is_marked(annotation, PATH) or is_marked(annotation, NAME_OR_PATH))
-            ):
+            may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
+            if value is not None and (is_marked(annotation, PATH) or may_be_name):
                 cfg[group][argument] = os.path.abspath(os.path.expanduser(str(value)))
 
 
@@ -119,9 +115,8 @@ def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:
         if override.startswith("+") and "." not in key and key not in known:
             leaves = {each.rpartition(".")[2]: each for each in flat(_plain(cfg)) if each != key}
             similar = difflib.get_close_matches(key, leaves, n=1)
-            raise UserError(
-                f"{override}: nothing reads {key}{f'; did you mean {leaves[similar[0]]}?' if similar else '.'}"
-            )
+            hint = f"; did you mean {leaves[similar[0]]}?" if similar else "."
+            raise UserError(f"{override}: nothing reads {key}{hint}")
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:

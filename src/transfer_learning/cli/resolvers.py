@@ -13,10 +13,7 @@ from omegaconf import OmegaConf
 from transfer_learning.reporting.metric_names import default_mode
 
 PROJECT = Path(__file__).resolve().parents[3]
-MAY_CHANGE = (
-    "data.cache_dir",
-    "data.download_to",
-)  # keys that may change on resume: where files are that can be remade
+MAY_CHANGE = ("data.cache_dir", "data.download_to")  # keys that may change on resume
 MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
 
 

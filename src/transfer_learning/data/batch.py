@@ -66,9 +66,7 @@ class SplitDataset(Dataset):
         tensors = [torch.from_numpy(each).to(device) for each in (array, rows, indices, labels)]
         self.array, self.rows, self.indices, self.labels = tensors
         self.is_features, self.device = is_features, device
-        self.sample = sample and lru_cache(1)(
-            lambda epoch: [torch.from_numpy(each).to(device) for each in sample(epoch)]
-        )
+        self.sample = sample and lru_cache(1)(lambda epoch: [torch.from_numpy(p).to(device) for p in sample(epoch)])
         self.choose = choose and lru_cache(1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
 
     def __len__(self) -> int:

@@ -20,9 +20,7 @@ BATCH_SIZE = 32  # VGG16's first maps at 224 pixels then take 410 MB
 class FrozenPart(NamedTuple):
     forward: Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) float32 in [0, 1] on `device` -> (N, ...) float
     device: torch.device
-    key: (
-        Mapping  # plain values on which features depend besides the image: weights, precision, device type, compilation
-    )
+    key: Mapping  # plain values on which features depend besides the image: weights, precision, device type ...
 
 
 class Features(NamedTuple):

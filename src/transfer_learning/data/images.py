@@ -17,9 +17,7 @@ class Images:
     names: Sequence[str]  # in messages
     labels: np.ndarray  # class codes, (N,) int64 in [0, C)
     class_names: tuple[str, ...]  # C names; a code is a position in it
-    digests: Sequence[
-        str
-    ]  # SHA-256 (hex) of each image's bytes; of an unreadable file a text that begins with UNREADABLE
+    digests: Sequence[str]  # SHA-256 (hex) of each image's bytes, or a text that begins with UNREADABLE
     read: Callable[[int], Image.Image]  # index -> the image as PIL opens it; may raise anything
     splits: Sequence[str | None] | None = None  # the given split of each image: "train", "val", "test" or None
     groups: Sequence[str] | None = None  # the group of each image (a patient, a scene), if the source knows groups
@@ -27,9 +25,7 @@ class Images:
     def take(self, indices: np.ndarray) -> "Images":
         """The images at (M,) indices, in that order."""
         columns: dict[str, Any] = {key: getattr(self, key) for key in ("names", "digests", "splits", "groups")}
-        taken: dict[str, Any] = {
-            key: values and [values[index] for index in indices] for key, values in columns.items()
-        }
+        taken: dict[str, Any] = {key: value and [value[n] for n in indices] for key, value in columns.items()}
         return replace(self, labels=self.labels[indices], read=lambda n: self.read(indices[n]), **taken)
 
 

@@ -106,9 +106,8 @@ class CheckpointFile(TorchCheckpointIO):
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch wraps the system's error
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            raise UserError(
-                f"{path}: {first_line(reason)}. Free some space there, or choose another folder."
-            ) from error
+            ways = "Free some space there, or choose another folder."
+            raise UserError(f"{path}: {first_line(reason)}. {ways}") from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
         """Raises UserError as `read`. ModelCheckpoint's files become those beside this one: a run's folder may move."""
@@ -120,8 +119,7 @@ class CheckpointFile(TorchCheckpointIO):
         for state in checkpoint.get("callbacks", {}).values():
             if state.get("dirpath"):
                 best = {here(file): score for file, score in state["best_k_models"].items()}
-                state |= {
-                    key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
-                }
+                paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+                state |= {key: here(state[key]) for key in paths}
                 state |= {"dirpath": folder, "best_k_models": best}
         return checkpoint

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from transfer_learning.reporting.metric_names import default_mode
@@ -52,9 +51,7 @@ class Metrics(nn.ModuleDict):
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
 
-    def add_batch(
-        self, split: str, losses: torch.Tensor, correct: torch.Tensor, probabilities: Callable, codes: torch.Tensor
-    ) -> None:
+    def add_batch(self, split: str, losses: Tensor, correct: Tensor, probabilities: Callable, codes: Tensor) -> None:
         """Updates the metrics of a split: losses (N,), correct (N,) bool, class codes (N,).
 
         `probabilities` returns the (N, C) probabilities; it is only called for further metrics.

@@ -117,7 +117,7 @@ def _best_epoch(
     rows = {row["epoch"]: dict(row) for row in model.history.rows if "val/acc" in row}
     if not rows:
         raise ArgumentError(
-            "max_epochs", trainer.max_epochs, "no epoch ended with a validation, expected at least one."
+            "max_epochs", trainer.max_epochs, "expected at least one epoch that ends with a validation."
         )
     callbacks: list[Any] = trainer.checkpoint_callbacks
     callback = next((callback for callback in callbacks if callback.monitor), None)

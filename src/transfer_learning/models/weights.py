@@ -35,9 +35,7 @@ def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tupl
     """
     found = file_sha256(path)
     if sha256 and found != sha256:
-        raise UserError(
-            f"{path}: its SHA-256 is {found}, expected {sha256}: these are not the weights of the training."
-        )
+        raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights of the training.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -44,9 +44,8 @@ class RMSprop(torch.optim.Optimizer):
             gradients, squares = [], []
             for parameter in learning:
                 state = self.state[parameter]
-                state["square_avg"] = _with_strides_of(
-                    parameter, state["square_avg"] if state else torch.zeros_like(parameter)
-                )
+                average = state["square_avg"] if state else torch.zeros_like(parameter)
+                state["square_avg"] = _with_strides_of(parameter, average)
                 squares.append(state["square_avg"])
                 gradients.append(_with_strides_of(parameter, parameter.grad))
             adam(

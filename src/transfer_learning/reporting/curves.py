@@ -58,9 +58,8 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
         lines += [f"validation accuracy of that epoch {metrics['val/acc_best']:.4f}"]
     if metrics["test/acc"] is not None:
         interval = f"(95 % interval {metrics['test/acc_low']:.4f} to {metrics['test/acc_high']:.4f})"
-        lines += [
-            f"test accuracy of that epoch {metrics['test/acc']:.4f} on {metrics['images_test']} images {interval}"
-        ]
+        tested = f"{metrics['test/acc']:.4f} on {metrics['images_test']} images"
+        lines += [f"test accuracy of that epoch {tested} {interval}"]
     start = f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start"
     lines += [f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; {start}"]
     return "\n".join([*lines, f"curves: tensorboard --logdir {shlex.quote(str(folder))}"])

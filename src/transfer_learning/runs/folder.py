@@ -88,14 +88,11 @@ class RunFolder:
             sizes: list[Any] = [config.get(may_grow or "") for config in (before, now)]
             grows = differing == [may_grow] and all(type(size) is int for size in sizes) and sizes[0] < sizes[1]
             if differing and not grows:
-                shown = "; ".join(
-                    f"{k} was {before.get(k, 'absent')}, is {now.get(k, 'absent')}" for k in differing[:8]
-                )
+                pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in differing[:8]]
+                shown = "; ".join(f"{key} was {old_value}, is {new_value}" for key, old_value, new_value in pairs)
                 more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-                ways = "Use the same config, choose another folder, or delete this one; only more epochs extend a run."
-                raise UserError(
-                    f"{self.path}: has results of another config: {shown}{more}. They are unchanged. {ways}"
-                )
+                ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
+                raise UserError(f"{self.path}: has results of another config: {shown}{more}. {ways}")
             if grows and metrics:
                 os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
         if old != config:
@@ -115,9 +112,8 @@ class RunFolder:
         ]
         path, other = self.path / "split.csv", Path(repeats or "", "split.csv")
         if self.last.exists() and (count := _differing_images(path, rows)):
-            raise UserError(
-                f"{path}: this run began with other images ({count} differ). Restore them, or begin another run."
-            )
+            ways = "Restore them, or begin another run."
+            raise UserError(f"{path}: this run began with other images ({count} differ). {ways}")
         if repeats and (count := _differing_images(other, rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
         text = io.StringIO(newline="")

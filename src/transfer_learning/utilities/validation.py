@@ -60,9 +60,8 @@ def check_types(function: Callable, arguments: Mapping[str, Any]) -> None:
 
 def is_marked(annotation: Any, mark: str) -> bool:
     """Whether an annotation, or a part of it, has the mark `PATH` or `NAME_OR_PATH`."""
-    return mark in getattr(annotation, "__metadata__", ()) or any(
-        is_marked(each, mark) for each in get_args(annotation)
-    )
+    marks = getattr(annotation, "__metadata__", ())
+    return mark in marks or any(is_marked(each, mark) for each in get_args(annotation))
 
 
 def _expected(error: ValidationError, known: Sequence[str] = ()) -> str:

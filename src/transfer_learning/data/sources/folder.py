@@ -41,9 +41,8 @@ class Folder:
             layout = "Expected a folder of class folders or of files named like cat.1.jpg."
             raise ArgumentError("root", str(self.root), f"no such folder. {layout}")
         files = _files(self.root)
-        classes = (
-            [_known_class(file, self.class_names) for file in files] if self.class_names else _classes_found(files)
-        )
+        known = self.class_names
+        classes = [_known_class(file, known) for file in files] if known else _classes_found(files)
         unlabelled = sum(name is None and is_image_name(file) for file, name in zip(files, classes))
         if unlabelled:
             rank_zero_info(f"{self.root}: {unlabelled} images left out: neither folder nor file name tells their class")

@@ -58,15 +58,13 @@ def _read(name: str, weights: str, sha256: str | None) -> tuple[WeightsSource, d
     path = _downloaded(entry) if published else Path(weights).expanduser().resolve()
     if not path.is_file():
         names = ", ".join(type(entry).__members__)
-        raise ArgumentError(
-            "weights", weights, f"no such file; expected a file, one of {names}, or null for random weights."
-        )
+        expected = f"expected a file, one of {names}, or null for random weights."
+        raise ArgumentError("weights", weights, f"no such file; {expected}")
     state, found = read_state_dict(path, weights, sha256)
     for key in list(state):  # DenseNet's files are older than its code
         state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)] = state.pop(key)
-    return WeightsSource(
-        entry.name if published else str(path), found
-    ), state  # DEFAULT may change, the entry's name not
+    source = entry.name if published else str(path)  # what DEFAULT means may change, the entry's name does not
+    return WeightsSource(source, found), state
 
 
 def _hash_in_name(entry: WeightsEnum) -> str:
