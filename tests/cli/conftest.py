@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 
 import train
 
@@ -26,7 +26,10 @@ def composed(tmp_path):
         with open_dict(cfg.hydra):
             cfg.hydra.runtime.output_dir = str(tmp_path / "run")
         HydraConfig.instance().set_config(cfg)
-        return OmegaConf.masked_copy(deepcopy(cfg), [key for key in cfg if key != "hydra"])
+        job = deepcopy(cfg)
+        with open_dict(job):
+            job.pop("hydra")
+        return job
 
     yield make
     HydraConfig.instance().cfg = None

@@ -298,7 +298,7 @@ def test_launcher_runs_the_jobs_in_other_processes_with_the_same_results(
     assert complete(tmp_path / "alone")["test/loss"] == pytest.approx(metrics[1]["test/loss"], rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*is validated against ConfigStore schema")
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/.*' is validated against ConfigStore schema")
 def test_slurm_gets_what_the_config_says(composed):
     composed("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra.sweep.dir=/sweep")
     launcher = instantiate(HydraConfig.get().launcher)

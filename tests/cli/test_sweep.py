@@ -1,97 +1,127 @@
-"""Sweeps whose command is repeated."""
+"""Sweeps, and sweeps whose command is repeated."""
 
 import csv
 import json
 import shutil
-from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from transfer_learning.engine.classifier import Classifier
 
-TINY = (
-    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu "
-    "trainer.max_epochs=2 model.dense=[16]"
-)
+SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
+TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2", "model.channels=[4]", "model.dense=[16]"]
 
 
 @pytest.fixture
 def sweep(tmp_path, in_process):
-    """sweep(*arguments) -> (exit code, output, {job's folder: its row of the leaderboard}); jobs are in tmp_path/sweep."""
+    """sweep(*arguments) -> (exit code, output, rows of the leaderboard); the jobs are in tmp_path/sweep."""
 
     def run(*arguments):
         where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"]
-        code, output = in_process("-m", *TINY.split(), *where, *arguments)
+        code, output = in_process("-m", *TINY, *where, *arguments)
         with open(tmp_path / "sweep" / "leaderboard.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return code, output, {row["folder"]: row for row in rows}
+            return code, output, list(csv.DictReader(file))
 
     return run
 
 
-def find(folders: Iterable[str], override: str) -> str:
-    """The only one of the folders whose name has this override."""
-    (found,) = (folder for folder in folders if override in folder.split(","))
-    return found
+def job(tmp_path, text):
+    (folder,) = (path for path in (tmp_path / "sweep").iterdir() if text in path.name)
+    return folder
 
 
-def without_seconds(path: Path) -> dict:
+def without_seconds(path):
     return {key: value for key, value in json.loads(path.read_text()).items() if "seconds" not in key}
 
 
 def test_other_jobs_go_on_after_one_diverged_and_the_repeated_command_does_what_is_missing(sweep, tmp_path):
-    code, output, rows = sweep("optimizer.lr=1e-3,1e9,1e-4")
+    code, output, rows = sweep("optimizer.lr=1e-3,1e30,1e-4")
     assert code == 1 and "Traceback" not in output and "2 of 3 jobs in" in output
-    slow, diverged, slowest = (find(rows, f"optimizer.lr={lr}") for lr in (0.001, 1e9, 0.0001))
-    states = {name: row["state"] for name, row in rows.items()}
-    assert states == {slow: "finished", diverged: "failed", slowest: "finished"}
-    assert "the loss is not finite" in rows[diverged]["reason"]
-    failed, message = tmp_path / "sweep" / diverged, "step 2: the loss is not finite"
-    assert message in (failed / "FAILED").read_text()
+    rows = {float(row["optimizer.lr"]): row for row in rows}
+    assert {rate: row["state"] for rate, row in rows.items()} == {1e-3: "finished", 1e30: "failed", 1e-4: "finished"}
+    assert "the loss is not finite" in rows[1e30]["reason"]
+    failed = job(tmp_path, "lr=1e+30")
+    assert "step 2: the loss is not finite" in (failed / "FAILED").read_text()
     log = (failed / "train.log").read_text()
-    assert log.count(message) == 2 and log.count("Traceback (most recent call last)") == 1  # one line, and a traceback
+    assert log.count("step 2: the loss is not finite") == 2  # the message, and below its traceback
+    assert log.count("Traceback (most recent call last)") == 1
 
-    finished, untested = tmp_path / "sweep" / slow / "metrics.json", tmp_path / "sweep" / slowest / "metrics.json"
-    before, written = without_seconds(untested), finished.stat().st_mtime_ns
-    assert float(rows[slow]["val/acc_best"]) == json.loads(finished.read_text())["val/acc_best"]
-    untested.unlink()  # as if it had been killed before its test
+    finished = job(tmp_path, "lr=0.001") / "metrics.json"
+    metrics, written = json.loads(finished.read_text()), finished.stat().st_mtime_ns
+    assert float(rows[1e-3]["val/acc_best"]) == metrics["val/acc_best"]
+    (job(tmp_path, "lr=0.0001") / "metrics.json").rename(tmp_path / "metrics.json")  # as if killed before its test
     shutil.rmtree(failed)
     code, output, rows = sweep("optimizer.lr=1e-2,1e-4,1e-3")
-    assert code == 0 and {row["state"] for row in rows.values()} == {"finished"} and len(rows) == 3
+    assert code == 0 and {row["state"] for row in rows} == {"finished"} and len(rows) == 3
     assert finished.stat().st_mtime_ns == written and output.count("finished already") == 1
     assert output.count("goes on after epoch 2 of 2") == 1
     assert output.count("epoch   2/2") == 1  # only the new job trains
-    assert without_seconds(untested) == before
+    assert without_seconds(job(tmp_path, "lr=0.0001") / "metrics.json") == without_seconds(tmp_path / "metrics.json")
+
+
+def test_leaderboard_shows_the_settings_that_vary_and_the_best_first(sweep):
+    _, output, rows = sweep("seed=0,1", "optimizer.lr=1e-3,1e-4", "test=false")
+    assert list(rows[0])[:2] in (["seed", "optimizer.lr"], ["optimizer.lr", "seed"])
+    assert list(rows[0])[2:] == ["state", "val/acc_best", "seconds", "reason", "folder"]
+    values = [float(row["val/acc_best"]) for row in rows]
+    assert len(rows) == 4 and values == sorted(values, reverse=True)
+    header = next(line for line in output.splitlines() if "state" in line)
+    assert "optimizer.lr" in header and "data" not in header and "max_epochs" not in header and "test" not in header
+
+
+def test_leaderboard_is_sorted_by_the_monitored_metric(sweep):
+    _, _, rows = sweep("seed=0,1,2", "monitor=val/loss")
+    assert list(rows[0]) == ["seed", "state", "val/loss_best", "test/acc", "seconds", "reason", "folder"]
+    losses = [float(row["val/loss_best"]) for row in rows]
+    assert losses == sorted(losses) and len(set(losses)) == 3
+    assert all("monitor=val-loss" in row["folder"] for row in rows)
+
+
+def test_jobs_may_differ_in_their_monitor(sweep, tmp_path):
+    code, _, rows = sweep("monitor=val/loss,val/acc")
+    assert code == 0 and [row["monitor"] for row in rows] == ["val/acc", "val/loss"]
+    assert job(tmp_path, "monitor=val-loss") != job(tmp_path, "monitor=val-acc")
 
 
 def test_job_whose_config_was_edited_is_refused_with_the_difference(sweep, tmp_path):
-    _, _, rows = sweep("seed=0,1")
-    job = tmp_path / "sweep" / find(rows, "seed=1")
-    config, metrics = (job / "config.yaml").read_text(), (job / "metrics.json").read_text()
-    (job / "config.yaml").write_text(config.replace("batch_size: 30", "batch_size: 20"))
+    sweep("seed=0,1")
+    config = job(tmp_path, "seed=1") / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 30", "batch_size: 20"))
+    (job(tmp_path, "seed=1") / "train.log").write_text("")
+    metrics = (job(tmp_path, "seed=1") / "metrics.json").read_text()
     code, output, rows = sweep("seed=0,1")
     assert code == 1 and "has results of another config: data.batch_size was 20, is 30" in output
     assert "Traceback" not in output
-    assert sorted(row["state"] for row in rows.values()) == ["failed", "finished"]
-    assert (job / "metrics.json").read_text() == metrics
-    (job / "config.yaml").write_text(config)
+    assert sorted(row["state"] for row in rows) == ["failed", "finished"]
+    assert (job(tmp_path, "seed=1") / "metrics.json").read_text() == metrics
+    config.write_text(config.read_text().replace("batch_size: 20", "batch_size: 30"))
     code, _, rows = sweep("seed=1,0")
-    assert code == 0 and [row["state"] for row in rows.values()] == ["finished"] * 2
+    assert code == 0 and [row["state"] for row in rows] == ["finished"] * 2
 
 
-def test_job_that_fails_by_a_fault_of_the_code_has_the_traceback_in_its_own_log(sweep, tmp_path, monkeypatch):
-    def fault(self):
-        raise ZeroDivisionError("a fault")
+def test_key_that_the_program_gained_later_does_not_refuse_a_finished_sweep(sweep, tmp_path):
+    sweep("seed=0,1")
+    for seed in (0, 1):
+        path = job(tmp_path, f"seed={seed}") / "config.yaml"
+        config = OmegaConf.load(path)
+        del config.data.resize, config.test
+        OmegaConf.save(config, path)
+    code, output, _ = sweep("seed=0,1")
+    assert code == 0 and output.count("finished already") == 2, output
 
-    monkeypatch.setattr(Classifier, "on_train_start", fault, raising=False)
-    code, output, rows = sweep("seed=0")
-    (job,) = (tmp_path / "sweep" / name for name in rows)
+
+def test_job_that_ends_with_a_programming_error_has_the_traceback_in_its_log(sweep, tmp_path, monkeypatch):
+    def fail(self):
+        raise ZeroDivisionError("a programming error")
+
+    monkeypatch.setattr(Classifier, "on_train_start", fail, raising=False)
+    code, output, _ = sweep("seed=0")
     assert code == 1 and "Traceback" in output
-    assert "ZeroDivisionError: a fault" in (job / "train.log").read_text()
-    assert (job / "FAILED").read_text() == "a fault\n"
+    assert "ZeroDivisionError: a programming error" in (job(tmp_path, "seed=0") / "train.log").read_text()
+    assert (job(tmp_path, "seed=0") / "FAILED").read_text() == "a programming error\n"
 
 
 def test_name_of_a_sweep_needs_a_multirun(in_process, tmp_path):
-    code, output = in_process(*TINY.split(), "sweep=mine", f"hydra.run.dir={tmp_path}/run")
+    code, output = in_process(*TINY, "sweep=mine", f"hydra.run.dir={tmp_path}/run")
     assert code == 1 and "sweep=mine: names a multirun; add -m" in output

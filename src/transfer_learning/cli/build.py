@@ -48,14 +48,18 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
             cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
             if isinstance(cause, UserError):
                 raise cause from error
-            message, wrong = " ".join(str(cause).split()), _wrong_argument(make, arguments)
+            message = " ".join(str(cause).split())
+            wrong = _wrong_argument(make, arguments, message)
             if wrong:
                 raise ArgumentError(wrong, arguments[wrong], message) from cause
             raise UserError(f"{key}: {message}") from cause
 
 
-def _wrong_argument(make: Callable, arguments: Mapping[str, Any]) -> str | None:
-    """The argument without which an object can be made. Other libraries' errors do not name it."""
+def _wrong_argument(make: Callable, arguments: Mapping[str, Any], message: str) -> str | None:
+    """The only argument that another library's error names, else one without which the object can be made."""
+    named = [name for name in arguments if re.search(rf"\b{name}\b", message)]
+    if len(named) == 1:
+        return named[0]
     for name in arguments:
         try:
             make({other: value for other, value in arguments.items() if other != name})
@@ -103,7 +107,7 @@ def absolute_paths(cfg: DictConfig) -> None:
         for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
             may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
-            if value is not None and (is_marked(annotation, PATH) or may_be_name):
+            if isinstance(value, (str, int, float)) and (is_marked(annotation, PATH) or may_be_name):
                 cfg[group][argument] = os.path.abspath(os.path.expanduser(str(value)))
 
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,20 +39,20 @@ def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> 
     """The key that sets an argument: that below `prefix`, else the one with the argument's name (and value)."""
     raw = flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     key = f"{prefix}.{argument}" if prefix else argument
-    if key not in raw:
+    if key not in raw or not prefix:
         named = [each for each in raw if each.rpartition(".")[2] == argument]
-        named.sort(key=lambda each: (each.startswith("recipe."), str(OmegaConf.select(cfg, each)) != str(value)))
+        named.sort(key=lambda each: (str(OmegaConf.select(cfg, each)) != str(value), each.startswith("recipe.")))
         key = named[0] if named else key
     while (source := str(raw.get(key))[2:-1]) in raw and str(raw[key]).startswith("${"):  # order_seed: ${seed}
-        if source.startswith("recipe.") and source not in given_keys():
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        if source.startswith("recipe.") and source not in keys_of(overrides):
             break
         key = source
     return key
 
 
-def given_keys() -> set[str]:
-    """The keys and groups of this job's overrides."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """The keys and groups that overrides set."""
     return {override.partition("=")[0].lstrip("+~") for override in overrides}
 
 

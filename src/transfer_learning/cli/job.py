@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
-from transfer_learning.cli.errors import given_keys, name_keys
+from transfer_learning.cli.errors import keys_of, name_keys
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.engine.checkpoint import CheckpointFile
 from transfer_learning.engine.classifier import Classifier
@@ -39,10 +39,12 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
     folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
         check_added_keys(cfg, overrides)
-        complete(cfg, folder.config(), single)
+        before = folder.config() or {}
+        complete(cfg, before, single)
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
-        folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given_keys())
+        new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
+        folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given=new)
         if metrics := folder.metrics():
             more = f" A larger {MAY_GROW} extends it." if single else ""
             log.info(f"{folder.path}: finished already, {metrics['monitor']} {metrics['monitor_best']:.4f}.{more}")
@@ -50,8 +52,8 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         return build_and_train(cfg, folder, single, command, started)
 
 
-def complete(cfg: DictConfig, before: dict | None, single: bool) -> None:
-    """Sets what depends on this machine and moment. `before` is the config of the run that goes on, if one does."""
+def complete(cfg: DictConfig, before: dict, single: bool) -> None:
+    """Sets what depends on this machine and moment. `before` is the config of the run that goes on, or empty."""
     if before:
         check_version(before, HydraConfig.get().runtime.output_dir)
     if cfg.sweep is not None and single:
@@ -110,6 +112,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and loggers. `trainer.compile` is not an argument of it, but of `train`."""
     with name_keys(cfg):
         check_types(train, {"compile": cfg.trainer.compile, "test": cfg.test, "monitor": cfg.monitor})
+        check_types(Classifier, {"seed": cfg.seed})
     callbacks = list(build_all(cfg, "callbacks").values())
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
     gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)

@@ -32,12 +32,12 @@ def input_spec(field: str, backbone: str, weights: str | None) -> object:
     """What the weights of a backbone expect: its `image_size` or `interpolation`."""
     from transfer_learning.models.backbones import input_spec  # imports torch, for which --help should not wait
 
-    return getattr(input_spec(backbone, weights), field)
+    return getattr(input_spec(str(backbone), None if weights is None else str(weights)), field)
 
 
 def model_name(backbone: str, unfreeze: str | None) -> str:
     """A pretrained model in the name of a run: `vgg16_frozen`, `vgg16_finetuned_block5`."""
-    return backbone.replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
+    return str(backbone).replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
 
 
 def run_id(folder: str) -> str:
@@ -54,7 +54,7 @@ for name, function in {
     "if_else": lambda condition, yes, no: yes if condition else no,
     "if_null": lambda value, default: default if value is None else value,
     "keys_outside_job_names": lambda: ["sweep", "repeats", *MAY_CHANGE],
-    "monitor_mode": default_mode,
+    "monitor_mode": lambda monitor: default_mode(str(monitor)),
     "run_id": run_id,
 }.items():
     OmegaConf.register_new_resolver(name, function, replace=True)  # type: ignore[arg-type]

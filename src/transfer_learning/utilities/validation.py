@@ -46,7 +46,7 @@ def validated(cls: Class) -> Class:
 def check_types(function: Callable, arguments: Mapping[str, Any]) -> None:
     """Raises ArgumentError if an argument of another library's function does not match its annotation."""
     try:
-        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
     except (NameError, TypeError):  # annotations that exist for type checkers only
         return
     for name, value in arguments.items():

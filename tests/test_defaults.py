@@ -1,0 +1,95 @@
+"""Defaults in Python and in conf/ are the same, so that a notebook and the command do the same."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from transfer_learning.cli import resolvers
+from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.cartoons import Cartoons
+from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
+from transfer_learning.data.sources.folder import Folder
+from transfer_learning.data.splits import PerClass
+from transfer_learning.models.cnn import CNN
+from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.optim.rmsprop import RMSprop
+from transfer_learning.optim.schedules import Cosine
+
+CONF = resolvers.PROJECT / "conf"
+OBJECTS = {"source", "split", "augmentation", "preprocessing"}  # arguments that are objects
+GIVEN = {"num_classes", "image_size", "params", "sha256"}  # by the program: the data, the optimizer, a checkpoint
+
+
+@pytest.fixture
+def composed(monkeypatch):
+    """composed(*overrides): the config that the command composes, resolved; a value that is missing is "???"."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+    def make(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", list(overrides), return_hydra_config=True)
+        cfg.hydra.runtime.output_dir = "run"
+        HydraConfig.instance().set_config(cfg)
+        return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True)
+
+    return make
+
+
+def defaults(function: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: "???" if each.default is each.empty else each.default for each in parameters}
+
+
+def same(default: Any, value: Any) -> bool:
+    if isinstance(default, tuple):
+        return list(default) == value
+    if isinstance(value, str) and Path(value).is_absolute():  # the command line makes paths of the project absolute
+        return Path(value).is_relative_to(resolvers.PROJECT) and resolvers.PROJECT / default == Path(value)
+    return default == value and isinstance(default, bool) == isinstance(value, bool)
+
+
+@pytest.mark.parametrize(
+    "cls, overrides, group, left_out",
+    [
+        (CNN, ["model=basic_cnn"], "model", GIVEN),
+        (Pretrained, ["model=pretrained"], "model", GIVEN),
+        (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
+        (Cosine, ["scheduler=cosine"], "scheduler", set()),
+        (Affine, [], "data.augmentation", set()),
+        (Cartoons, ["data=cartoons"], "data", set()),
+        (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
+        (Folder, ["data=image_folder"], "data", set()),
+        (PerClass, ["data=dogs_vs_cats"], "data", set()),
+        (PerClass, ["data=cartoons"], "data", set()),
+        (Preprocessing, [], "data", set()),
+        (ImageDataModule, [], "data", OBJECTS),
+    ],
+)
+def test_defaults_of_a_class_are_those_of_the_config(composed, cls, overrides, group, left_out):
+    node: Any = composed(*overrides)
+    for name in group.split("."):
+        node = node[name]
+    expected = {name: value for name, value in defaults(cls).items() if name not in left_out}
+    assert expected.keys() <= node.keys()
+    differing = {name: (value, node[name]) for name, value in expected.items() if not same(value, node[name])}
+    assert not differing
+    if group != "data":
+        assert {name for name in node if name[0] != "_"} == set(expected)
+
+
+def test_each_key_of_the_data_is_an_argument_of_a_class(composed):
+    for data, classes in {
+        "cartoons": [Cartoons, PerClass],
+        "dogs_vs_cats": [DogsVsCats, PerClass],
+        "image_folder": [Folder, PerClass],
+    }.items():
+        arguments = {name for cls in [*classes, Preprocessing, ImageDataModule] for name in defaults(cls)}
+        assert set(composed(f"data={data}")["data"]) == arguments - {"preprocessing"}
