@@ -1,4 +1,4 @@
-"""What a user types: mistakes, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
+"""Arguments: mistakes, old names, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
 import subprocess
@@ -8,48 +8,61 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from transfer_learning.cli.arguments import prepare
 
-SMALL = (
-    "data=cartoons data.image_size=32 data.train_per_class=20 data.val_per_class=8 data.test_per_class=8 trainer=cpu"
-)
-TINY = (
-    f"{SMALL} data.augment=true model=regularised_cnn model.channels=[4,8] model.dense=[16] optimizer.lr=1e-3 trainer.deterministic=true"
-).split()
+SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
+SMALL = ["data=cartoons", *SIZES, "trainer=cpu"]
+SMALL_CNN = ["model=regularised_cnn", "model.channels=[4,8]", "model.dense=[16]"]
+TINY = [*SMALL, *SMALL_CNN, "data.augment=true", "optimizer.lr=1e-3", "trainer.deterministic=true"]
+EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
 
 
 @pytest.fixture
-def finished(tmp_path, in_process):
+def cache(tmp_path):
+    return f"data.cache_dir={tmp_path}/cache"
+
+
+@pytest.fixture
+def finished(tmp_path, in_process, cache):
     """The folder of a run of two epochs."""
-    code, output = in_process(
-        *TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"
-    )
+    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", cache)
     assert code == 0, output
     return tmp_path / "run"
 
 
 def metrics(folder):
-    return {
-        key: value for key, value in json.loads((folder / "metrics.json").read_text()).items() if "seconds" not in key
-    }
+    values = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in values.items() if "seconds" not in key}
 
 
 def contents(folder):
-    """Of all files but the log, the lock and the mark of the last failure."""
+    """Of all files except the log, the lock and FAILED."""
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("train.log", ".lock", "FAILED")]
     return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
-def test_a_finished_run_says_so(finished, in_process):
+def edit(config_file, *deleted, **changed):
+    """Deletes keys of a run's config.yaml, and changes top-level keys."""
+    config = OmegaConf.load(config_file)
+    for key in deleted:
+        group, _, name = key.rpartition(".")
+        del (OmegaConf.select(config, group) if group else config)[name]
+    OmegaConf.save(OmegaConf.merge(config, changed), config_file)
+
+
+def test_finished_run_is_not_trained_again(finished, in_process):
     before = contents(finished)
     code, output = in_process(f"resume={finished}")
     assert code == 0 and f"{finished}: finished already" in output and contents(finished) == before
+    assert "epoch  " not in output and "A larger trainer.max_epochs extends it." in output
 
 
-def test_a_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process, tmp_path):
-    """ModelCheckpoint notes real paths; it forgets what it knew where they differ."""
+def test_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process, tmp_path, cache):
+    """ModelCheckpoint saves real paths, and forgets its state if they differ."""
     last = finished / "checkpoints" / "last.ckpt"
     checkpoint, best = torch.load(last, weights_only=True), (finished / "checkpoints" / "best.ckpt").read_bytes()
     (state,) = (state for state in checkpoint["callbacks"].values() if state.get("monitor"))
@@ -57,36 +70,31 @@ def test_a_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process,
     state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
     torch.save(checkpoint, last)
     (tmp_path / "link").symlink_to(finished)
-    code, output = in_process(
-        *TINY, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/link", f"data.cache_dir={tmp_path}/cache"
-    )
+    code, output = in_process(*TINY, "trainer.max_epochs=5", f"hydra.run.dir={tmp_path}/link", cache)
     assert code == 0 and "epoch   5/5" in output and (finished / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
-def test_the_same_command_on_another_machine_goes_on_in_the_precision_that_it_began_with(
-    finished, in_process, tmp_path, monkeypatch
-):
+def test_run_goes_on_in_the_precision_that_it_began_with(finished, in_process, monkeypatch, cache):
+    """As if the same command was typed on another machine."""
     before = metrics(finished)["precision"]
-    monkeypatch.setattr("transfer_learning.hardware.native_precision", lambda accelerator: "64-true")
+    monkeypatch.setattr("transfer_learning.cli.job.native_precision", lambda accelerator: "64-true")
     (finished / "metrics.json").unlink()
-    code, output = in_process(
-        *TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", f"data.cache_dir={tmp_path}/cache"
-    )
+    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", cache)
     assert code == 0 and metrics(finished)["precision"] == before != "64-true", output
 
 
-def test_a_cache_may_lie_elsewhere_when_it_goes_on(finished, in_process, tmp_path):
+def test_cache_may_be_elsewhere_when_a_run_goes_on(finished, in_process, tmp_path):
     code, _ = in_process(f"resume={finished}", "trainer.max_epochs=3", f"data.cache_dir={tmp_path}/other cache")
-    assert code == 0 and metrics(finished)["epochs"] == 3 and list((tmp_path / "other cache").glob("*.npy"))
+    assert code == 0 and metrics(finished)["epochs"] == 3 and list((tmp_path / "other cache").glob("*.rows"))
 
 
-def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, tmp_path):
+def test_more_epochs_give_the_results_of_a_longer_run(finished, in_process, tmp_path, cache):
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
-    assert (
-        code == 0 and "goes on after epoch 2 of 4" in output and "epoch   3/4" in output and "epoch   2/" not in output
-    )
-    in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
+    assert code == 0 and "goes on after epoch 2 of 4" in output
+    assert "epoch   3/4" in output and "epoch   2/" not in output
+    in_process(*TINY, "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/straight", cache)
     assert metrics(finished) == metrics(tmp_path / "straight")
+    assert json.loads((finished / "metrics-2-epochs.json").read_text())["epochs"] == 2
     events = EventAccumulator(str(finished))
     events.Reload()
     assert [event.step for event in events.Scalars("val/acc")] == [1, 2, 3, 4]
@@ -94,10 +102,9 @@ def test_more_epochs_extend_it_to_what_it_would_have_been(finished, in_process, 
     assert len(attempts) == 2 and f"resume={finished} trainer.max_epochs=4" in attempts[1]["command"]
 
 
-def test_a_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process):
-    """Killed between its last epoch's checkpoint and its test."""
-    early = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
-    in_process(*TINY, *early, f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+def test_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process, cache):
+    """It was killed between its last epoch's checkpoint and its test."""
+    in_process(*TINY, *EARLY, f"hydra.run.dir={tmp_path}/run", cache)
     before = metrics(tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     code, output = in_process(f"resume={tmp_path}/run")
@@ -107,7 +114,7 @@ def test_a_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process):
 @pytest.mark.parametrize(
     "beside, message",
     [
-        ("seed=1", "seed=1: beside resume=… expected nothing but trainer.max_epochs=…"),
+        ("seed=1", "seed=1: beside resume=... expected nothing but trainer.max_epochs=..."),
         ("model=basic_cnn", "model=basic_cnn: beside resume"),
         ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: beside resume"),
         ("-m", "-m: beside resume"),
@@ -115,7 +122,7 @@ def test_a_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process):
         ("trainer.max_epochs=many", "trainer.max_epochs was 2, is many"),
     ],
 )
-def test_whatever_else_is_refused(finished, in_process, beside, message):
+def test_other_arguments_beside_resume_are_refused(finished, in_process, beside, message):
     before = contents(finished)
     code, output = in_process(f"resume={finished}", beside)
     assert code == 1 and message in output and "Traceback" not in output and contents(finished) == before
@@ -123,37 +130,93 @@ def test_whatever_else_is_refused(finished, in_process, beside, message):
 
 @pytest.mark.parametrize("key", ["resume", "rerun"])
 @pytest.mark.parametrize("where", ["nowhere", "~nobody/x", Path(train.__file__).parent / "conf"])
-def test_no_run_there(tmp_path, monkeypatch, in_process, key, where):
+def test_folder_without_a_run_is_refused(tmp_path, monkeypatch, in_process, key, where):
     monkeypatch.chdir(tmp_path)
     code, output = in_process(f"{key}={where}")
     assert code == 1 and f"{key}={where}: no run there" in output and not list(tmp_path.iterdir())
 
 
-def test_rerun_repeats_a_run_to_the_bit_elsewhere_and_takes_other_settings(finished, in_process, tmp_path):
-    strange = finished.rename(tmp_path / "a=b,c 'd")  # as a job's folder may be called
+def test_rerun_repeats_a_run_to_the_bit_and_takes_other_settings(finished, in_process, tmp_path, cache):
+    strange = finished.rename(tmp_path / "a=b,c 'd")  # as the folder of a job may be called
     before = contents(strange)
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/again")
     assert code == 0 and metrics(tmp_path / "again") == metrics(strange) and contents(strange) == before
     assert (tmp_path / "again" / "split.csv").read_bytes() == (strange / "split.csv").read_bytes()
     code, output = in_process("-m", f"rerun={strange}", f"hydra.sweep.dir={tmp_path}/other", "seed=1,2")
-    in_process(
-        *TINY, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={tmp_path}/direct", f"data.cache_dir={tmp_path}/cache"
-    )
+    in_process(*TINY, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={tmp_path}/direct", cache)
     assert code == 0 and "2 of 2 jobs" in output and "other images" not in output
-    assert (
-        metrics(tmp_path / "other" / "seed=1") == metrics(tmp_path / "direct") != metrics(tmp_path / "other" / "seed=2")
-    )
+    one, two = (metrics(tmp_path / "other" / f"seed={seed}") for seed in (1, 2))
+    assert one == metrics(tmp_path / "direct") != two
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/data", "data.seed=1")
     assert code == 0 and f"{strange}: the run that is repeated had other images" in output
     code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", "sede=1")
     assert code == 1 and "sede" in output and "Traceback" not in output
     for group in ("optimizer=adamw", "scheduler=cosine", "trainer=cpu", "+debug=short"):
         code, output = in_process(f"rerun={strange}", f"hydra.run.dir={tmp_path}/wrong", group)
-        assert (
-            code == 1
-            and f"{group}: beside rerun=… expected single values" in output
-            and not (tmp_path / "wrong").exists()
-        )
+        assert code == 1 and f"{group}: beside rerun=... expected single values" in output
+        assert f"{strange}/provenance.json" in output and not (tmp_path / "wrong").exists()
+
+
+def test_rerun_follows_another_monitor(finished, in_process, tmp_path):
+    code, output = in_process(f"rerun={finished}", f"hydra.run.dir={tmp_path}/again", "monitor=val/loss")
+    assert code == 0, output
+    assert (metrics(tmp_path / "again")["monitor"], metrics(tmp_path / "again")["monitor_mode"]) == ("val/loss", "min")
+
+
+def test_key_that_the_program_gained_later_does_not_refuse_a_finished_run(finished, in_process, cache):
+    edit(finished / "config.yaml", "data.resize", "test", "trainer.deterministic")
+    command = [*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", cache]
+    for arguments in ([f"resume={finished}"], command):
+        code, output = in_process(*arguments)
+        assert code == 0 and f"{finished}: finished already" in output, output
+    for typed in ("data.resize=stretch", "test=true"):
+        edit(finished / "config.yaml", typed.partition("=")[0])
+        code, output = in_process(*command, typed)
+        key, _, value = typed.partition("=")
+        assert code == 1 and f"another config: {key} was absent, is {value.replace('true', 'True')}." in output
+
+
+def test_group_that_is_chosen_anew_refuses_a_finished_run(finished, in_process, cache):
+    command = [*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", cache]
+    for argument in ("metrics=[f1]", "scheduler=cosine", "logger=[tensorboard,csv]", "+trainer.max_steps=7"):
+        code, output = in_process(*command, argument)
+        assert code == 1 and "has results of another config" in output, f"{argument}: {output}"
+
+
+@pytest.mark.parametrize("way", ["resume={}", "rerun={}", "hydra.run.dir={}"])
+def test_run_of_an_older_version_is_refused(finished, in_process, cache, way):
+    edit(finished / "config.yaml", "overrides")
+    before = contents(finished)
+    arguments = [*TINY, "trainer.max_epochs=2", cache] if way.startswith("hydra") else []
+    code, output = in_process(*arguments, way.format(finished))
+    (line,) = output.strip().splitlines()
+    assert code == 1 and line.startswith(f"{finished}: a run of an older version, whose settings have other names.")
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    "typed, now",
+    [
+        ("model.lr_share=0.5", "model.backbone_lr_scale=0.5"),
+        ("+model.lr_share=0.5", "+model.backbone_lr_scale=0.5"),
+        ("model.head_epochs=2,3", "model.unfreeze_at_epoch=2,3"),
+        ("model=frozen", "model=pretrained"),
+        ("model=basic_cnn,frozen", "model=basic_cnn,pretrained"),
+        ("model.preprocess=rescale", "model.preprocess=tutorial"),
+        ("model.preprocess=weights,rescale", "model.preprocess=weights,tutorial"),
+    ],
+)
+def test_old_name_is_one_line_with_the_new_name(in_process, tmp_path, monkeypatch, typed, now):
+    monkeypatch.chdir(tmp_path)
+    code, output = in_process(*(["-m"] if "," in typed else []), "seed=1", typed)
+    assert code == 1 and output == f"{typed}: the name has changed; type {now}\n" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argument", ["model=vgg16_frozen", "model.backbone=frozen", "name=frozen", "model.unfreeze=all"]
+)
+def test_new_names_are_left_alone(argument):
+    assert prepare([argument]) == [argument]
 
 
 def cut_off(path):
@@ -178,15 +241,15 @@ def with_code(path):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (cut_off, "last.ckpt: not a checkpoint of this project's, or damaged"),
-        (with_code, "last.ckpt: not a checkpoint of this project's, or damaged"),
+        (cut_off, "last.ckpt: not a checkpoint of this project, or damaged"),
+        (with_code, "last.ckpt: not a checkpoint of this project, or damaged"),
         (
             of_another_network,
-            "the checkpoint is another network's: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)",
+            "the checkpoint is of another network: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)",
         ),
     ],
 )
-def test_a_checkpoint_that_cannot_be_gone_on_from(finished, in_process, damage, message):
+def test_unusable_checkpoint_is_refused_and_kept(finished, in_process, damage, message):
     damage(finished / "checkpoints" / "last.ckpt")
     before = contents(finished)["checkpoints" / Path("last.ckpt")]
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
@@ -195,21 +258,21 @@ def test_a_checkpoint_that_cannot_be_gone_on_from(finished, in_process, damage, 
     assert message in (finished / "FAILED").read_text()
 
 
-def test_the_best_checkpoint_is_gone(finished, in_process):
+def test_missing_best_checkpoint_is_named(finished, in_process):
     (finished / "checkpoints" / "best.ckpt").unlink()
     (finished / "metrics.json").unlink()
     code, output = in_process(f"resume={finished}")
     assert code == 1 and "best.ckpt: no such checkpoint" in output and "Traceback" not in output
 
 
-def test_two_runs_at_once_in_one_folder(finished, in_process):
+def test_two_runs_at_once_in_one_folder_are_refused(finished, in_process):
     with FileLock(finished / ".lock"):
         code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
-    assert code == 1 and f"{finished}: another run is at work in this folder" in output
+    assert code == 1 and f"{finished}: another run is using this folder" in output
     assert metrics(finished)["epochs"] == 2
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_epochs_before(finished, in_process):
+def test_loss_that_is_not_finite_names_the_step_and_keeps_earlier_epochs(finished, in_process):
     last = finished / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 1e9
@@ -221,21 +284,21 @@ def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_epochs_before(fi
 
 
 def on_small_disk(tmp_path, script):
-    """Runs a shell script where tmp_path/disk is a file system of its own; `$RUN` is the command."""
+    """Runs a shell script in which tmp_path/disk is a file system of its own; `$RUN` is the command."""
     (tmp_path / "disk").mkdir()
+    mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"]
     try:
-        subprocess.run(
-            ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"], check=True, capture_output=True
-        )
+        subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs a kernel that lets users mount a tmpfs in a namespace of their own (unshare -rm)")
-    run = f"{sys.executable} {train.__file__} {' '.join(TINY)} trainer.max_epochs=6 data.cache_dir={tmp_path}/cache hydra.run.dir=$D/run"
-    script = f"D={tmp_path}/disk; set -e; {script.replace('$RUN', run)}"
+        pytest.skip("needs a kernel that lets users mount a tmpfs in their own namespace (unshare -rm)")
+    arguments = [*TINY, "trainer.max_epochs=6", f"data.cache_dir={tmp_path}/cache", "hydra.run.dir=$D/run"]
+    script = script.replace("$RUN", f"{sys.executable} {train.__file__} {' '.join(arguments)}")
+    script = f"D={tmp_path}/disk; set -e; {script}"
     return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint_and_with_room_the_run_goes_on(finished, tmp_path, in_process):
-    """The disk takes some epochs' checkpoints, not those that the best of them adds; then it grows, and the same command ends the run."""
+def test_full_disk_keeps_the_last_checkpoint_and_with_room_the_run_goes_on(finished, tmp_path, in_process, cache):
+    """The disk has room for some epochs' checkpoints. Then it grows, and the same command ends the run."""
     size = 60_000 + sum(len(content) for path, content in contents(finished).items() if path.suffix == ".ckpt")
     result = on_small_disk(
         tmp_path,
@@ -244,71 +307,72 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_with_room_the_run_goes_o
     )
     output = result.stdout + result.stderr
     assert result.returncode == 0 and "Traceback" not in output, output
-    assert output.count("No space left on device. Make room there") == 2  # the log, and FAILED
+    assert output.count("No space left on device. Free some space there, or") == 2  # the log, and FAILED
     assert "last.ckpt\n" in output and "partial" not in output and "goes on after epoch" in output
-    in_process(*TINY, "trainer.max_epochs=6", f"hydra.run.dir={tmp_path}/straight", f"data.cache_dir={tmp_path}/cache")
+    in_process(*TINY, "trainer.max_epochs=6", f"hydra.run.dir={tmp_path}/straight", cache)
     assert metrics(tmp_path / "copy") == metrics(tmp_path / "straight")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "provenance.json"])
-def test_a_damaged_file_of_its_own_is_named(finished, in_process, name):
+def test_damaged_file_of_a_run_is_named(finished, in_process, name):
     (finished / name).write_bytes(b"\xff{")
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
     assert code == 1 and str(finished / name) in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("made", ["true", "mkdir $D/run"])
-def test_a_folder_that_cannot_be_written(tmp_path, made):
+def test_folder_that_cannot_be_written_is_named(tmp_path, made):
     result = on_small_disk(tmp_path, f"mount -t tmpfs tmpfs $D; {made}; mount -o remount,ro $D; $RUN")
     assert result.returncode == 1 and result.stderr.count("\n") == 1
-    assert (
-        f"{tmp_path}/disk/run" in result.stderr
-        and ": Read-only file system. Make room or make it writable, or" in result.stderr
-    )
+    assert f"{tmp_path}/disk/run" in result.stderr
+    assert ": Read-only file system. Make room or make it writable, or" in result.stderr
+
+
+GROUPS = "basic_cnn pretrained regularised_cnn vgg16_finetuned vgg16_frozen"
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ("data.root=/nowhere", "data.root=/nowhere: no such folder"),
-        ("data=cartoons data.augment=no", "data.augment=no: expected true or false"),
-        ("data=image_folder", "data.root: has no value; give it one, data.root=…"),
+        ("data=cartoons data.augment=maybe", "data.augment=maybe: expected a valid boolean"),
+        ("data=image_folder", "data.root: has no value; give it one, data.root=..."),
         ("data.root=2024", "2024: no such folder"),
-        ("data=image_folder data.root=FOLDER", "classes found: none; expected at least two classes"),
-        ("data=image_folder data.root=ONE", "classes found: rose; expected at least two classes"),
-        ("data.root=CATS", "class 'cat' has 3 images, but 2500 are asked for"),
-        ("data=cartoons data.batch_size=0", "data.batch_size=0: expected a whole number of at least 1"),
+        ("data=image_folder data.root=FOLDER", "FOLDER: classes found: none; expected at least two classes"),
+        ("data=image_folder data.root=ONE", "ONE: classes found: rose; expected at least two classes"),
+        ("data.root=CATS", "data.train_per_class=1500: class 'cat' has 3 images, but 2500 are asked for"),
+        ("data=cartoons data.batch_size=0", "data.batch_size=0: expected greater than or equal to 1"),
         (
-            f"{SMALL} data.batch_size=41",
+            "SMALL data.batch_size=41",
             "data.batch_size=41: expected a multiple of the 1 devices, at most the 40 training images",
         ),
-        ("data=cartoons data.image_size=0", "data.image_size=0: expected a whole number of at least 1"),
-        (f"{SMALL} data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
-        (f"{SMALL} model=vgg16_frozen model.weights=FOLDER/w.pth", "w.pth: no such file"),
-        ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer: "),
-        (
-            f"{SMALL} trainer.compile=true",
-            "trainer.compile=true: no C++ compiler /no/compiler",
-        ),
-        ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected true or false"),
+        ("data=cartoons data.image_size=0", "data.image_size=0: expected greater than or equal to 1"),
+        ("SMALL data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
+        ("SMALL model=vgg16_frozen model.weights=FOLDER/w.pth", "model.weights=FOLDER/w.pth: no such file"),
+        ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer"),
+        ("SMALL trainer.compile=true", "trainer.compile=true: no C++ compiler /no/compiler"),
+        ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
+        ("SMALL data.views=2", "data.views=2: views are augmented images, so augment=true is needed."),
+        ("SMALL model=vgg16_frozen model.weights=null model.unfreeze=block9", "model.unfreeze=block9: expected null,"),
+        ("SMALL model=pretrained model.backbone=resnet19", "model.backbone=resnet19: expected one of torchvision's"),
+        ("SMALL trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected more than 0."),
+        ("SMALL monitor=val/f1", "monitor=val/f1: no such metric; expected one of train/loss, train/acc, val/loss"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
-        ("model=basic", "Available options in 'model': basic_cnn frozen regularised_cnn vgg16_finetuned vgg16_frozen"),
+        ("model=basic", f"Available options in 'model': {GROUPS}"),
     ],
 )
-def test_a_mistake_is_one_clear_error_without_a_traceback(
-    tmp_path, monkeypatch, in_process, write_image, arguments, message
-):
+def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_process, write_image, arguments, message):
     if torch.cuda.is_available() and "trainer=gpu" in arguments:
         pytest.skip("there is a GPU")
     monkeypatch.setenv("CXX", "/no/compiler")
     (tmp_path / "FOLDER").mkdir()
-    for seed, name in enumerate(
-        ["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]
-    ):
+    names = ["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]
+    for seed, name in enumerate(names):
         write_image(tmp_path / name, seed)
     for name in ("FOLDER", "ONE", "CATS"):
-        arguments = arguments.replace(name, str(tmp_path / name))
-    code, output = in_process(*arguments.split(), f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
-    assert code == 1 and message in output and "Traceback" not in output
+        arguments, message = (text.replace(name, str(tmp_path / name)) for text in (arguments, message))
+    arguments = arguments.replace("SMALL", " ".join(SMALL)).split()
+    code, output = in_process(*arguments, f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
+    assert code == 1 and message in output and "Traceback" not in output, output
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -19,7 +19,7 @@ from transfer_learning.engine.checkpoint import read
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
-from transfer_learning.reporting.curves import summary, wilson_interval, write_report
+from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import configure_process, device_name
 

@@ -3,7 +3,7 @@ import json
 import pytest
 from scipy.stats import binomtest
 
-from transfer_learning.reporting.curves import curves, summary, wilson_interval, write_report
+from transfer_learning.reporting.report import curves, summary, wilson_interval, write_report
 
 EPOCHS = [
     {"epoch": n, "train/acc": n / 10, "val/acc": n / 20, "train/loss": 1 / n, "val/loss": 2 / n, "seconds": 1.0}
