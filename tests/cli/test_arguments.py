@@ -245,7 +245,7 @@ def with_code(path):
         (with_code, "last.ckpt: not a checkpoint of this project, or damaged"),
         (
             of_another_network,
-            "the checkpoint is of another network: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)",
+            "checkpoint is of another network: its network.trainable.0.weight is (5, 3, 3, 3), expected (4, 3, 3, 3)",
         ),
     ],
 )

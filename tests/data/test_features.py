@@ -82,8 +82,8 @@ def test_all_folds_of_a_cross_validation_share_one_pass(folder, tmp_path, inputs
     for fold in range(4):
 
         def split(images, fold=fold):
-            parts = np.roll(np.arange(24).reshape(4, 6), fold, axis=0)
-            return {"train": parts[2:].ravel(), "val": parts[1], "test": parts[0]}
+            folds = np.roll(np.arange(24).reshape(4, 6), fold, axis=0)
+            return {"train": folds[2:].ravel(), "val": folds[1], "test": folds[0]}
 
         data = ImageDataModule(Folder(folder), split, Preprocessing(16), batch_size=5, cache_dir=tmp_path / "cache")
         colours = MeanColours()

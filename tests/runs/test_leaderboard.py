@@ -107,7 +107,10 @@ def test_jobs_of_several_monitors_are_grouped(add_job, tmp_path):
     add_job("c", ["monitor=val/loss", "seed=1"], results(0.25, None, "val/loss", "min"))
     header, *rows = table(jobs(tmp_path))
     assert header[:4] == ["monitor", "seed", "state", "monitor_best"]
-    assert [row[0] for row in rows] == ["val/acc", "val/loss", "val/loss"] and [row[3] for row in rows[1:]] == [0.25, 0.5]
+    assert [row[0] for row in rows] == ["val/acc", "val/loss", "val/loss"] and [row[3] for row in rows[1:]] == [
+        0.25,
+        0.5,
+    ]
 
 
 @pytest.mark.parametrize(

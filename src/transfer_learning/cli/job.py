@@ -65,15 +65,16 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
 
 
 def recorded(cfg: DictConfig) -> dict[str, Any]:
-    """The values of the config, but the interpolations that name the run's folder or its seed.
+    """The values of the config, but the interpolations that name the run's folder, its seed or its monitor.
 
-    So a folder may be moved, and its run repeated elsewhere and with another seed.
+    So a folder may be moved, and its run repeated elsewhere, with another seed or monitor.
     """
 
     def merge(raw: Any, value: Any) -> Any:
         if isinstance(raw, dict):
             return {key: merge(each, value[key]) for key, each in raw.items() if key != "overrides"}
-        return raw if isinstance(raw, str) and (OUTPUT_DIR in raw or "${seed}" in raw) else value
+        kept = isinstance(raw, str) and any(name in raw for name in (OUTPUT_DIR, "${seed}", "${monitor"))
+        return raw if kept else value
 
     return merge(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 

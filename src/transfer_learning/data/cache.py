@@ -80,6 +80,7 @@ class CachedArray:
         """Computes and stores the rows of ids that are missing, and adds them to `listed`. Returns their number."""
         missing = list({each: n for n, each in enumerate(ids) if each not in listed["ids"]}.values())
         if not listed["ids"]:
+            self.path.with_suffix(".json").unlink(missing_ok=True)  # first: it must never list other rows
             self.path.unlink(missing_ok=True)  # not truncated: another process may have mapped it
             self.path.write_bytes(self.header)
         # Written, not memory-mapped: on a full disk a write raises, a store into a mapped page kills the process.

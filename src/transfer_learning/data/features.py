@@ -61,7 +61,8 @@ def compute_features(
                 batch = indices[positions[start : start + BATCH_SIZE]]
                 padded = np.resize(batch, BATCH_SIZE)  # a kernel may round differently for another batch size
                 parameters = tuple(torch.from_numpy(step[padded]).to(device) for step in view)
-                images, targets = torch.from_numpy(pixels[padded]).to(device), torch.zeros(BATCH_SIZE, device=device)
+                images = torch.from_numpy(pixels[padded]).to(device)
+                targets = torch.zeros(BATCH_SIZE, dtype=torch.int64, device=device)
                 prepared = prepare(Batch(images, targets, targets, parameters), augmentation)
                 if prepared.targets is not targets:
                     raise ArgumentError("views", len(views), "a step changes the targets, which needs fresh images: 0.")

@@ -48,4 +48,5 @@ class Augmentation:
     @property
     def key(self) -> list[dict]:
         """Plain values on which the results depend besides images and parameters."""
-        return [{"step": type(step).__qualname__, "version": step.version} | vars(step) for step in self.steps]
+        names = [f"{type(step).__module__}.{type(step).__qualname__}" for step in self.steps]
+        return [{"step": name, "version": step.version} | vars(step) for name, step in zip(names, self.steps)]

@@ -28,7 +28,7 @@ class Affine:
 
     def __init__(
         self,
-        rotation: NonNegativeFloat = 50,
+        rotation: NonNegativeFloat = 50.0,
         shift: NonNegativeFloat = 0.2,
         shear: NonNegativeFloat = 0.2,
         zoom: Annotated[float, Field(ge=0, lt=1)] = 0.3,

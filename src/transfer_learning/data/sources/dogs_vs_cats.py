@@ -67,7 +67,7 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
             os.replace(work / "PetImages", folder / "PetImages")
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests raises OSErrors, pooch a ValueError
         reason = f"no photographs there, and {url} could not be downloaded ({first_line(error)})"
-        ways = "Put them there (PetImages/Cat/1.jpg or train/cat.1.jpg), name their folder, or use `cartoons`."
+        ways = "Put them there (PetImages/Cat/1.jpg or train/cat.1.jpg), name their `root`, or use `cartoons`."
         raise ArgumentError("download_to", str(folder), f"{reason}. {ways}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
