@@ -1,6 +1,7 @@
 """Arguments: mistakes, old names, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,21 @@ def cache(tmp_path):
     return f"data.cache_dir={tmp_path}/cache"
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The folder of a run of two epochs, which `finished` trains when it is first used."""
+    return tmp_path_factory.mktemp("original") / "run"
+
+
 @pytest.fixture
-def finished(tmp_path, in_process, cache):
-    """The folder of a run of two epochs."""
-    code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}/run", cache)
-    assert code == 0, output
+def finished(original, tmp_path, in_process):
+    """A copy of the folder of a run of two epochs."""
+    if not original.exists():
+        where = [f"hydra.run.dir={original}", f"data.cache_dir={original.parent}/cache"]
+        code, output = in_process(*TINY, "trainer.max_epochs=2", *where)
+        assert code == 0, output
+    shutil.copytree(original, tmp_path / "run")
+    shutil.copytree(original.parent / "cache", tmp_path / "cache")
     return tmp_path / "run"
 
 

@@ -280,7 +280,7 @@ def test_several_devices_in_a_sweep_are_refused(tmp_path, in_process, cache):
     assert code == 1 and "trainer: several devices in a sweep are not supported" in output
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_launcher_runs_the_jobs_in_other_processes_with_the_same_results(
     tmp_path, in_process, in_shell, cache, launcher
 ):

@@ -66,7 +66,16 @@ def built(monkeypatch, tmp_path):
     return build
 
 
-@pytest.mark.parametrize("overrides", COMBINATIONS, ids=["cnn", "pretrained", "sgd"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(list(COMBINATIONS)[0], id="cnn"),
+        *(
+            pytest.param(overrides, id=name, marks=pytest.mark.slow)
+            for name, overrides in zip(("pretrained", "sgd"), list(COMBINATIONS)[1:])
+        ),
+    ],
+)
 def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed, built, overrides):
     config = composed(*overrides.split())
     with pytest.raises(Built):

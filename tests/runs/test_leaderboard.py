@@ -36,8 +36,8 @@ def add_job(tmp_path):
 
 @pytest.fixture
 def sweep(tmp_path, add_job):
-    """Two jobs that finished, one that failed after it had finished, one that was killed, one whose metrics are damaged;
-    and two folders that are no jobs.
+    """Two finished jobs, one that failed after it had finished, one that was killed, one with damaged metrics; and two
+    folders that are no jobs.
     """
     for seed, accuracy in enumerate((0.75, 0.875, 0.9)):
         overrides, failed = ["model=cnn", f"seed={seed}"], "another config: a | b\nsecond line\n" if seed == 2 else None

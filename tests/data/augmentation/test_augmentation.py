@@ -94,9 +94,9 @@ def test_steps_follow_the_protocol_and_anything_else_does_not():
 
 def test_the_key_has_name_version_and_attributes_of_each_step():
     assert Augmentation([Affine(rotation=10), Shift(0.25)]).key == [
-        {"step": "Affine", "version": Affine.version}
+        {"step": f"{Affine.__module__}.Affine", "version": Affine.version}
         | {"rotation": 10, "shift": 0.2, "shear": 0.2, "zoom": 0.3, "flip": 0.5},
-        {"step": "Shift", "version": 3, "largest": 0.25},
+        {"step": f"{__name__}.Shift", "version": 3, "largest": 0.25},
     ]
 
 
