@@ -3,13 +3,12 @@
 import hydra
 from omegaconf import DictConfig
 
-from transfer_learning.cli import resolvers, shell
+from transfer_learning.cli import shell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    assert resolvers  # a launcher's process imports what this function names before it composes its job
-    return shell.run(cfg)
+    return shell.run(cfg)  # a launcher's process imports `shell` with this function, and with it the resolvers of conf/
 
 
 if __name__ == "__main__":
