@@ -44,6 +44,7 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
+        new |= set(map(str, cfg)) if new & {"experiment", "debug"} else set()  # they set keys of other groups
         folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given=new)
         if metrics := folder.metrics():
             more = f" A larger {MAY_GROW} extends it." if single else ""
