@@ -308,6 +308,7 @@ def on_small_disk(tmp_path, script):
     return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_last_checkpoint_and_with_room_the_run_goes_on(finished, tmp_path, in_process, cache):
     """The disk has room for some epochs' checkpoints. Then it grows, and the same command ends the run."""
     size = 60_000 + sum(len(content) for path, content in contents(finished).items() if path.suffix == ".ckpt")

@@ -66,8 +66,11 @@ def built(monkeypatch, tmp_path):
     return build
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
-def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed, built, number):
+SLOW = [pytest.param(number, VALUES, marks=pytest.mark.slow) for number in range(3)]
+
+
+@pytest.mark.parametrize("number, values", [(0, ["abc", -1, []]), *SLOW])
+def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed, built, number, values):
     overrides = list(COMBINATIONS)[number]
     config = composed(*overrides.split())
     with pytest.raises(Built):
@@ -77,7 +80,7 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
     wrong = []
     OmegaConf.set_readonly(HydraConfig.get(), False)
     for key in keys:
-        for value in VALUES:
+        for value in values:
             cfg, typed = deepcopy(config), f"{key}={as_typed(value)}"
             OmegaConf.update(cfg, key, value, merge=False)
             HydraConfig.get().overrides.task = [*overrides.split(), typed]

@@ -250,6 +250,7 @@ def started(tmp_path, *arguments):
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path), *arguments])
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_one_chunk_and_two_others_compute_it_once(squares, tmp_path):
     assert started(tmp_path, "killed").wait(timeout=120) == -signal.SIGKILL
     assert (tmp_path / "calls").read_text() == "256 44 "
