@@ -115,7 +115,7 @@ def test_registered_adapter_of_an_own_logger(run):
         def charts(self, charts):
             shown.append(("charts", charts))
 
-        def results(self, settings, results):
+        def results(self, settings, results, epochs=None):
             shown.append((settings, results))
 
     adapter.register(OtherLogger, OtherAdapter)

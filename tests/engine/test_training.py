@@ -315,7 +315,12 @@ def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
 @pytest.mark.parametrize(
     "settings, schedule, epoch, message",
     [
-        ({"max_epochs": -1, "max_time": "00:00:00:01"}, Cosine(), 0, "max_epochs=-1: a schedule needs .* the end"),
+        (
+            {"max_epochs": -1, "max_time": "00:00:00:01"},
+            Cosine(),
+            0,
+            "max_epochs=-1: a learning-rate schedule needs .* the end",
+        ),
         ({"max_epochs": 2}, None, 2, "unfreeze_at_epoch=2: .*would never learn"),
         ({"max_epochs": 2}, Cosine(), 5, "unfreeze_at_epoch=5: .*would never learn"),
     ],

@@ -51,15 +51,18 @@ def test_files_of_a_report(tmp_path, monitor):
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "curves.png"}
 
 
-def test_summary_has_results_time_and_how_to_see_curves():
-    text = summary("outputs/run", METRICS)
+def test_summary_has_results_time_and_how_to_see_curves(tmp_path):
+    assert f"curves: {tmp_path}/curves.png" in summary(tmp_path, METRICS)  # without TensorBoard's file
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "events.out.tfevents.1").touch()
+    text = summary(tmp_path / "my run", METRICS)
     for expected in (
         "best validation accuracy 0.7500 in epoch 3 of 4",
         "0.7100 on 1000 images",
         "0.6800 to 0.7400",
         "65 s on cpu",
         "began 7.2 s after the start",
-        "tensorboard --logdir outputs/run",
+        f"tensorboard --logdir '{tmp_path}/my run'",
     ):
         assert expected in text
 
@@ -74,4 +77,3 @@ def test_summary_without_a_test():
     untested = METRICS | dict.fromkeys(("test/acc", "test/acc_low", "test/acc_high", "images_test"))
     text = summary("outputs/my run", untested)
     assert "test accuracy" not in text and "None" not in text
-    assert "tensorboard --logdir 'outputs/my run'" in text

@@ -21,9 +21,9 @@ class LoggerAdapter:
 
     def charts(self, charts: Mapping[str, list[str]]) -> None: ...  # title -> metrics that share its axes
 
-    def results(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
+    def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings))
-        self.logger.log_metrics(dict(results))
+        self.logger.log_metrics(dict(results), step=epochs)
         self.logger.save()
 
     def finish(self) -> None: ...  # the next run of this process begins another one
@@ -40,7 +40,7 @@ class TensorBoardAdapter(LoggerAdapter):
         layout = {title: ["Multiline", [f"^{metric}$" for metric in metrics]] for title, metrics in charts.items()}
         self.logger.experiment.add_custom_scalars({"training and validation": layout})
 
-    def results(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
+    def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings), dict(results))
         self.logger.finalize("success")
 
@@ -52,7 +52,7 @@ class WandbAdapter(LoggerAdapter):
     def figure(self, name: str, figure: Figure) -> None:
         self.logger.log_image(name, [figure])
 
-    def results(self, settings: Mapping[str, Any], results: Mapping[str, float]) -> None:
+    def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings))
         self.logger.experiment.summary.update(dict(results))
 

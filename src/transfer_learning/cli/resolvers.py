@@ -42,7 +42,7 @@ def model_name(backbone: str, unfreeze: str | None) -> str:
 
 def run_id(folder: str) -> str:
     """An id for services that keep runs, from the last two parts of the run's folder: at most 109 characters."""
-    name = "-".join(Path(folder).parts[-2:])
+    name = "-".join(Path(str(folder)).parts[-2:])
     return f"{re.sub(r'[^a-zA-Z0-9_-]+', '-', name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 

@@ -88,7 +88,9 @@ def read(path: str | Path) -> dict:
     except Exception as error:  # zipfile and torch raise many kinds of errors
         raise UserError(f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}).") from error
     if older:
-        raise UserError(f"{path}: written by an older version, without preprocessing; train the model again.")
+        raise UserError(
+            f"{path}: written by an older version, which did not store the preprocessing; train the model again."
+        )
     return saved
 
 

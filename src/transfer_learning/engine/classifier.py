@@ -172,7 +172,9 @@ class Classifier(pl.LightningModule):
             return {"optimizer": optimizer}
         steps, steps_per_epoch = max(1, self.trainer.estimated_stepping_batches), 0
         if self.schedule and math.isinf(steps):
-            raise ArgumentError("max_epochs", self.trainer.max_epochs, "a schedule needs to know the end of the fit.")
+            raise ArgumentError(
+                "max_epochs", self.trainer.max_epochs, "a learning-rate schedule needs to know the end of the fit."
+            )
         if any(group.from_epoch for group in groups):
             self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
             steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)

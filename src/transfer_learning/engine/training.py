@@ -77,7 +77,7 @@ def train(
     metrics = _metrics(data, model, trainer, monitored, best, times)
     results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
     for adapter in adapters(trainer):
-        adapter.results(settings or {}, results)
+        adapter.results(settings or {}, results, epochs=metrics["epochs"])
     if trainer.is_global_zero:
         write_report(trainer.default_root_dir, metrics, model.history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))

@@ -62,4 +62,6 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
         lines += [f"test accuracy of that epoch {tested} {interval}"]
     start = f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start"
     lines += [f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; {start}"]
-    return "\n".join([*lines, f"curves: tensorboard --logdir {shlex.quote(str(folder))}"])
+    has_events = any(Path(folder).glob("events.out.tfevents*"))
+    shown = f"tensorboard --logdir {shlex.quote(str(folder))}" if has_events else str(Path(folder, "curves.png"))
+    return "\n".join([*lines, f"curves: {shown}"])
