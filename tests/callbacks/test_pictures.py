@@ -36,3 +36,11 @@ def test_no_figure_without_frozen_maps(small_data, small_model):
     data = small_data()
     assert feature_maps(data, small_model().network) is None
     assert feature_maps(data, Pretrained(2, 32, "vit_b_16", weights=None)) is None
+
+
+def test_without_augmentation_steps_the_versions_are_the_image(small_data):
+    """An empty list is not replaced by the default step."""
+    data = small_data(augmentation=[])
+    assert data.augmentation.steps == [] and data.augmentation_parameters(epoch=0) == ()
+    first, *versions = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes]
+    assert all(np.allclose(first, version, atol=1e-6) for version in versions)

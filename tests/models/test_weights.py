@@ -3,8 +3,9 @@ import hashlib
 import pytest
 import torch
 
-from transfer_learning.models.weights import file_sha256, read_state_dict
+from transfer_learning.models.weights import read_state_dict
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.files import file_sha256
 
 
 class Harmful:

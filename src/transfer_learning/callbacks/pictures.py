@@ -35,7 +35,7 @@ def augmented_images(data: ImageDataModule) -> Figure:
     """The first training image and augmented versions of it, each with its label."""
     pixels, label = _first_training_image(data)
     parameters = [torch.from_numpy(step[:VERSIONS]) for step in data.augmentation_parameters(epoch=0)]
-    image, count = torch.from_numpy(pixels).permute(2, 0, 1) / 255, len(parameters[0])
+    image, count = torch.from_numpy(pixels).permute(2, 0, 1) / 255, min(VERSIONS, len(data.splits["train"]))
     targets = torch.full((count,), data.class_names.index(label))
     versions, _ = data.augmentation.apply(image.repeat(count, 1, 1, 1), targets, parameters)
     titles = [f"{label}, as it is", *[f"{label}, augmented"] * count]

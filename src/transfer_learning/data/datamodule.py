@@ -24,7 +24,7 @@ from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.data.splits import SplitStrategy, distinct
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import sha256_of
-from transfer_learning.utilities.validation import PathArgument, validated
+from transfer_learning.utilities.validation import PathArgument, Seed, validated
 
 
 @validated
@@ -59,7 +59,7 @@ class ImageDataModule(pl.LightningDataModule):
         augment: bool = False,
         views: NonNegativeInt = 0,
         view_seed: NonNegativeInt = 0,
-        order_seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0,
+        order_seed: Seed = 0,
         batch_size: Annotated[int, Field(ge=1)] = 30,
         cache_dir: PathArgument = "outputs/cache",
     ):
@@ -67,7 +67,7 @@ class ImageDataModule(pl.LightningDataModule):
         if views and not augment:
             raise ArgumentError("views", views, "views are augmented images, so augment=true is needed.")
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
-        steps: Any = augmentation or Affine()
+        steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir = batch_size, cache_dir

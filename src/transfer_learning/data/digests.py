@@ -1,6 +1,5 @@
 """SHA-256 of files. A file that has not changed is not read again."""
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from transfer_learning.utilities.files import read_json, write_json
+from transfer_learning.utilities.files import file_sha256, read_json, write_json
 
 UNREADABLE = "unreadable"
 SETTLED_NS = 2 * 10**9  # a file that changed within the last two seconds may change again with the same time stamp
@@ -57,7 +56,6 @@ def _state(path: Path) -> list[int] | None:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:  # the image stays in the list; decoding it fails too and names it in the log
         return f"{UNREADABLE} {path} {error.errno}"

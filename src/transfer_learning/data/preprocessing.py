@@ -47,7 +47,10 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
 
     Returns:
         pixels, (N, image_size, image_size, 3) uint8, and the position of each unreadable image, which is black, -> the
-        reason. Raises UserError if a file could be read when it was listed, but not now.
+        reason.
+
+    Raises:
+        UserError: a file could be read when it was listed, but not now.
     """
     pixels, reasons = np.zeros((len(indices), *(preprocessing.image_size,) * 2, 3), dtype=np.uint8), {}
 

@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pydantic import Field
 
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
@@ -20,7 +19,7 @@ from transfer_learning.engine.predictions import Predictions
 from transfer_learning.models.network import Network
 from transfer_learning.optim.schedules import Schedule, group_factor, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.validation import validated
+from transfer_learning.utilities.validation import Seed, validated
 
 FROZEN = "network.frozen."  # the beginning of the keys of frozen weights in a state_dict
 Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
@@ -46,8 +45,9 @@ class Classifier(pl.LightningModule):
         seed: of dropout, which is a function of (seed, epoch, batch, device).
     """
 
-    all_finite: torch.Tensor  # whether the losses of the epoch are, and the number of steps until one was not; these
-    finite_steps: torch.Tensor  # stay on the device, so that no step waits for it
+    # Both stay on the device, so that no step waits for it.
+    all_finite: torch.Tensor  # whether every loss of the epoch has been finite
+    finite_steps: torch.Tensor  # the number of training steps before the first loss that was not
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Classifier(pl.LightningModule):
         schedule: Schedule | None = None,
         objective: CrossEntropy | None = None,
         metrics: Mapping[str, MetricFactory] | None = None,
-        seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0,
+        seed: Seed = 0,
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # the memory format of the batches

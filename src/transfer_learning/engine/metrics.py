@@ -13,6 +13,11 @@ from transfer_learning.utilities.errors import ArgumentError
 MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
 
 
+def monitoring_checkpoint(trainer: Any) -> Any:
+    """The trainer's first ModelCheckpoint that monitors something, or None."""
+    return next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+
+
 class Monitor(NamedTuple):
     """The metric that says which epoch is the best: its key, such as `val/acc`, and "min" or "max"."""
 
@@ -22,9 +27,9 @@ class Monitor(NamedTuple):
     @classmethod
     def of(cls, trainer: pl.Trainer, name: str | None = None) -> "Monitor":
         """That of the trainer's first ModelCheckpoint that monitors something; without one, `name` or `val/acc`."""
-        callbacks: Any = trainer.checkpoint_callbacks
-        found = [cls(callback.monitor, callback.mode) for callback in callbacks if callback.monitor]
-        return found[0] if found else cls(name or "val/acc", default_mode(name or "val/acc"))
+        if callback := monitoring_checkpoint(trainer):
+            return cls(callback.monitor, callback.mode)
+        return cls(name or "val/acc", default_mode(name or "val/acc"))
 
     def check(self, logged: Sequence[str], trainer: Any) -> None:
         """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics."""

@@ -17,7 +17,7 @@ from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
 from transfer_learning.engine.checkpoint import read
 from transfer_learning.engine.classifier import Classifier
-from transfer_learning.engine.metrics import Monitor
+from transfer_learning.engine.metrics import Monitor, monitoring_checkpoint
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError
@@ -119,8 +119,7 @@ def _best_epoch(
         raise ArgumentError(
             "max_epochs", trainer.max_epochs, "expected at least one epoch that ends with a validation."
         )
-    callbacks: list[Any] = trainer.checkpoint_callbacks
-    callback = next((callback for callback in callbacks if callback.monitor), None)
+    callback = monitoring_checkpoint(trainer)
     if not callback or not callback.best_model_path:
         return rows[max(rows)], None
     path, score = callback.best_model_path, callback.best_model_score

@@ -1,12 +1,12 @@
 """Files of pretrained weights."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
+from transfer_learning.utilities.files import file_sha256
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,6 @@ class WeightsSource:
 
     name: str
     sha256: str
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:

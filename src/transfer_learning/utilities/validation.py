@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, validate_call
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, validate_call
 
 from transfer_learning.utilities.errors import ArgumentError
 
@@ -15,6 +15,7 @@ Class = TypeVar("Class", bound=type)
 PATH, NAME_OR_PATH = "path", "name or path"
 PathArgument = Annotated[str | Path, PATH]  # the command line makes it absolute
 NameOrPath = Annotated[str | Path, NAME_OR_PATH]  # absolute too, unless it is a name
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the seeds that NumPy and torch both accept
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 

@@ -10,8 +10,9 @@ from torchvision.models import VGG, ConvNeXt, EfficientNet, GoogLeNet, Inception
 
 from transfer_learning.models.backbones import Backbone, InputSpec
 from transfer_learning.models.heads import keras_init
-from transfer_learning.models.weights import WeightsSource, file_sha256, read_state_dict
+from transfer_learning.models.weights import WeightsSource, read_state_dict
 from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.files import file_sha256
 
 
 def input_spec(name: str, weights: str | None) -> InputSpec:
