@@ -194,6 +194,16 @@ def test_group_that_is_chosen_anew_refuses_a_finished_run(finished, in_process, 
         assert code == 1 and "has results of another config" in output, f"{argument}: {output}"
 
 
+def test_experiment_that_only_adds_keys_refuses_a_finished_run(finished, in_process, cache, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    metric = "{_target_: torchmetrics.classification.MulticlassF1Score, _partial_: true}"
+    text = f"# @package _global_\nmetrics: {{f1: {metric}}}\n"
+    (tmp_path / "conf" / "experiment" / "more.yaml").write_text(text)
+    where = [f"hydra.run.dir={finished}", cache, f"hydra.searchpath=[file://{tmp_path}/conf]"]
+    code, output = in_process(*TINY, "trainer.max_epochs=2", *where, "experiment=more")
+    assert code == 1 and "metrics.f1._target_ was absent" in output, output
+
+
 @pytest.mark.parametrize("way", ["resume={}", "rerun={}", "hydra.run.dir={}"])
 def test_run_of_an_older_version_is_refused(finished, in_process, cache, way):
     edit(finished / "config.yaml", "overrides")
