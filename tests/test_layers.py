@@ -1,6 +1,7 @@
 """The structure of the package: what may import what, and what an import may not do."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,4 +81,6 @@ for name in {names}:
     importlib.import_module(name)
     assert state() == before, name
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    # Not this process's environment: it has imported the package already.
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
