@@ -1,5 +1,7 @@
 """The files and lines that close a run: curves.png, metrics.json and a summary."""
 
+import csv
+import io
 import json
 import math
 import shlex
@@ -22,7 +24,7 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
 
 
 def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]) -> None:
-    """Writes `folder/curves.png`, and last `folder/metrics.json`, which marks a finished run; each atomically.
+    """Writes `curves.png`, `epochs.csv`, and last `metrics.json`, which marks a finished run; each atomically.
 
     Args:
         metrics: plain values, as `engine.training.train` returns them.
@@ -30,6 +32,11 @@ def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]
     """
     with atomic_write(Path(folder, "curves.png")) as file:
         curves(epochs, metrics.get("monitor")).savefig(file, format="png", dpi=120)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(dict.fromkeys(key for row in epochs for key in row)))
+    table.writeheader()
+    table.writerows(epochs)
+    write_text(Path(folder, "epochs.csv"), text.getvalue())
     write_text(Path(folder, "metrics.json"), json.dumps(metrics, indent=2) + "\n")
 
 

@@ -1,0 +1,50 @@
+"""`python -m transfer_learning VERB ...`: what can be done with trained models and their runs."""
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+
+from transfer_learning.cli.errors import is_users, one_line
+from transfer_learning.cli.verbs import verbs
+
+PROGRAM = "transfer-learning"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Calls a verb and exits: with 1 after an error, 130 after Ctrl-C, otherwise with the verb's code."""
+    options = parser().parse_args(arguments)
+    # What the package reports goes to stderr; stdout is for results.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.INFO)
+    try:
+        from transfer_learning.utilities.hardware import configure_process  # imports torch
+
+        configure_process()
+        sys.exit(options.run(options))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not is_users(error):
+            raise
+        sys.exit(f"{PROGRAM}: {one_line(error)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the program, with a parser for each verb."""
+    top = argparse.ArgumentParser(PROGRAM, description=inspect.getdoc(sys.modules[__name__]))
+    subparsers = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, verb in verbs().items():
+        examples = "\n".join(f"  {PROGRAM} {name} {example}" for example in verb.EXAMPLES)
+        text = inspect.getdoc(verb) or ""
+        each = subparsers.add_parser(
+            name,
+            help=text.splitlines()[0].rstrip("."),
+            description=text,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_arguments(each)
+        each.set_defaults(run=verb.run)
+    return top

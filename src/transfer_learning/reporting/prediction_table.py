@@ -1,0 +1,75 @@
+"""predictions.csv: what a model predicted for labelled images, one row for each image."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transfer_learning.utilities.errors import UserError, first_line
+from transfer_learning.utilities.files import write_text
+
+COLUMNS = ["file", "sha256", "split", "label", "predicted"]
+PREFIX = "p:"  # of a class's column of probabilities; so a class may be called "file"
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Predictions for N labelled images."""
+
+    files: Sequence[str]
+    digests: Sequence[str]  # SHA-256 (hex) of the images' bytes
+    splits: Sequence[str]  # "val", "test", or the name of another data set
+    labels: np.ndarray  # class codes, (N,) int64 in [0, C)
+    probabilities: np.ndarray  # (N, C) float32 in [0, 1]
+    class_names: Sequence[str]  # C names; a code is a position in it
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The code of each image's most probable class, (N,) int64."""
+        return self.probabilities.argmax(axis=1)
+
+    def take(self, indices: np.ndarray) -> "PredictionTable":
+        """The rows at (M,) indices, in that order."""
+        files, digests, splits = ([column[n] for n in indices] for column in (self.files, self.digests, self.splits))
+        return PredictionTable(
+            files, digests, splits, self.labels[indices], self.probabilities[indices], self.class_names
+        )
+
+    def of(self, split: str) -> "PredictionTable":
+        """The rows of one split."""
+        return self.take(np.flatnonzero(np.array(self.splits, dtype=object) == split))
+
+
+def write_predictions(path: str | Path, tables: Sequence[PredictionTable]) -> None:
+    """Writes the rows of tables with the same classes atomically, probabilities to the last bit. Raises OSError."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    names = tables[0].class_names
+    writer.writerow([*COLUMNS, *(PREFIX + name for name in names)])
+    for table in tables:
+        labels, predicted = ([names[code] for code in codes] for codes in (table.labels, table.predicted))
+        probabilities = [map(str, row) for row in table.probabilities]
+        for *texts, row in zip(table.files, table.digests, table.splits, labels, predicted, probabilities):
+            writer.writerow([*texts, *row])
+    write_text(path, text.getvalue())
+
+
+def read_predictions(path: str | Path) -> PredictionTable:
+    """Reads what `write_predictions` wrote. Raises UserError if the file is missing, damaged or something else."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        names = [column.removeprefix(PREFIX) for column in header[len(COLUMNS) :]]
+        if header[: len(COLUMNS)] != COLUMNS or header[len(COLUMNS) :] != [PREFIX + name for name in names]:
+            raise ValueError(f"its columns are not {','.join(COLUMNS)},{PREFIX}CLASS ...")
+        codes = {name: code for code, name in enumerate(names)}
+        files, digests, splits, labels, _, *probabilities = zip(*rows)
+        labels_array = np.array([codes[label] for label in labels], dtype=np.int64)
+        return PredictionTable(
+            files, digests, splits, labels_array, np.array(probabilities, dtype=np.float32).T, tuple(names)
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a table of predictions, or damaged ({first_line(error)}).") from error
