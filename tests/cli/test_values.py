@@ -21,7 +21,7 @@ NAMES = re.compile(r"(.*\.)?_\w+_|name|choices\..*|recipe\.name|repeats|sweep|ov
 TINY_CNN = "recipe.image_size=32 model.channels=[4] model.dense=[8]"
 COMBINATIONS = {  # overrides -> keys whose values vary
     f"data=cartoons {TINY_CNN} scheduler=cosine logger=[tensorboard,csv] metrics=[f1] trainer=cpu "
-    "callbacks=[layer_table,pictures,checkpoints,progress,early_stopping]": r".*",
+    "callbacks=[layer_table,pictures,evaluation,checkpoints,progress,early_stopping]": r".*",
     "data=image_folder data.root=. model=pretrained model.backbone=resnet18 model.weights=null recipe.image_size=64 "
     "optimizer=adamw trainer=cpu": (
         r"model\..*|recipe\.(image_size|interpolation)|optimizer\..*|data\.(root|class_names|.*_per_class)"

@@ -1,11 +1,11 @@
-"""Texts, figures and results for the loggers of a run. A logger that has no place for one of them leaves it out."""
+"""Texts, images and results for the loggers of a run. A logger that has no place for one of them leaves it out."""
 
 from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
-from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 
@@ -17,7 +17,7 @@ class LoggerAdapter:
 
     def text(self, name: str, text: str) -> None: ...
 
-    def figure(self, name: str, figure: Figure) -> None: ...
+    def image(self, name: str, pixels: np.ndarray) -> None: ...  # (H, W, 3) uint8
 
     def charts(self, charts: Mapping[str, list[str]]) -> None: ...  # title -> metrics that share its axes
 
@@ -33,8 +33,8 @@ class TensorBoardAdapter(LoggerAdapter):
     def text(self, name: str, text: str) -> None:
         self.logger.experiment.add_text(name, "\n".join("    " + line for line in text.splitlines()))  # monospaced
 
-    def figure(self, name: str, figure: Figure) -> None:
-        self.logger.experiment.add_figure(name, figure)
+    def image(self, name: str, pixels: np.ndarray) -> None:
+        self.logger.experiment.add_image(name, pixels, dataformats="HWC")
 
     def charts(self, charts: Mapping[str, list[str]]) -> None:
         layout = {title: ["Multiline", [f"^{metric}$" for metric in metrics]] for title, metrics in charts.items()}
@@ -49,8 +49,8 @@ class WandbAdapter(LoggerAdapter):
     def text(self, name: str, text: str) -> None:
         self.logger.log_table(name, columns=[name], data=[[text]])
 
-    def figure(self, name: str, figure: Figure) -> None:
-        self.logger.log_image(name, [figure])
+    def image(self, name: str, pixels: np.ndarray) -> None:
+        self.logger.log_image(name, [pixels])
 
     def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.models.network import Network
+from transfer_learning.reporting.figures import rendered
 
 VERSIONS = 5  # augmented versions, as in the tutorial
 CHANNELS = 8  # channels of the feature map: those with the largest mean
@@ -28,7 +29,7 @@ class Pictures(pl.Callback):
                 adapter.charts(CHARTS)
                 for name, figure in figures.items():
                     if figure:
-                        adapter.figure(name, figure)
+                        adapter.image(name, rendered(figure))
 
 
 def augmented_images(data: ImageDataModule) -> Figure:

@@ -63,12 +63,15 @@ def as_typed(value: Any) -> str:
     return f"[{', '.join(map(as_typed, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
-def one_line(error: BaseException, place: str = "") -> str:
-    """An error's message on one line; `place` is the file or folder of a system error that names none."""
+def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str:
+    """An error's message on one line.
+
+    `place` is the file or folder of a system error that names none, `folder_key` sets another folder.
+    """
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
-        ways = "Make room or make it writable, or choose another folder: hydra.run.dir=..."
+        ways = f"Make room or make it writable, or choose another folder{folder_key and f': {folder_key}=...'}."
         return f"{error.filename or place}: {error.strerror}. {ways}"
     return " ".join(str(error).split())
 

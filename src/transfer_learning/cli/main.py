@@ -1,8 +1,9 @@
-"""`python -m transfer_learning VERB ...`: what can be done with trained models and their runs."""
+"""Predict, evaluate, compare, export and try out models that were trained with train.py."""
 
 import argparse
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.INFO)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         from transfer_learning.utilities.hardware import configure_process  # imports torch
 
@@ -25,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(options.run(options))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if not is_users(error):
             raise

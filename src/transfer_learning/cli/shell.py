@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.errors import is_users, one_line
 
+FOLDER_KEY = "hydra.run.dir"
 log = logging.getLogger("train")
 invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
 
@@ -48,7 +49,9 @@ def call(main: Callable[[], None]) -> None:
         shown = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if not is_users(shown):
             raise
-        sys.exit(" ".join(dict.fromkeys(one_line(each) for each in (shown, shown.__cause__) if each)))
+        sys.exit(
+            " ".join(dict.fromkeys(one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each))
+        )
 
 
 def run(cfg: DictConfig) -> float:
@@ -66,7 +69,7 @@ def run(cfg: DictConfig) -> float:
             return run_job(cfg, single, invocation.command, invocation.started)
         return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
-        log.error(one_line(error, folder), exc_info=not is_users(error))
+        log.error(one_line(error, folder, FOLDER_KEY), exc_info=not is_users(error))
         if is_users(error):
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)

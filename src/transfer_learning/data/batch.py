@@ -29,11 +29,16 @@ def prepare(batch: Batch, augmentation: Augmentation) -> Batch:
     """Converts uint8 images to floats in [0, 1] and augments them, on the device where they are; features stay."""
     if batch.is_features:
         return batch
-    images = batch.inputs.permute(0, 3, 1, 2).float().div_(255)  # stored as (N, H, W, 3): channels-last without a copy
+    images = as_floats(batch.inputs)
     if not batch.parameters:
         return batch._replace(inputs=images)
     images, targets = augmentation.apply(images, batch.targets, batch.parameters)
     return batch._replace(inputs=images.contiguous(memory_format=torch.channels_last), targets=targets)
+
+
+def as_floats(pixels: torch.Tensor) -> torch.Tensor:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [0, 1], channels-last without a copy of the bytes."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 class SplitDataset(Dataset):

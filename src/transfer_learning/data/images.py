@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.digests import UNREADABLE, FileDigests
+from transfer_learning.utilities.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,26 @@ class Source(Protocol):
 
     def list_images(self, file_digests: FileDigests) -> Images:
         """Sources of files compute their digests with `file_digests`. Raises UserError."""
+
+
+def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images:
+    """Images to predict: files, opened images, or pixels (H, W, 3) or (H, W) uint8.
+
+    Their label is 0, and there are no class names. A file that cannot be read is found when it is decoded. Raises
+    UserError for an item of another kind.
+    """
+    for number, item in enumerate(items):
+        is_pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.shape[2:] in ((), (3,))
+        if not isinstance(item, (str, Path, Image.Image)) and not is_pixels:
+            found = f"{item.shape} {item.dtype}" if isinstance(item, np.ndarray) else type(item).__name__
+            expected = "a file, an image of Pillow's, or an array (H, W, 3) uint8"
+            raise UserError(f"image {number} is {found}; expected {expected}.")
+
+    def read(index: int) -> Image.Image:
+        item = items[index]
+        if isinstance(item, np.ndarray):
+            return Image.fromarray(item)
+        return item.copy() if isinstance(item, Image.Image) else Image.open(item)
+
+    named = [str(item) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]
+    return Images(named, np.zeros(len(items), np.int64), (), [UNREADABLE] * len(items), read)

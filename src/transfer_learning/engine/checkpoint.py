@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from transfer_learning import models
 from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.calibration import read_temperature
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models.network import Network
 from transfer_learning.utilities.errors import UserError, first_line
@@ -28,7 +29,7 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
     """Rebuilds a trained model, in evaluation mode, on the CPU.
 
     Args:
-        path: a checkpoint, `best.ckpt` or `last.ckpt`.
+        path: the folder of a finished run, or a checkpoint, `best.ckpt` or `last.ckpt`.
         weights: where the frozen weights are now if they have moved: a name, or a file with the same SHA-256.
         networks: your own network classes, which are not in this package.
 
@@ -37,8 +38,10 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
         `preprocessing`, which maps an image as PIL opens it to pixels (H, W, 3) uint8.
 
     Raises:
-        UserError: no such file, not a checkpoint of this project, or its network or frozen weights are not available.
+        UserError: no such run or file, a run that has not finished, not a checkpoint of this project, or its network or
+            frozen weights are not available.
     """
+    path = find_checkpoint(path)
     saved = read(path)
     about, frozen = saved["model"], saved["model"]["frozen_weights"]
     try:
@@ -48,10 +51,41 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
     except (TypeError, KeyError, AttributeError, UserError) as error:
         hint = " If its weights have moved: load(path, weights=...)." if frozen and not weights else ""
         raise UserError(f"{path}: its network cannot be built: {error}{hint}") from error
+    _set_weights(model, saved)
+    model.trained_precision = about["precision"]
+    model.temperature = read_temperature(path)
+    return model.eval()
+
+
+def read_weights(model: Classifier, path: str | Path) -> None:
+    """Gives a model the weights of a checkpoint of the same network. Raises UserError as `load`."""
+    _set_weights(model, read(path))
+
+
+def _set_weights(model: Classifier, saved: dict) -> None:
     model.on_load_checkpoint(saved)
     model.load_state_dict(saved["state_dict"])
-    model.trained_precision = about["precision"]
-    return model.eval()
+
+
+def find_checkpoint(run: str | Path) -> Path:
+    """The best checkpoint in the folder of a finished run; a file is returned as it is.
+
+    Raises:
+        UserError: no such file or folder, not a run, one that has not finished, or one without checkpoints.
+    """
+    path = Path(run).expanduser()
+    if path.is_file():
+        return path
+    if not (path / "checkpoints").is_dir() and not (path / "metrics.json").is_file():
+        expected = "expected the folder of a run, with metrics.json and checkpoints/, or a checkpoint"
+        raise UserError(f"{run}: {'not a run' if path.is_dir() else 'no such run'}; {expected}.")
+    best = path / "checkpoints" / "best.ckpt"
+    if not (path / "metrics.json").is_file():
+        ways = f"Resume it, or name one of its checkpoints, such as {best}."
+        raise UserError(f"{run}: this run has not finished. {ways}")
+    if not best.is_file():
+        raise UserError(f"{run}: this run has no checkpoint {best.relative_to(path)}.")
+    return best
 
 
 def _network_class(saved: dict[str, str], networks: Sequence[type[Network]]) -> type[Network]:

@@ -13,6 +13,7 @@ import torch
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.inference import Input, Predicted, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
@@ -32,7 +33,8 @@ class Classifier(pl.LightningModule):
     Logs for each epoch `train/loss`, `train/acc` (means over images; in training over the outputs of the steps, as in
     Keras), `val/...`, `test/...`, further metrics, and learning rates of the last step: `lr`, and `lr_NAME` of other
     parameter groups than the first. `predictions["val"]` and `["test"]` are those of the last evaluation, `history` has
-    the epochs of the last fit, and `trained_precision` is set by `checkpoint.load`.
+    the epochs of the last fit. `checkpoint.load` sets `trained_precision`, and `temperature` if there is a calibration:
+    logits are divided by it.
 
     Args:
         network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
@@ -68,7 +70,8 @@ class Classifier(pl.LightningModule):
         self.objective = objective or CrossEntropy()
         self.metrics = Metrics(metrics or {}, len(class_names))
         self.history, self.predictions = History(), dict[str, Predictions]()
-        self.learning_rates, self.trained_precision = dict[str, float](), ""
+        self.learning_rates = dict[str, float]()
+        self.trained_precision, self.temperature = "", 1.0
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.register_buffer("all_finite", torch.tensor(True), persistent=False)
         self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
@@ -79,11 +82,23 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (N, 3, image_size, image_size) float in [0, 1] -> probabilities (N, C). Raises UserError."""
+        return self.probabilities(self.logits(images))
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (N, 1) or (N, C) -> probabilities (N, C), calibrated if the model has a temperature."""
+        return self.objective.probabilities(logits / self.temperature)
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, 3, image_size, image_size) float in [0, 1] -> logits (N, 1) or (N, C). Raises UserError."""
         size = self.preprocessing.image_size
         if images.shape[1:] != (3, size, size) or not images.is_floating_point():
             expected = f"expected (N, 3, {size}, {size}) float in [0, 1]"
             raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
-        return self.objective.probabilities(self.network(images.to(self.dtype)).float())
+        return self.network(images.to(self.dtype)).float()
+
+    def predict(self, images: Sequence[Input], accelerator: str = "auto") -> Predicted:
+        """Classifies images of any size: files, images of Pillow's, or pixels (H, W, 3) uint8. See `predict`."""
+        return predict([self], images, accelerator)
 
     def logged_metrics(self) -> list[str]:
         """The keys of training and validation metrics."""

@@ -7,15 +7,11 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from transfer_learning.callbacks.run_end import monitoring_checkpoint
 from transfer_learning.reporting.metric_names import default_mode
 from transfer_learning.utilities.errors import ArgumentError
 
 MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
-
-
-def monitoring_checkpoint(trainer: Any) -> Any:
-    """The trainer's first ModelCheckpoint that monitors something, or None."""
-    return next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
 
 
 class Monitor(NamedTuple):

@@ -13,11 +13,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read, read_weights
 from transfer_learning.engine.classifier import Classifier
-from transfer_learning.engine.metrics import Monitor, monitoring_checkpoint
+from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError
@@ -35,7 +36,9 @@ def train(
     monitor: str | None = None,
     test: bool = True,
 ) -> dict[str, Any]:
-    """Fits the model and tests its best epoch. Writes `metrics.json` and `curves.png` to `trainer.default_root_dir`.
+    """Fits the model and tests its best epoch, whose weights the model has then.
+
+    Writes `metrics.json`, `epochs.csv` and `curves.png` to `trainer.default_root_dir`.
 
     Args:
         trainer: its first ModelCheckpoint that monitors something chooses the best epoch; without one it is the last.
@@ -73,7 +76,13 @@ def train(
     best, path = _best_epoch(data, model, trainer, monitored)
     if test:
         best |= trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+    elif path:
+        read_weights(model, path)
     data.store_features(None)
+    model.eval()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunEndCallback):
+            callback.on_run_end(trainer, model)
     metrics = _metrics(data, model, trainer, monitored, best, times)
     results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
     for adapter in adapters(trainer):

@@ -1,5 +1,7 @@
 """Errors that a user can correct. Their messages are one line: what is wrong, what was expected, what to do."""
 
+from importlib.util import find_spec
+
 
 class UserError(Exception):
     """A mistake that the user can correct; it is shown without a traceback."""
@@ -20,3 +22,9 @@ class ArgumentError(UserError):
 def first_line(error: BaseException) -> str:
     """The type and the first line of another library's error, to be quoted in a message."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def needs(module: str, extra: str) -> None:
+    """Raises UserError if a module of one of the project's extras is not installed."""
+    if not find_spec(module):
+        raise UserError(f"this needs {module}, which is not installed: pip install -e '.[{extra}]'")

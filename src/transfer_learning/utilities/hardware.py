@@ -15,6 +15,7 @@ EXPECTED_WARNINGS = (
     ".*in eval mode at the start of training.*",  # frozen layers stay in evaluation mode
     ".*smaller than the logging interval.*",  # nothing is logged by step
     ".*is not empty.*",  # a run that is resumed
+    ".*Glyph.*missing.*",  # matplotlib's font has not all scripts: a name shows boxes
     ".*does not have many workers.*",  # batches are slices of an array in memory: workers would only copy them
     ".*given NumPy array is not writable.*",  # cached arrays are read-only, and nothing writes to them
 )

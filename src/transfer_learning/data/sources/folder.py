@@ -40,7 +40,7 @@ class Folder:
         if not self.root.is_dir():
             layout = "Expected a folder of class folders or of files named like cat.1.jpg."
             raise ArgumentError("root", str(self.root), f"no such folder. {layout}")
-        files = _files(self.root)
+        files = list_files(self.root)
         known = self.class_names
         classes = [_known_class(file, known) for file in files] if known else _classes_found(files)
         unlabelled = sum(name is None and is_image_name(file) for file, name in zip(files, classes))
@@ -68,7 +68,7 @@ def is_image_name(path: Path) -> bool:
     return path.suffix.lower() in Image.registered_extensions() or (guess_type(path.name)[0] or "").startswith("image/")
 
 
-def _files(root: Path) -> list[Path]:
+def list_files(root: Path) -> list[Path]:
     """Every file below `root`, relative to it, sorted, without hidden files and those that macOS leaves behind."""
 
     def refuse(error: OSError) -> None:

@@ -1,0 +1,114 @@
+"""What a run shows of its predictions: predictions.csv, and figures in its folder and in the loggers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pydantic import NonNegativeInt
+from pytorch_lightning.trainer.states import TrainerFn
+
+from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.callbacks.run_end import RunEndCallback, improves
+from transfer_learning.data.batch import as_floats
+from transfer_learning.models.grad_cam import grad_cam
+from transfer_learning.reporting import figures
+from transfer_learning.reporting.prediction_table import PredictionTable, write_predictions
+from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.validation import validated
+
+
+@validated
+class Evaluation(RunEndCallback):
+    """Keeps the predictions of the best epoch's validation and of the test; nothing is computed twice.
+
+    Writes `predictions.csv` when the monitored metric improves, and at the end of the run with the test. Then draws
+    `confusion`, `mistakes` and `reliability` of both, such as `confusion-val.png`, and `gradcam-val.png`.
+
+    Args:
+        mistakes: the number of most confident mistakes that are shown.
+        explained: the numbers of right and of wrong predictions that are shown with Grad-CAM.
+    """
+
+    def __init__(self, mistakes: NonNegativeInt = 20, explained: NonNegativeInt = 4):
+        self.mistakes, self.explained = mistakes, explained
+        self.best: dict[str, torch.Tensor] = {}  # "indices", "logits" and "labels" of the best epoch's validation
+        self.validated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_validation_end(self, trainer: Any, model: Any) -> None:
+        self.validated = not trainer.sanity_checking
+        if trainer.state.fn == TrainerFn.VALIDATING:  # the best epoch once more
+            self._keep(trainer, model)
+        self.on_train_epoch_end(trainer, model)
+
+    def on_train_epoch_end(self, trainer: Any, model: Any) -> None:
+        """Monitored metrics of the training are known here, those of the validation when it ends."""
+        if self.validated and trainer.state.fn == TrainerFn.FITTING and improves(trainer):
+            self._keep(trainer, model)
+
+    def _keep(self, trainer: Any, model: Any) -> None:
+        self.validated = False
+        self.best = {key: value.cpu() for key, value in model.predictions["val"]._asdict().items()}
+        if trainer.is_global_zero:
+            write_predictions(Path(trainer.default_root_dir, "predictions.csv"), [self._table(trainer, model, "val")])
+
+    def on_run_end(self, trainer: Any, model: Any) -> None:
+        if not trainer.is_global_zero or not self.best:
+            return
+        splits = [split for split in ("val", "test") if split == "val" or split in model.predictions]
+        tables = {split: self._table(trainer, model, split) for split in splits}
+        write_predictions(Path(trainer.default_root_dir, "predictions.csv"), list(tables.values()))
+        for split, table in tables.items():
+            pixels = trainer.datamodule.pixels[self._predictions(model, split)["indices"].cpu()]
+            shown = figures.of_predictions(table, pixels, self.mistakes)
+            if split == "val" and (explained := self._explained(model, table, pixels)):
+                shown["gradcam"] = explained
+            for name, figure in shown.items():
+                image = figures.rendered(figure)
+                figures.write_png(Path(trainer.default_root_dir, f"{name}-{split}.png"), image)
+                for adapter in adapters(trainer):
+                    adapter.image(f"{name}/{split}", image)
+
+    def _explained(self, model: Any, table: PredictionTable, pixels: np.ndarray) -> Figure | None:
+        """The most confident right and wrong predictions with Grad-CAM; None if the network has no maps."""
+        if not self.explained:
+            return None
+        chosen = [*figures.most_confident(table, self.explained, right=True)]
+        chosen += [*figures.most_confident(table, self.explained, right=False)]
+        try:
+            overlays = grad_cam_overlays(model, pixels[chosen], table.predicted[chosen])
+        except UserError:  # the network has no maps
+            return None
+        return figures.image_grid(overlays, [figures.caption(table, n) for n in chosen], columns=self.explained)
+
+    def _predictions(self, model: Any, split: str) -> dict[str, torch.Tensor]:
+        return self.best if split == "val" else model.predictions[split]._asdict()
+
+    def _table(self, trainer: Any, model: Any, split: str) -> PredictionTable:
+        found, images = self._predictions(model, split), trainer.datamodule.images
+        indices = found["indices"].tolist()
+        return PredictionTable(
+            [images.names[n] for n in indices],
+            [images.digests[n] for n in indices],
+            [split] * len(indices),
+            found["labels"].cpu().numpy(),
+            model.probabilities(found["logits"].float()).cpu().numpy(),
+            model.class_names,
+        )
+
+
+def grad_cam_overlays(model: Any, pixels: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+    """Images under their Grad-CAM, (H, W, 3) uint8 each; pixels (N, H, W, 3) uint8 and class codes (N,) int64.
+
+    Raises UserError if the network is not convolutional.
+    """
+    images = as_floats(torch.from_numpy(pixels).to(model.device)).to(model.dtype)
+    maps = grad_cam(model.network, images, torch.from_numpy(codes).to(model.device)).cpu().numpy()
+    return [figures.overlay(image, cam) for image, cam in zip(pixels, maps)]

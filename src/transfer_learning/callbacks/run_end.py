@@ -1,0 +1,29 @@
+"""The end of a run, and its best epoch."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+
+class RunEndCallback(pl.Callback):
+    """A callback that `train` calls once more after the test of the best epoch, before it writes the results."""
+
+    def on_run_end(self, trainer: Any, model: Any) -> None:
+        """`model` has the weights of the best epoch, in evaluation mode."""
+        raise NotImplementedError
+
+
+def monitoring_checkpoint(trainer: Any) -> Any:
+    """The trainer's first ModelCheckpoint that monitors something, or None."""
+    return next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)
+
+
+def improves(trainer: Any) -> bool:
+    """Whether the epoch is the best so far; asked before ModelCheckpoint has saved it. Without one, every epoch is."""
+    checkpoint = monitoring_checkpoint(trainer)
+    if not checkpoint:
+        return True
+    value, best = trainer.callback_metrics.get(checkpoint.monitor), checkpoint.best_model_score
+    better = torch.lt if checkpoint.mode == "min" else torch.gt
+    return value is not None and (best is None or bool(better(value, best.to(value.device))))

@@ -1,0 +1,156 @@
+"""Classify images with the model of a run.
+
+RUN is the folder of a run or a checkpoint; of several, the probabilities are averaged. PATH is an image, a folder or a
+pattern. Images that cannot be read are named and skipped, and the exit code is 1 then.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+EXAMPLES = (
+    "outputs/runs/RUN photo.jpg holiday/ --top 3",
+    "outputs/runs/RUN1 outputs/runs/RUN2 'photos/**/*.jpg' --out predictions.csv",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="RUN... PATH...", help="one or more runs, then images")
+    parser.add_argument("--top", type=int, default=1, metavar="K", help="print the K most probable classes (1)")
+    parser.add_argument("--out", metavar="FILE", help="write all probabilities to this .csv or .jsonl file")
+    parser.add_argument("--explain", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE, and files in FOLDER")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
+
+
+def run(options: argparse.Namespace) -> int:
+    from transfer_learning.cli.files import check_new, image_files
+    from transfer_learning.engine.checkpoint import load
+    from transfer_learning.utilities.errors import UserError
+
+    runs = leading_runs(options.paths)
+    if len(runs) == len(options.paths):
+        raise UserError("no images; expected RUN, then images, folders or patterns.")
+    out = check_new(options.out, options.overwrite) if options.out else None
+    if out and out.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
+    explain = check_new(options.explain, options.overwrite) if options.explain else None
+    if explain and len(runs) > 1:
+        raise UserError("--explain: expected one run, since an ensemble has several maps.")
+    files = image_files(options.paths[len(runs) :])
+    models = [load(path) for path in runs]
+    count = len(models[0].class_names)
+    if not 1 <= options.top <= count:
+        raise UserError(f"--top {options.top}: expected 1 to {count}, the number of classes.")
+    result = predict_files(models, files, options.device)
+    if out:
+        write(out, result)
+    print(summary(result) if out else table(result, options.top), flush=True)
+    if explain and not result.interrupted:
+        write_explanations(models[0], result, explain)
+    if result.interrupted:
+        print(f"interrupted: {len(result.files)} of {len(files)} images were classified", file=sys.stderr)
+        return 130
+    return int(len(result.files) < len(files))
+
+
+class Result(NamedTuple):
+    """Predictions for M files."""
+
+    files: list[str]
+    probabilities: np.ndarray  # (M, C) float32
+    class_names: tuple[str, ...]
+    interrupted: bool  # by Ctrl-C, so that files at the end are missing
+
+
+def leading_runs(paths: list[str]) -> list[str]:
+    """The first path, and those after it that are checkpoints or folders of runs."""
+
+    def is_run(path: str) -> bool:
+        return path.endswith(".ckpt") or Path(path, "checkpoints").is_dir() or Path(path, "metrics.json").is_file()
+
+    count = next((n for n, path in enumerate(paths) if n and not is_run(path)), len(paths))
+    return paths[:count]
+
+
+def predict_files(models: list[Any], files: list[str], device: str) -> Result:
+    """Predictions for the files that can be read; the others are named on stderr."""
+    from tqdm import tqdm
+
+    from transfer_learning.data.images import unlabelled
+    from transfer_learning.engine.inference import predict_chunks
+
+    read: list[str] = []
+    rows, interrupted = [np.zeros((0, len(models[0].class_names)), np.float32)], False
+    with tqdm(total=len(files), desc="predict", unit="image", leave=False, disable=None) as bar:
+        try:
+            for chunk in predict_chunks(models, unlabelled(files), device):
+                for index, reason in chunk.unreadable.items():
+                    bar.write(f"{files[index]}: skipped, not readable as an image ({reason})", file=sys.stderr)
+                read += [files[index] for index in chunk.indices]
+                rows.append(chunk.probabilities)
+                bar.update(len(chunk.indices) + len(chunk.unreadable))
+        except KeyboardInterrupt:
+            interrupted = True
+    return Result(read, np.concatenate(rows), models[0].class_names, interrupted)
+
+
+def write(path: Path, result: Result) -> None:
+    """Writes a row for each file: `file`, `predicted`, and `p:CLASS` for each class."""
+    import csv
+    import io
+    import json
+
+    from transfer_learning.utilities.files import write_text
+
+    columns = ["file", "predicted", *(f"p:{name}" for name in result.class_names)]
+    predicted = [result.class_names[code] for code in result.probabilities.argmax(axis=1)]
+    rows = [[*pair, *map(str, row)] for *pair, row in zip(result.files, predicted, result.probabilities)]
+    text = io.StringIO(newline="")
+    if path.suffix == ".csv":
+        csv.writer(text).writerows([columns, *rows])
+    else:
+        for row in rows:
+            print(json.dumps(dict(zip(columns, [*row[:2], *map(float, row[2:])])), ensure_ascii=False), file=text)
+    write_text(path, text.getvalue())
+
+
+def table(result: Result, top: int) -> str:
+    """A row for each file: the file, then the `top` most probable classes with their probabilities."""
+    from tabulate import tabulate
+
+    order = np.argsort(-result.probabilities, axis=1, kind="stable")[:, :top]
+    rows = [
+        [file, *(text for code in codes for text in (result.class_names[code], f"{row[code]:.4f}"))]
+        for file, codes, row in zip(result.files, order, result.probabilities)
+    ]
+    return tabulate(rows, ["file", *["class", "probability"] * top], disable_numparse=True)
+
+
+def write_explanations(model: Any, result: Result, folder: Path) -> None:
+    """Writes each image, resized as in training, under the Grad-CAM of its predicted class: `00001-NAME-CLASS.png`."""
+    from transfer_learning.callbacks.evaluation import grad_cam_overlays
+    from transfer_learning.data.images import unlabelled
+    from transfer_learning.data.preprocessing import decode
+    from transfer_learning.reporting.figures import write_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images, codes = unlabelled(result.files), result.probabilities.argmax(axis=1)
+    for start in range(0, len(codes), 32):
+        chunk = range(start, min(start + 32, len(codes)))
+        pixels, _ = decode(images, model.preprocessing, chunk)
+        for index, image in zip(chunk, grad_cam_overlays(model, pixels, codes[chunk])):
+            predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])
+            write_png(folder / f"{index + 1:05d}-{Path(result.files[index]).stem}-{predicted}.png", image)
+
+
+def summary(result: Result) -> str:
+    """How many files were predicted as each class."""
+    predicted = Counter(result.probabilities.argmax(axis=1).tolist())
+    counts = ", ".join(f"{name} {predicted[code]:,}" for code, name in enumerate(result.class_names))
+    return f"{len(result.files):,} images: {counts}"

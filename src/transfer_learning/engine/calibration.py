@@ -1,0 +1,47 @@
+"""Temperature scaling (Guo et al. 2017): logits are divided by one number, so that probabilities match accuracy."""
+
+from pathlib import Path
+
+import torch
+
+from transfer_learning.engine.objective import CrossEntropy
+from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.files import file_sha256, read_json, write_json
+
+LOG2_RANGE = (-6.0, 6.0)  # of the temperature
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, objective: CrossEntropy) -> float:
+    """The temperature with the least mean loss: logits (N, 1) or (N, C) float, class codes (N,) int64."""
+    from scipy.optimize import minimize_scalar  # takes half a second to import, and nothing else here needs it
+
+    def loss(log2: float) -> float:
+        return objective.losses(logits.double() / 2**log2, labels).mean().item()
+
+    return float(2 ** minimize_scalar(loss, bounds=LOG2_RANGE, method="bounded").x)
+
+
+def temperature_file(checkpoint: str | Path) -> Path:
+    """Where the calibration of a checkpoint is, beside it."""
+    return Path(checkpoint).with_suffix(".temperature.json")
+
+
+def read_temperature(checkpoint: str | Path) -> float:
+    """The temperature of a checkpoint; 1.0 if it has not been calibrated.
+
+    Raises UserError if the calibration is damaged, or of another checkpoint.
+    """
+    file = temperature_file(checkpoint)
+    if not file.exists():
+        return 1.0
+    saved = read_json(file)
+    if not saved or saved["checkpoint_sha256"] != file_sha256(checkpoint):
+        reason = "of another checkpoint" if saved else "damaged"
+        raise UserError(f"{file}: this calibration is {reason}. Delete it, and calibrate again.")
+    return saved["temperature"]
+
+
+def write_temperature(checkpoint: str | Path, temperature: float) -> None:
+    """Writes the temperature of a checkpoint beside it, atomically. Raises OSError."""
+    saved = {"temperature": temperature, "checkpoint_sha256": file_sha256(checkpoint)}
+    write_json(temperature_file(checkpoint), saved)

@@ -1,0 +1,111 @@
+"""Predictions for any images, with the preprocessing and in the precision of the training."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+
+from transfer_learning.data.batch import as_floats
+from transfer_learning.data.images import Images, unlabelled
+from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.utilities.errors import ArgumentError, UserError
+
+BATCH_SIZE = 32  # images that pass the network together
+CHUNK = 256  # images that are decoded together
+TRUE_PRECISIONS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+Input = str | Path | Image.Image | np.ndarray
+
+
+class Predicted(NamedTuple):
+    """Predictions for N images."""
+
+    names: list[str]  # files, or "image 0" ...
+    classes: list[str]  # of each image the name of the most probable class
+    probabilities: np.ndarray  # (N, C) float32 in [0, 1]
+
+
+class Chunk(NamedTuple):
+    """Predictions for M of the images."""
+
+    indices: list[int]  # of the images that could be read, in order
+    probabilities: np.ndarray  # (M, C) float32 in [0, 1]
+    unreadable: dict[int, str]  # index of each of the other images -> the reason
+
+
+class Inference:
+    """A trained model on a device, in the precision of its training.
+
+    Args:
+        model: a `Classifier`. It is moved to the device, and stays there.
+        accelerator: Lightning's name: "cpu", "gpu", "mps", or "auto" for the GPU where there is one.
+    """
+
+    def __init__(self, model: Any, accelerator: str = "auto"):
+        try:
+            self.fabric = Fabric(accelerator=accelerator, devices=1, precision=model.trained_precision or "32-true")
+        except (ValueError, RuntimeError) as error:
+            raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
+        self.model = model.eval().to(self.fabric.device, TRUE_PRECISIONS.get(model.trained_precision))
+
+    @torch.inference_mode()
+    def logits(self, pixels: np.ndarray) -> torch.Tensor:
+        """(N, H, W, 3) uint8 -> logits (N, 1) or (N, C) float32, on the CPU."""
+        found = []
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = torch.from_numpy(pixels[start : start + BATCH_SIZE]).to(self.fabric.device)
+            with self.fabric.autocast():
+                found.append(self.model.logits(as_floats(batch)))
+        return torch.cat(found).float().cpu()
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> (N, C) float32 in [0, 1]."""
+        return self.model.probabilities(self.logits(pixels)).numpy()
+
+
+def predict(models: Sequence[Any], images: Sequence[Input], accelerator: str = "auto") -> Predicted:
+    """Classifies images of any size. Several models with the same classes are an ensemble: the mean of probabilities.
+
+    Raises:
+        UserError: an image that cannot be read; models of different classes.
+    """
+    listed, found = unlabelled(images), []
+    for chunk in predict_chunks(models, listed, accelerator):
+        for index, reason in chunk.unreadable.items():
+            raise UserError(f"{listed.names[index]}: not readable as an image ({reason}).")
+        found.append(chunk.probabilities)
+    names = models[0].class_names
+    probabilities = np.concatenate(found) if found else np.zeros((0, len(names)), np.float32)
+    return Predicted(list(listed.names), [names[code] for code in probabilities.argmax(axis=1)], probabilities)
+
+
+def predict_chunks(models: Sequence[Any], images: Images, accelerator: str = "auto") -> Iterator[Chunk]:
+    """Predictions of one or several models, chunk by chunk; the next chunk is decoded in the meantime.
+
+    Raises UserError for models of different classes.
+    """
+    for model in models:
+        if model.class_names != models[0].class_names:
+            names = " and ".join(", ".join(each.class_names) for each in (models[0], model))
+            raise UserError(f"the models have different classes: {names}.")
+    running = [Inference(model, accelerator) for model in models]
+    settings = list(dict.fromkeys(model.preprocessing for model in models))
+    chunks = [list(range(len(images.names)))[start : start + CHUNK] for start in range(0, len(images.names), CHUNK)]
+
+    def decoded(chunk: list[int]) -> dict[Preprocessing, tuple[np.ndarray, dict[int, str]]]:
+        return {each: decode(images, each, chunk) for each in settings}
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(decoded, chunks[0]) if chunks else None
+        for number, chunk in enumerate(chunks):
+            pixels = following.result()  # type: ignore[union-attr]
+            following = pool.submit(decoded, chunks[number + 1]) if number + 1 < len(chunks) else None
+            unreadable = pixels[settings[0]][1]
+            read = [position for position in range(len(chunk)) if position not in unreadable]
+            probabilities = [each.probabilities(pixels[each.model.preprocessing][0][read]) for each in running if read]
+            mean = np.mean(probabilities, axis=0) if read else np.zeros((0, len(models[0].class_names)), np.float32)
+            yield Chunk([chunk[n] for n in read], mean, {chunk[n]: reason for n, reason in unreadable.items()})

@@ -1,0 +1,122 @@
+"""Figures of predictions: confusion matrix, most confident mistakes, reliability diagram, Grad-CAM."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from transfer_learning.reporting.evaluation import BINS
+from transfer_learning.reporting.prediction_table import PredictionTable
+from transfer_learning.utilities.files import atomic_write
+
+MOST_NUMBERS = 15  # classes up to which a confusion matrix shows its counts
+SIDE, DPI = 128, 100  # pixels of an image in a grid, and of an inch
+TITLE = 24  # characters of a line below an image
+
+
+def of_predictions(table: PredictionTable, pixels: np.ndarray, mistakes: int) -> dict[str, Figure]:
+    """The figures of N predictions by name; `pixels` are those of the images, (N, H, W, 3) uint8."""
+    made = {"confusion": confusion_matrix(table), "reliability": reliability_diagram(table)}
+    if len(wrong := most_confident(table, mistakes, right=False)):
+        made["mistakes"] = image_grid(pixels[wrong], [caption(table, n) for n in wrong])
+    return made
+
+
+def confusion_matrix(table: PredictionTable) -> Figure:
+    """How many images of each class (rows) were predicted as each class (columns)."""
+    count = len(table.class_names)
+    matrix = np.bincount(table.labels * count + table.predicted, minlength=count**2).reshape(count, count)
+    side = min(4 + 0.25 * count, 20)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_shortened(name) for name in table.class_names]
+    axes.set_xticks(range(count), names, rotation=90 if count > 4 else 0)
+    axes.set_yticks(range(count), names)
+    axes.set(xlabel="predicted", ylabel="label", title=f"{np.trace(matrix)} of {len(table.files)} images right")
+    if count <= MOST_NUMBERS:
+        for (row, column), number in np.ndenumerate(matrix):
+            axes.text(
+                column, row, str(number), ha="center", va="center", color="w" if shares[row, column] > 0.5 else "k"
+            )
+    return figure
+
+
+def most_confident(table: PredictionTable, number: int, right: bool) -> np.ndarray:
+    """Indices of rightly or wrongly predicted images, (M,) int64, M <= number: the largest probability first."""
+    found = np.flatnonzero((table.predicted == table.labels) == right)
+    order = np.argsort(-table.probabilities[found].max(axis=1), kind="stable")
+    return found[order[:number]]
+
+
+def reliability_diagram(table: PredictionTable) -> Figure:
+    """Accuracy against the probability of the predicted class, in bins of equal width; below it, images in each bin."""
+    confidence, right = table.probabilities.max(axis=1), table.predicted == table.labels
+    edges = np.linspace(0, 1, BINS + 1)
+    bins = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    used = counts > 0
+    means = [np.bincount(bins, values, BINS)[used] / counts[used] for values in (confidence, right)]
+    figure = Figure(figsize=(4.5, 5.5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    upper.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="calibrated")
+    upper.plot(*means, marker="o", label="model")
+    upper.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1.02), title="reliability")
+    upper.legend(loc="upper left")
+    lower.bar(edges[:-1], counts, width=1 / BINS, align="edge", edgecolor="w")
+    lower.set(xlabel="probability of the predicted class", ylabel="images")
+    return figure
+
+
+def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 5) -> Figure:
+    """Images (H, W, 3) uint8, each above a title of one or more lines."""
+    rows, lines = -(-len(images) // columns), max((title.count("\n") for title in titles), default=0) + 1
+    width, height = SIDE + 10, SIDE + 12 * lines + 12
+    figure = Figure(figsize=(width * columns / DPI, height * rows / DPI), dpi=DPI)
+    for number, (image, title) in enumerate(zip(images, titles)):
+        row, column = divmod(number, columns)
+        left, top = column * width + 5, (rows - row) * height - 5
+        figure.figimage(np.asarray(Image.fromarray(image).resize((SIDE, SIDE))), left, top - SIDE, origin="upper")
+        text = "\n".join(map(_shortened, title.split("\n")))
+        place = left / width / columns, (top - SIDE - 3) / height / rows
+        figure.text(*place, text, fontsize=7, va="top", transform=figure.transFigure)
+    return figure
+
+
+def caption(table: PredictionTable, index: int) -> str:
+    """File name, label and prediction of an image, on three lines."""
+    predicted = table.predicted[index]
+    certain = f"{table.class_names[predicted]} {table.probabilities[index, predicted]:.3f}"
+    return f"{PurePath(table.files[index]).name}\n{table.class_names[table.labels[index]]}, predicted\n{certain}"
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """A figure at 100 pixels an inch: (H, W, 3) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def write_png(path: str | Path, pixels: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 atomically. Raises OSError."""
+    with atomic_write(path) as file:
+        Image.fromarray(pixels).save(file, format="png", compress_level=1)
+
+
+def overlay(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 under a map (h, w) >= 0, which is scaled to its largest value: (H, W, 3) uint8."""
+    scaled = Image.fromarray((cam / max(cam.max(), 1e-12)).astype(np.float32))
+    resized = np.asarray(scaled.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
+    colours = colormaps["inferno"](resized, bytes=True)[..., :3]
+    return (0.5 * pixels + 0.5 * colours).astype(np.uint8)
+
+
+def _shortened(text: str) -> str:
+    """At most 24 characters; a dollar sign does not begin a formula."""
+    short = text if len(text) <= TITLE else f"{text[: TITLE // 2 - 1]}…{text[-TITLE // 2 :]}"
+    return short.replace("$", r"\$")
