@@ -67,7 +67,8 @@ class Evaluation(RunEndCallback):
         write_predictions(Path(trainer.default_root_dir, "predictions.csv"), list(tables.values()))
         for split, table in tables.items():
             pixels = trainer.datamodule.pixels[self._predictions(model, split)["indices"].cpu()]
-            shown = figures.of_predictions(table, pixels, self.mistakes)
+            wrong = figures.most_confident(table, self.mistakes, right=False)
+            shown = figures.of_predictions(table, wrong, pixels[wrong])
             if split == "val" and (explained := self._explained(model, table, pixels)):
                 shown["gradcam"] = explained
             for name, figure in shown.items():
@@ -92,16 +93,11 @@ class Evaluation(RunEndCallback):
         return self.best if split == "val" else model.predictions[split]._asdict()
 
     def _table(self, trainer: Any, model: Any, split: str) -> PredictionTable:
-        found, images = self._predictions(model, split), trainer.datamodule.images
-        indices = found["indices"].tolist()
-        return PredictionTable(
-            [images.names[n] for n in indices],
-            [images.digests[n] for n in indices],
-            [split] * len(indices),
-            found["labels"].cpu().numpy(),
-            model.probabilities(found["logits"].float()).cpu().numpy(),
-            model.class_names,
-        )
+        found = self._predictions(model, split)
+        images = trainer.datamodule.images.take(found["indices"].cpu().numpy())
+        probabilities = model.probabilities(found["logits"].float()).cpu().numpy()
+        splits = [split] * len(images.names)
+        return PredictionTable(images.names, images.digests, splits, images.labels, probabilities, model.class_names)
 
 
 def grad_cam_overlays(model: Any, pixels: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:

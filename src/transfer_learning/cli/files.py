@@ -28,12 +28,11 @@ def image_files(paths: Sequence[str]) -> list[str]:
 
 
 def check_new(path: str | Path, overwrite: bool) -> Path:
-    """The path of an output, if it does not exist or may be overwritten and its folder exists. Raises UserError."""
+    """The path of an output that can be written: it does not exist, or may be overwritten. Raises UserError."""
     path = Path(path).expanduser()
     if path.exists() and not overwrite:
         raise UserError(f"{path}: exists already. Choose another name, or add --overwrite.")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"{path}: the folder {path.absolute().parent} cannot be written.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"{path}: cannot be written, since {above} is not a folder that can be written.")
     return path

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from transfer_learning.cli.errors import is_users, one_line
 from transfer_learning.cli.verbs import verbs
+from transfer_learning.utilities.errors import ArgumentError
 
 PROGRAM = "transfer-learning"
 
@@ -33,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not is_users(error):
             raise
-        sys.exit(f"{PROGRAM}: {one_line(error)}")
+        message = one_line(error)
+        if isinstance(error, ArgumentError) and hasattr(options, error.argument):
+            message = f"--{error.argument} {error.value}: {error.message}"
+        sys.exit(f"{PROGRAM}: {message}")
 
 
 def parser() -> argparse.ArgumentParser:

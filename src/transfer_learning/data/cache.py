@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import read_json, sha256_of, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CHUNK = 256  # rows that are computed and held in memory at once
 HEADER = 128  # bytes before the first row
@@ -38,10 +43,11 @@ class CachedArray:
         folder: it is made if missing.
         name: the beginning of the file's name.
         key: plain values on which every row depends.
+        about: what the rows are, in words.
     """
 
-    def __init__(self, folder: str | Path, name: str, key: Mapping):
-        self.folder, self.name = Path(folder).expanduser(), name
+    def __init__(self, folder: str | Path, name: str, key: Mapping, about: str = ""):
+        self.folder, self.name, self.about = Path(folder).expanduser(), name, about
         self.header = f"rows {sha256_of(key)}".encode().ljust(HEADER)
         self.path = self.folder / f"{name}-{sha256_of(key)[:16]}.rows"
 
@@ -61,7 +67,11 @@ class CachedArray:
         rows = np.array([listed["ids"][each] for each in ids], dtype=np.int64)
         unreadable = {n: listed["unreadable"][each] for n, each in enumerate(ids) if each in listed["unreadable"]}
         shape = (len(listed["ids"]), *listed["shape"])
-        array = np.memmap(self.path, listed["dtype"], mode="r", offset=HEADER, shape=shape)
+        with open(self.path, "rb") as file:
+            lock_in_use(file)
+            array = np.memmap(file, listed["dtype"], mode="r", offset=HEADER, shape=shape)
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(self.path)  # when it was last used
         rank_zero_info(f"{self.path}: {len(ids)} rows, {missing} of them computed now; {array.nbytes / 1e6:,.1f} MB")
         return Rows(array, rows, unreadable)
 
@@ -103,7 +113,7 @@ class CachedArray:
         file.write(np.ascontiguousarray(rows).data)
         file.flush()
         os.fsync(file.fileno())
-        listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:])}
+        listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:]), "about": self.about}
         listed["unreadable"] |= {ids[positions[place]]: reason for place, reason in reasons.items()}
         listed["ids"] |= {ids[n]: row for row, n in enumerate(positions, len(listed["ids"]))}
         write_json(self.path.with_suffix(".json"), listed | {"ids": list(listed["ids"])})
@@ -117,3 +127,53 @@ def cache_errors(folder: str | Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{error.strerror or error}. Free some space there, or choose another folder."
         raise ArgumentError("cache_dir", str(folder), reason) from error
+
+
+def lock_in_use(file: BinaryIO) -> None:
+    """Marks an open file as in use until this process has closed it and all maps of it that were made from it.
+
+    Python's `mmap` keeps a duplicate of the file descriptor, and with it the lock. Without `fcntl`, on Windows, the
+    system itself refuses to remove a mapped file.
+    """
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+class ArrayFile(NamedTuple):
+    """A cached array in a folder."""
+
+    path: Path
+    rows: int
+    size: int  # bytes
+    last_used: float  # seconds since the epoch
+    about: str
+
+
+def list_arrays(folder: str | Path) -> list[ArrayFile]:
+    """The cached arrays of a folder, the one that was used last first."""
+    found = []
+    for path in Path(folder).expanduser().glob("*.rows"):
+        listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
+        about = listed.get("about", "unfinished or damaged: it will be computed again")
+        found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))
+    return sorted(found, key=lambda each: -each.last_used)
+
+
+def remove_unused(path: Path) -> bool:
+    """Removes a cached array (its `.rows` file) and its listing, unless a process is using or extending it.
+
+    Returns whether it was removed. Raises OSError.
+    """
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "rb") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
+        return True
+    except (Timeout, BlockingIOError):
+        return False
+    except PermissionError:
+        if fcntl:
+            raise
+        return False

@@ -95,7 +95,8 @@ class ImageDataModule(pl.LightningDataModule):
         settings, ids = self.preprocessing, [str(index) for index in range(len(self.labels))]
         name = f"pixels-{settings.image_size}-{settings.interpolation}-{settings.resize}"
         key = {"preprocessing": asdict(settings), "images": sha256_of(list(self.images.digests))}
-        found = CachedArray(self.cache_dir, name, key).get(ids, partial(decode, self.images, settings))
+        about = f"{type(self.source).__name__}, such as {self.images.names[0]}"
+        found = CachedArray(self.cache_dir, name, key, about).get(ids, partial(decode, self.images, settings))
         self.pixels = found.array
         return found.unreadable
 

@@ -21,6 +21,7 @@ class FrozenPart(NamedTuple):
     forward: Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) float32 in [0, 1] on `device` -> (N, ...) float
     device: torch.device
     key: Mapping  # plain values on which features depend besides the image: weights, precision, device type ...
+    about: str = ""  # in words
 
 
 class Features(NamedTuple):
@@ -51,7 +52,7 @@ def compute_features(
         ArgumentError: the folder cannot be written (`cache_dir`); a step changes the targets (`views`).
     """
     key = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
-    cached, device, rows = CachedArray(folder, "features", key), frozen_part.device, []
+    cached, device, rows = CachedArray(folder, "features", key, frozen_part.about), frozen_part.device, []
     steps = json.dumps(augmentation.key, sort_keys=True).encode()
     for view in views:
 

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
+from tqdm import tqdm
 
 from transfer_learning.data.batch import as_floats
 from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 BATCH_SIZE = 32  # images that pass the network together
@@ -60,7 +62,7 @@ class Inference:
             batch = torch.from_numpy(pixels[start : start + BATCH_SIZE]).to(self.fabric.device)
             with self.fabric.autocast():
                 found.append(self.model.logits(as_floats(batch)))
-        return torch.cat(found).float().cpu()
+        return torch.cat(found).cpu() if found else torch.zeros(0, num_logits(len(self.model.class_names)))
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> (N, C) float32 in [0, 1]."""
@@ -79,33 +81,44 @@ def predict(models: Sequence[Any], images: Sequence[Input], accelerator: str = "
             raise UserError(f"{listed.names[index]}: not readable as an image ({reason}).")
         found.append(chunk.probabilities)
     names = models[0].class_names
-    probabilities = np.concatenate(found) if found else np.zeros((0, len(names)), np.float32)
+    probabilities = np.concatenate([np.zeros((0, len(names)), np.float32), *found])
     return Predicted(list(listed.names), [names[code] for code in probabilities.argmax(axis=1)], probabilities)
 
 
 def predict_chunks(models: Sequence[Any], images: Images, accelerator: str = "auto") -> Iterator[Chunk]:
-    """Predictions of one or several models, chunk by chunk; the next chunk is decoded in the meantime.
-
-    Raises UserError for models of different classes.
-    """
+    """Predictions of one or several models, chunk by chunk. Raises UserError for models of different classes."""
     for model in models:
         if model.class_names != models[0].class_names:
             names = " and ".join(", ".join(each.class_names) for each in (models[0], model))
             raise UserError(f"the models have different classes: {names}.")
     running = [Inference(model, accelerator) for model in models]
-    settings = list(dict.fromkeys(model.preprocessing for model in models))
-    chunks = [list(range(len(images.names)))[start : start + CHUNK] for start in range(0, len(images.names), CHUNK)]
+    for indices, pixels, unreadable in pixel_chunks(images, [model.preprocessing for model in models]):
+        found = [each.probabilities(pixels[each.model.preprocessing]) for each in running]
+        yield Chunk(indices, np.mean(found, axis=0), unreadable)
+
+
+def pixel_chunks(
+    images: Images, settings: Sequence[Preprocessing]
+) -> Iterator[tuple[list[int], dict[Preprocessing, np.ndarray], dict[int, str]]]:
+    """Decodes images chunk by chunk, each chunk while the one before is in use.
+
+    Yields the indices of the M images that could be read, for each preprocessing their pixels, (M, H, W, 3) uint8, and
+    the index of each of the other images -> the reason.
+    """
+    indices = list(range(len(images.names)))
+    chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
 
     def decoded(chunk: list[int]) -> dict[Preprocessing, tuple[np.ndarray, dict[int, str]]]:
-        return {each: decode(images, each, chunk) for each in settings}
+        return {each: decode(images, each, chunk) for each in dict.fromkeys(settings)}
 
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(decoded, chunks[0]) if chunks else None
-        for number, chunk in enumerate(chunks):
-            pixels = following.result()  # type: ignore[union-attr]
-            following = pool.submit(decoded, chunks[number + 1]) if number + 1 < len(chunks) else None
-            unreadable = pixels[settings[0]][1]
-            read = [position for position in range(len(chunk)) if position not in unreadable]
-            probabilities = [each.probabilities(pixels[each.model.preprocessing][0][read]) for each in running if read]
-            mean = np.mean(probabilities, axis=0) if read else np.zeros((0, len(models[0].class_names)), np.float32)
-            yield Chunk([chunk[n] for n in read], mean, {chunk[n]: reason for n, reason in unreadable.items()})
+    bar = tqdm(total=len(indices), unit="image", leave=False, disable=None)
+    with bar, ThreadPoolExecutor(1) as pool:
+        following = [pool.submit(decoded, chunk) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks, 1):
+            found = following.pop().result()
+            following = [pool.submit(decoded, each) for each in chunks[number : number + 1]]
+            reasons = found[settings[0]][1]
+            read = [position for position in range(len(chunk)) if position not in reasons]
+            pixels = {each: rows[read] for each, (rows, _) in found.items()}
+            bar.update(len(chunk))
+            yield [chunk[n] for n in read], pixels, {chunk[n]: reason for n, reason in reasons.items()}

@@ -116,7 +116,9 @@ def frozen_part(model: Classifier, trainer: pl.Trainer, compiled: bool = False) 
             return frozen(precision.convert_input(images))
 
     key = {"weights": weights, "precision": str(trainer.precision), "device": device.type, "compiled": compiled}
-    return FrozenPart(forward, device, key)
+    texts = [f"{name}={value}" for name, value in model.network.arguments.items() if isinstance(value, str)]
+    about = f"{type(model.network).__name__} at {model.preprocessing.image_size} pixels, {trainer.precision}: "
+    return FrozenPart(forward, device, key, about + ", ".join(texts))
 
 
 def _best_epoch(

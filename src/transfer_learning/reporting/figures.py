@@ -18,11 +18,11 @@ SIDE, DPI = 128, 100  # pixels of an image in a grid, and of an inch
 TITLE = 24  # characters of a line below an image
 
 
-def of_predictions(table: PredictionTable, pixels: np.ndarray, mistakes: int) -> dict[str, Figure]:
-    """The figures of N predictions by name; `pixels` are those of the images, (N, H, W, 3) uint8."""
+def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
+    """The figures of a table by name; mistakes are M of its rows, (M,) int64, and pixels theirs, (M, H, W, 3) uint8."""
     made = {"confusion": confusion_matrix(table), "reliability": reliability_diagram(table)}
-    if len(wrong := most_confident(table, mistakes, right=False)):
-        made["mistakes"] = image_grid(pixels[wrong], [caption(table, n) for n in wrong])
+    if len(mistakes):
+        made["mistakes"] = image_grid(list(pixels), [caption(table, n) for n in mistakes])
     return made
 
 

@@ -98,6 +98,13 @@ class RunFolder:
         if old != config:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
 
+    def check_images(self, data: ImageDataModule) -> None:
+        """Raises UserError if the run began with other images, another split or other class names."""
+        path = self.path / "split.csv"
+        if count := _differing_images(path, _split_rows(data)):
+            ways = "Restore them, or begin another run."
+            raise UserError(f"{path}: this run began with other images ({count} differ). {ways}")
+
     @rank_zero_only
     def record(self, data: ImageDataModule, attempt: Mapping[str, Any], repeats: str | None = None) -> None:
         """Writes split.csv, the images of each split, and adds an attempt to provenance.json.
@@ -105,15 +112,10 @@ class RunFolder:
         `repeats` is the folder of a run that this one repeats; it is logged if the images of the two differ. Raises
         UserError if this run began with other images.
         """
-        rows = [
-            (split, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
-            for split, indices in data.splits.items()
-            for index in indices
-        ]
+        rows = _split_rows(data)
         path, other = self.path / "split.csv", Path(repeats or "", "split.csv")
-        if self.last.exists() and (count := _differing_images(path, rows)):
-            ways = "Restore them, or begin another run."
-            raise UserError(f"{path}: this run began with other images ({count} differ). {ways}")
+        if self.last.exists():
+            self.check_images(data)
         if repeats and (count := _differing_images(other, rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
         text = io.StringIO(newline="")
@@ -121,6 +123,15 @@ class RunFolder:
         write_text(path, text.getvalue())
         path = self.path / "provenance.json"
         write_text(path, json.dumps([*_read_json(path, []), attempt], indent=1))
+
+
+def _split_rows(data: ImageDataModule) -> list[tuple]:
+    """The rows of split.csv."""
+    return [
+        (split, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
+        for split, indices in data.splits.items()
+        for index in indices
+    ]
 
 
 def _read_json(path: Path, default: Any) -> Any:

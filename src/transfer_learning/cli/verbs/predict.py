@@ -25,17 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write all probabilities to this .csv or .jsonl file")
     parser.add_argument("--explain", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE, and files in FOLDER")
-    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
+    parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
 
 
 def run(options: argparse.Namespace) -> int:
     from transfer_learning.cli.files import check_new, image_files
-    from transfer_learning.engine.checkpoint import load
+    from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
 
     runs = leading_runs(options.paths)
     if len(runs) == len(options.paths):
         raise UserError("no images; expected RUN, then images, folders or patterns.")
+    checkpoints = [find_checkpoint(path) for path in runs]
     out = check_new(options.out, options.overwrite) if options.out else None
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
@@ -43,11 +44,11 @@ def run(options: argparse.Namespace) -> int:
     if explain and len(runs) > 1:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     files = image_files(options.paths[len(runs) :])
-    models = [load(path) for path in runs]
+    models = [load(path) for path in checkpoints]
     count = len(models[0].class_names)
     if not 1 <= options.top <= count:
         raise UserError(f"--top {options.top}: expected 1 to {count}, the number of classes.")
-    result = predict_files(models, files, options.device)
+    result = predict_files(models, files, options.accelerator)
     if out:
         write(out, result)
     print(summary(result) if out else table(result, options.top), flush=True)
@@ -78,7 +79,7 @@ def leading_runs(paths: list[str]) -> list[str]:
     return paths[:count]
 
 
-def predict_files(models: list[Any], files: list[str], device: str) -> Result:
+def predict_files(models: list[Any], files: list[str], accelerator: str) -> Result:
     """Predictions for the files that can be read; the others are named on stderr."""
     from tqdm import tqdm
 
@@ -87,16 +88,14 @@ def predict_files(models: list[Any], files: list[str], device: str) -> Result:
 
     read: list[str] = []
     rows, interrupted = [np.zeros((0, len(models[0].class_names)), np.float32)], False
-    with tqdm(total=len(files), desc="predict", unit="image", leave=False, disable=None) as bar:
-        try:
-            for chunk in predict_chunks(models, unlabelled(files), device):
-                for index, reason in chunk.unreadable.items():
-                    bar.write(f"{files[index]}: skipped, not readable as an image ({reason})", file=sys.stderr)
-                read += [files[index] for index in chunk.indices]
-                rows.append(chunk.probabilities)
-                bar.update(len(chunk.indices) + len(chunk.unreadable))
-        except KeyboardInterrupt:
-            interrupted = True
+    try:
+        for chunk in predict_chunks(models, unlabelled(files), accelerator):
+            for index, reason in chunk.unreadable.items():
+                tqdm.write(f"{files[index]}: skipped, not readable as an image ({reason})", file=sys.stderr)
+            read += [files[index] for index in chunk.indices]
+            rows.append(chunk.probabilities)
+    except KeyboardInterrupt:
+        interrupted = True
     return Result(read, np.concatenate(rows), models[0].class_names, interrupted)
 
 

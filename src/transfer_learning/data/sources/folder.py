@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from mimetypes import guess_type
 from pathlib import Path
@@ -17,6 +18,7 @@ from transfer_learning.utilities.validation import PathArgument, validated
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
 SPLIT_NAME = re.compile(r"(train|val|valid|test)(ing|idation)?[ _-]?(data|set|images)?\d*", re.IGNORECASE)
+LAYOUTS = "expected a folder of class folders (cat/1.jpg) or of files named like cat.1.jpg"
 
 
 @validated
@@ -38,8 +40,7 @@ class Folder:
     def list_images(self, file_digests: FileDigests) -> Images:
         """Raises UserError: no such folder, one that cannot be listed, no images, or fewer than two classes."""
         if not self.root.is_dir():
-            layout = "Expected a folder of class folders or of files named like cat.1.jpg."
-            raise ArgumentError("root", str(self.root), f"no such folder. {layout}")
+            raise ArgumentError("root", str(self.root), f"no such folder; {LAYOUTS}.")
         files = list_files(self.root)
         known = self.class_names
         classes = [_known_class(file, known) for file in files] if known else _classes_found(files)
@@ -53,14 +54,43 @@ class Folder:
             expected = " and ".join(self.class_names) if self.class_names else "at least two classes"
             reason = f"classes found: {', '.join(found) or 'none'}; expected {expected}"
             raise ArgumentError("root", str(self.root), f"{reason}, as folders (cat/1.jpg) or file names (cat.1.jpg).")
-        paths, codes = [path for path, _ in labelled], {name: code for code, name in enumerate(class_names)}
-        return Images(
-            names=[_printable(str(path)) for path in paths],
-            labels=np.array([codes[name] for _, name in labelled], dtype=np.int64),
-            class_names=tuple(map(_printable, class_names)),
-            digests=file_digests(paths),
-            read=lambda index: Image.open(paths[index]),
+        return _images(labelled, class_names, file_digests)
+
+
+def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
+    """The images below a folder whose class is one of `class_names`, in either layout; it need not have all classes.
+
+    Logs classes that are missing, and how many images are left out because their class is another one or unknown.
+    Raises UserError: no such folder, or no image of these classes.
+    """
+    if not Path(root).is_dir():
+        raise UserError(f"{root}: no such folder; {LAYOUTS}.")
+    files = [file for file in list_files(Path(root)) if is_image_name(file)]
+    known = {file: _known_class(file, class_names) for file in files}
+    others = Counter(found for file, found in zip(files, _classes_found(files)) if known[file] is None)
+    for name, count in others.items():
+        reason = (
+            f"their class {_printable(name)} is unknown" if name else "neither folder nor file name tells their class"
         )
+        rank_zero_info(f"{root}: {count} images left out: {reason}; known are {', '.join(class_names)}")
+    labelled = [(Path(root, file), name) for file, name in known.items() if name is not None]
+    if not labelled:
+        raise UserError(f"{root}: no images of {' or '.join(class_names)}; {LAYOUTS}.")
+    for name in class_names:
+        if name not in known.values():
+            rank_zero_info(f"{root}: no images of {name}")
+    return _images(labelled, class_names, FileDigests())
+
+
+def _images(labelled: Sequence[tuple[Path, str]], class_names: Sequence[str], file_digests: FileDigests) -> Images:
+    paths, codes = [path for path, _ in labelled], {name: code for code, name in enumerate(class_names)}
+    return Images(
+        names=[_printable(str(path)) for path in paths],
+        labels=np.array([codes[name] for _, name in labelled], dtype=np.int64),
+        class_names=tuple(map(_printable, class_names)),
+        digests=file_digests(paths),
+        read=lambda index: Image.open(paths[index]),
+    )
 
 
 def is_image_name(path: Path) -> bool:

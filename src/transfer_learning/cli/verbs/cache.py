@@ -1,0 +1,55 @@
+"""List the arrays in the cache, decoded images and features, or remove some.
+
+An array that a process is using is never removed. Runs compute again what they miss.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+EXAMPLES = ("", "--remove 30")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--remove", metavar="DAYS", help="remove what was not used for so many days; `all` removes all")
+    parser.add_argument("--folder", help="the folder of the cache (outputs/cache of this project)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from transfer_learning.cli.resolvers import PROJECT
+    from transfer_learning.data.cache import list_arrays, remove_unused
+    from transfer_learning.utilities.errors import UserError
+
+    folder = Path(options.folder or PROJECT / "outputs" / "cache").expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --folder names another cache, data.cache_dir of the runs.")
+    oldest = oldest_to_keep(options.remove)
+    rows, removed = [], 0
+    for array in list_arrays(folder):
+        state = ""
+        if array.last_used <= oldest:
+            state = "removed" if remove_unused(array.path) else "in use, kept"
+            removed += array.size * (state == "removed")
+        age = f"{(time.time() - array.last_used) / 86400:.1f}"
+        rows.append([array.path.name, array.rows, f"{array.size / 1e6:,.1f}", age, array.about, state])
+    header = ["array", "rows", "MB", "days since use", "holds", ""]
+    print(tabulate(rows, header, disable_numparse=True, colalign=("left", "right", "right", "right")))
+    total = sum(array.size for array in list_arrays(folder))
+    print(f"\n{folder}: {total / 1e6:,.1f} MB" + (f", {removed / 1e6:,.1f} MB removed" if options.remove else ""))
+    return 0
+
+
+def oldest_to_keep(remove: str | None) -> float:
+    """The time, in seconds since the epoch, up to which arrays are removed. Raises UserError for another text."""
+    from transfer_learning.utilities.errors import UserError
+
+    try:
+        days = {None: float("inf"), "all": 0.0}.get(remove)
+        days = float(remove or 0) if days is None else days
+        if days >= 0:
+            return time.time() - days * 86400
+    except ValueError:
+        pass
+    raise UserError(f"--remove {remove}: expected a number of days, such as 30, or all.")

@@ -1,0 +1,52 @@
+"""Evaluation of a trained model on labelled images."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from transfer_learning.data.images import Images
+from transfer_learning.engine.calibration import fit_temperature
+from transfer_learning.engine.inference import Inference, pixel_chunks
+from transfer_learning.reporting.evaluation import evaluate
+from transfer_learning.reporting.prediction_table import PredictionTable
+
+
+class Evaluated(NamedTuple):
+    """What a model computed for labelled images."""
+
+    images: Images  # the N images that could be read
+    logits: torch.Tensor  # (N, 1) or (N, C) float32
+    unreadable: dict[str, str]  # name of each of the other images -> the reason
+
+    def metrics(self, model: Any) -> dict[str, Any]:
+        """See `reporting.evaluation.evaluate`."""
+        labels = torch.from_numpy(self.images.labels)
+        losses = model.objective.losses(self.logits / model.temperature, labels)
+        probabilities = model.probabilities(self.logits)
+        return evaluate(probabilities.numpy(), self.images.labels, losses.numpy(), model.class_names)
+
+    def table(self, model: Any, split: str) -> PredictionTable:
+        images, probabilities = self.images, model.probabilities(self.logits).numpy()
+        splits = [split] * len(images.names)
+        return PredictionTable(images.names, images.digests, splits, images.labels, probabilities, model.class_names)
+
+
+def evaluate_images(inference: Inference, images: Images) -> Evaluated:
+    """Computes the logits of labelled images, whose codes are those of the model."""
+    indices, logits, unreadable = list[int](), [], dict[int, str]()
+    for read, pixels, reasons in pixel_chunks(images, [inference.model.preprocessing]):
+        indices += read
+        logits.append(inference.logits(pixels[inference.model.preprocessing]))
+        unreadable |= reasons
+    named = {images.names[index]: reason for index, reason in unreadable.items()}
+    return Evaluated(images.take(np.array(indices, dtype=np.int64)), torch.cat(logits), named)
+
+
+def calibrate(model: Any, validation: Evaluated) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sets the temperature of a model to the one that fits. Returns its metrics before and after."""
+    model.temperature = 1.0
+    before = validation.metrics(model)
+    labels = torch.from_numpy(validation.images.labels)
+    model.temperature = fit_temperature(validation.logits, labels, model.objective)
+    return before, validation.metrics(model)
