@@ -1,10 +1,12 @@
 import csv
+import io
 import os
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
-from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -57,13 +59,12 @@ def test_no_adapters_without_loggers_or_on_other_processes(quiet_trainer):
     assert adapters(SimpleNamespace(is_global_zero=False, loggers=[OwnLogger()])) == []
 
 
-def test_tensorboard_shows_text_figure_charts_and_results(tmp_path):
+def test_tensorboard_shows_text_image_charts_and_results(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False)
-    figure = Figure()
-    figure.subplots().plot([1, 2])
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     board = adapter(logger)
     board.text("layers", "a  b\nc  d")
-    board.figure("augmentation", figure)
+    board.image("augmentation", pixels)
     board.charts({"accuracy": ["train/acc", "val/acc"]})
     board.results({"seed": 3}, {"test/acc": 0.75})
     board.finish()
@@ -72,6 +73,8 @@ def test_tensorboard_shows_text_figure_charts_and_results(tmp_path):
     text = events.Tensors("layers/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text == "    a  b\n    c  d"  # Markdown for a monospaced font
     assert events.Tags()["images"] == ["augmentation"]
+    encoded = events.Images("augmentation")[0].encoded_image_string
+    assert np.array_equal(np.array(Image.open(io.BytesIO(encoded))), pixels)
     layout = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     assert b"^train/acc$" in layout and b"^val/acc$" in layout
     assert [event.value for event in events.Scalars("test/acc")] == [0.75]
@@ -109,8 +112,8 @@ def test_registered_adapter_of_an_own_logger(run):
         def text(self, name, text):
             shown.append((name, text))
 
-        def figure(self, name, figure):
-            shown.append((name, len(figure.axes)))
+        def image(self, name, pixels):
+            shown.append((name, pixels.shape[2]))
 
         def charts(self, charts):
             shown.append(("charts", charts))
@@ -124,7 +127,7 @@ def test_registered_adapter_of_an_own_logger(run):
     layers, charts, augmentation, results = shown
     assert layers[0] == "layers" and "trainable parameters" in layers[1]
     assert charts[1]["accuracy"] == ["train/acc", "val/acc"] and charts[1]["loss"] == ["train/loss", "val/loss"]
-    assert augmentation == ("augmentation", 6)
+    assert augmentation == ("augmentation", 3)
     assert results[0]["seed"] == 0 and results[1]["test/acc"] == metrics["test/acc"]
 
 

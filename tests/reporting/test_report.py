@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -48,7 +49,10 @@ def test_files_of_a_report(tmp_path, monitor):
     write_report(tmp_path, metrics, EPOCHS)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "curves.png"}
+    with open(tmp_path / "epochs.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    assert rows == EPOCHS
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "curves.png", "epochs.csv"}
 
 
 def test_summary_has_results_time_and_how_to_see_curves(tmp_path):

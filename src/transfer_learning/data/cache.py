@@ -154,7 +154,7 @@ def list_arrays(folder: str | Path) -> list[ArrayFile]:
     found = []
     for path in Path(folder).expanduser().glob("*.rows"):
         listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
-        about = listed.get("about", "unfinished or damaged: it will be computed again")
+        about = listed.get("about", "") if listed else "unfinished or damaged: it will be computed again"
         found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))
     return sorted(found, key=lambda each: -each.last_used)
 

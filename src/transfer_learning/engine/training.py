@@ -64,6 +64,7 @@ def train(
     for split in splits:
         if getattr(trainer, f"limit_{split}_batches") == 0:
             raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
+    Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
