@@ -116,7 +116,7 @@ def test_metric_of_the_training_may_be_monitored(tmp_path, small_data, small_mod
 
 def test_figures_in_the_folder_and_in_tensorboard(run, tmp_path):
     logger = TensorBoardLogger(tmp_path / "run", name="", version="", default_hp_metric=False)
-    folder, data, _ = run(logger=logger)
+    folder, _, _ = run(logger=logger)
     table = read_predictions(folder / "predictions.csv")
     wrong = {split: (table.of(split).predicted != table.of(split).labels).sum() for split in SPLITS}
     assert all(wrong.values())

@@ -7,8 +7,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
-from transfer_learning.data.cache import CachedArray
+from transfer_learning.data.cache import HEADER, CachedArray, list_arrays, remove_unused
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 KEY = {"what": "squares", "of": "numbers"}
@@ -229,7 +230,7 @@ def test_a_full_disk_is_an_error_of_the_cache_folder(squares, tmp_path, monkeypa
 SCRIPT = """
 import os, signal, sys, time
 import numpy as np
-from transfer_learning.data.cache import CachedArray
+from transfer_learning.data.cache import HEADER, CachedArray, list_arrays, remove_unused
 
 folder, killed = sys.argv[1], len(sys.argv) > 2
 
@@ -260,3 +261,55 @@ def test_a_killed_process_loses_one_chunk_and_two_others_compute_it_once(squares
     processes = [started(tmp_path) for _ in range(2)]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert (tmp_path / "calls").read_text() == "256 44 44 "
+
+
+def test_arrays_are_listed_with_what_they_hold_and_removed_if_unused(tmp_path):
+    rows = np.arange(12.0).reshape(3, 4)
+    for name in ("old", "new"):
+        CachedArray(tmp_path, name, {"name": name}, f"the {name} rows").get(["a", "b", "c"], lambda _: (rows, {}))
+    old, new = (next(tmp_path.glob(f"{name}-*.rows")) for name in ("old", "new"))
+    os.utime(old, (1000, 1000))
+    broken = tmp_path / "broken-1.rows"
+    broken.write_bytes(b"x")
+    os.utime(broken, (500, 500))
+    listed = list_arrays(tmp_path)
+    assert [each.path for each in listed] == [new, old, broken]
+    assert [each.about for each in listed[:2]] == ["the new rows", "the old rows"]
+    assert listed[2].about == "unfinished or damaged: it will be computed again"
+    assert [each.rows for each in listed] == [3, 3, 0] and listed[0].size == HEADER + rows.nbytes
+    assert listed[1].last_used == 1000
+    CachedArray(tmp_path, "old", {"name": "old"}).get(["a"], lambda _: (rows, {}))
+    assert list_arrays(tmp_path)[0].path == old  # it has been used now
+    assert remove_unused(old) and not old.exists() and not old.with_suffix(".json").exists()
+    assert [each.path for each in list_arrays(tmp_path)] == [new, broken]
+
+
+def test_array_is_kept_while_a_map_of_it_is_alive(tmp_path):
+    found = CachedArray(tmp_path, "any", {}).get(["a", "b"], lambda _: (np.arange(4.0).reshape(2, 2), {}))
+    path, view = list_arrays(tmp_path)[0].path, found.array[1:]
+    del found
+    assert not remove_unused(path) and path.exists() and view.tolist() == [[2.0, 3.0]]
+    del view
+    assert remove_unused(path)
+
+
+def test_array_is_kept_while_another_process_uses_or_extends_it(tmp_path):
+    cached = CachedArray(tmp_path, "any", {})
+    cached.get(["a"], lambda _: (np.zeros((1, 2)), {}))
+    code = f"""
+import sys
+import numpy as np
+from transfer_learning.data.cache import HEADER, CachedArray, list_arrays, remove_unused
+found = CachedArray({str(tmp_path)!r}, "any", {{}}).get(["a"], None)
+print("mapped", flush=True)
+sys.stdin.readline()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "mapped\n"
+        assert not remove_unused(cached.path) and cached.path.exists()
+    finally:
+        other.communicate("\n", timeout=60)
+    with FileLock(cached.path.with_suffix(".lock")):  # as while rows are added
+        assert not remove_unused(cached.path)
+    assert remove_unused(cached.path)

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfer_learning.data.images import Images, Source
+from transfer_learning.data.images import Images, Source, unlabelled
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
+from transfer_learning.utilities.errors import UserError
 
 
 def images(**columns):
@@ -41,3 +42,32 @@ def test_splits_and_groups_that_are_not_known_stay_none():
 @pytest.mark.parametrize("source", [Cartoons(), DogsVsCats(), Folder("photographs")])
 def test_sources_follow_the_protocol(source):
     assert isinstance(source, Source)
+
+
+def test_files_images_and_pixels_to_predict(tmp_path):
+    colours = [(200, 10, 10), (10, 200, 10), (10, 10, 200), (50, 50, 50)]
+    Image.new("RGB", (5, 4), colours[0]).save(tmp_path / "a.png")
+    Image.new("RGB", (5, 4), colours[1]).save(tmp_path / "b.png")
+    opened = Image.open(tmp_path / "b.png")
+    pixels = np.full((4, 5, 3), colours[2], dtype=np.uint8)
+    found = unlabelled([str(tmp_path / "a.png"), opened, pixels, np.full((4, 5), 50, dtype=np.uint8)])
+    assert found.names == [str(tmp_path / "a.png"), "image 1", "image 2", "image 3"]
+    assert found.labels.tolist() == [0] * 4 and found.class_names == ()
+    for index, colour in enumerate(colours):
+        with found.read(index) as image:
+            assert image.convert("RGB").getpixel((0, 0)) == colour and image.size == (5, 4)
+    assert opened.getpixel((0, 0)) == colours[1]  # reading it has not closed the caller's image
+
+
+@pytest.mark.parametrize(
+    ("item", "found"),
+    [
+        (3, "int"),
+        (np.zeros((4, 5, 3)), r"\(4, 5, 3\) float64"),
+        (np.zeros((3, 4, 5), np.uint8), r"\(3, 4, 5\) uint8"),
+        (np.zeros((1, 4, 5, 3), np.uint8), r"\(1, 4, 5, 3\) uint8"),
+    ],
+)
+def test_other_items_are_refused(item, found):
+    with pytest.raises(UserError, match=f"^image 1 is {found}; expected a file"):
+        unlabelled(["a.png", item])

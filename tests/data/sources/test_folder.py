@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfer_learning.data.digests import UNREADABLE, FileDigests
-from transfer_learning.data.sources.folder import Folder
+from transfer_learning.data.sources.folder import Folder, labelled_images
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
@@ -194,3 +194,38 @@ def test_the_real_photographs(photographs):
     images = list_images(photographs, class_names=("cat", "dog"))
     assert np.bincount(images.labels).tolist() == [2500, 2500]
     assert all(("/cat." in name) == (label == 0) for name, label in zip(images.names, images.labels))
+
+
+def evaluated(root, class_names):
+    images = labelled_images(root, class_names)
+    assert images.class_names == class_names
+    return [(os.path.relpath(name, root), class_names[code]) for name, code in zip(images.names, images.labels)]
+
+
+def test_labelled_images_of_known_classes_and_what_is_left_out(tmp_path, write_image, caplog):
+    names = ["Dog/1.jpg", "dogs/2.jpg", "bird/1.jpg", "bird/2.jpg", "3.jpg", "test/dog/4.png", "dog/notes.txt"]
+    for seed, name in enumerate(names[:-1]):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "dog").mkdir()
+    (tmp_path / names[-1]).write_text("no image")
+    with caplog.at_level("INFO"):
+        found = evaluated(tmp_path, ("cat", "dog"))
+    assert found == [("Dog/1.jpg", "dog"), ("dogs/2.jpg", "dog"), ("test/dog/4.png", "dog")]
+    assert f"{tmp_path}: 2 images left out: their class bird is unknown; known are cat, dog" in caplog.text
+    assert f"{tmp_path}: 1 images left out: neither folder nor file name tells their class" in caplog.text
+    assert f"{tmp_path}: no images of cat" in caplog.text
+
+
+def test_labelled_images_in_the_flat_layout_have_digests(tmp_path, write_image):
+    files = [write_image(tmp_path / f"{name}.{n}.png", n) for name in ("cat", "dog") for n in (1, 2)]
+    assert evaluated(tmp_path, ("dog", "cat")) == [(file.name, file.name[:3]) for file in files]
+    expected = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert labelled_images(tmp_path, ("dog", "cat")).digests == expected
+
+
+def test_folders_without_images_of_known_classes_are_refused(tmp_path, write_image):
+    write_image(tmp_path / "bird" / "1.jpg", 0)
+    with pytest.raises(UserError, match="no images of cat or dog; expected a folder of class folders"):
+        labelled_images(tmp_path, ("cat", "dog"))
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        labelled_images(tmp_path / "nowhere", ("cat", "dog"))

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.folder import labelled_images
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.evaluation import calibrate, evaluate_images
+from transfer_learning.engine.inference import Inference
+from transfer_learning.engine.training import train
+from transfer_learning.models.cnn import CNN
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_metrics_of_a_runs_own_split_are_those_of_the_run(tmp_path, small_data, small_model, quiet_trainer, split):
+    data, model = small_data(), small_model()
+    metrics = train(data, model, quiet_trainer(max_epochs=2, default_root_dir=tmp_path))
+    model.trained_precision = "32-true"
+    found = evaluate_images(Inference(model), data.images.take(data.splits[split]))
+    assert found.unreadable == {} and len(found.images.names) == 10
+    expected = metrics["test/acc"] if split == "test" else metrics["val/acc_last"]
+    assert found.metrics(model)["accuracy"] == pytest.approx(expected)
+    loss = metrics["test/loss"] if split == "test" else model.history.rows[-1]["val/loss"]
+    assert found.metrics(model)["loss"] == pytest.approx(loss, abs=1e-6)
+    table = found.table(model, split)
+    order = np.argsort(data.splits[split])
+    np.testing.assert_allclose(
+        table.probabilities[order], model.probabilities(model.predictions[split].logits).numpy(), atol=1e-5
+    )
+
+
+def test_calibration_lowers_the_loss_and_keeps_the_accuracy(tmp_path, write_image):
+    for seed in range(60):
+        write_image(tmp_path / "abc"[seed % 3] / f"{seed}.png", seed)
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    torch.manual_seed(0)
+    model = Classifier(CNN(3, 16, [4], []), ("a", "b", "c"), Preprocessing(16))
+    with torch.no_grad():
+        model.network.trainable[-1].weight *= 20  # far too certain
+    found = evaluate_images(Inference(model), labelled_images(tmp_path, model.class_names))
+    assert list(found.unreadable) == [str(tmp_path / "a" / "broken.png")] and len(found.logits) == 60
+    before, after = calibrate(model, found)
+    assert model.temperature > 1 and after["loss"] < before["loss"] and after["accuracy"] == before["accuracy"]
+    assert after["calibration_error"] < before["calibration_error"]
+    expected = (found.logits / model.temperature).softmax(dim=1)
+    torch.testing.assert_close(torch.from_numpy(found.table(model, "x").probabilities), expected)
+    assert found.metrics(model) == after
+    again = calibrate(model, found)  # a calibrated model begins anew
+    assert again == (before, after)

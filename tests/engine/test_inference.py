@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from transfer_learning import load
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.folder import Folder
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.inference import Inference, predict, predict_chunks
+from transfer_learning.engine.training import train
+from transfer_learning.models.cnn import CNN
+from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.utilities.errors import UserError
+
+RESIZES = [(i, r) for i in ("bilinear", "bicubic", "nearest") for r in ("stretch", "crop", "pad")]
+
+
+@pytest.fixture
+def photographs_folder(tmp_path, write_image):
+    """Twenty images of each class, of different sizes."""
+    for seed in range(40):
+        size = (30 + 7 * (seed % 5), 30 + 11 * (seed % 4))
+        write_image(tmp_path / "photographs" / ("cat" if seed % 2 else "dog") / f"{seed}.png", seed, size)
+    return tmp_path / "photographs"
+
+
+@pytest.fixture
+def run(tmp_path, photographs_folder, data_module, quiet_trainer):
+    """run(precision, network, **preprocessing) -> (the run's folder, its data, its model), tested after one epoch."""
+
+    def make(precision="32-true", network=None, **preprocessing):
+        data = data_module(Folder(photographs_folder), (8, 4, 8), batch_size=8, image_size=32, **preprocessing)
+        torch.manual_seed(0)
+        network, folder = network or CNN(2, 32, [4, 8], [16]), tmp_path / "run"
+        model = Classifier(network, data.class_names, data.preprocessing, lambda groups: torch.optim.SGD(groups, 0.1))
+        best = ModelCheckpoint(folder / "checkpoints", "best", monitor="val/acc", enable_version_counter=False)
+        trainer = quiet_trainer(
+            max_epochs=1, precision=precision, default_root_dir=folder, enable_checkpointing=True, callbacks=[best]
+        )
+        train(data, model, trainer)
+        return folder, data, model
+
+    return make
+
+
+def of_the_test(data, model):
+    """Files and probabilities of the run's own test."""
+    found = model.predictions["test"]
+    return [data.images.names[n] for n in found.indices], model.probabilities(found.logits).numpy()
+
+
+@pytest.mark.parametrize(("interpolation", "resize"), RESIZES)
+def test_probabilities_are_those_of_the_runs_test(run, interpolation, resize):
+    folder, data, model = run(interpolation=interpolation, resize=resize)
+    files, expected = of_the_test(data, model)
+    loaded = load(folder)
+    together = loaded.predict(files)
+    one_by_one = [loaded.predict([file]).probabilities[0] for file in files]
+    for found in (together.probabilities, np.array(one_by_one)):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert together.names == files
+    assert together.classes == [data.class_names[code] for code in expected.argmax(axis=1)]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_precision_is_that_of_the_training(run, precision, frozen):
+    network = Pretrained(2, 32, "resnet18", None) if frozen else None
+    folder, data, model = run(precision, network)
+    files, expected = of_the_test(data, model)
+    loaded = load(folder)
+    found, in_float32 = loaded.predict(files).probabilities, load(folder)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2 if "16" in precision else 1e-5)
+    in_float32.trained_precision = "32-true"
+    if precision == "bf16-mixed":
+        difference = np.abs(in_float32.predict(files).probabilities - expected).max()
+        assert difference > np.abs(found - expected).max()  # another precision is further away
+    assert found.dtype == np.float32
+
+
+def test_files_opened_images_and_pixels_give_the_same(run):
+    folder, data, model = run()
+    files, _ = of_the_test(data, model)
+    opened, pixels = Image.open(files[0]), np.array(Image.open(files[0]).convert("RGB"))
+    found = load(folder).predict([files[0], opened, pixels]).probabilities
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    opened.load()  # still open
+
+
+def test_several_models_give_the_mean_whatever_their_preprocessing(photographs_folder):
+    models = []
+    for size, resize in ((32, "crop"), (24, "stretch"), (32, "crop")):
+        torch.manual_seed(len(models))
+        models.append(Classifier(CNN(3, size, [4], []), ("a", "b", "c"), Preprocessing(size, resize=resize)))
+    files = sorted(map(str, photographs_folder.rglob("*.png")))
+    single = [model.predict(files).probabilities for model in models]
+    np.testing.assert_allclose(predict(models, files).probabilities, np.mean(single, axis=0), atol=1e-7)
+    other = Classifier(CNN(2, 32, [4], []), ("a", "b"), Preprocessing(32))
+    with pytest.raises(UserError, match="different classes: a, b, c and a, b"):
+        predict([models[0], other], files)
+
+
+def test_many_images_come_in_order_and_unreadable_ones_are_named(tmp_path, write_image, monkeypatch):
+    monkeypatch.setattr("transfer_learning.engine.inference.CHUNK", 4)
+    model = Classifier(CNN(2, 16, [2], []), ("a", "b"), Preprocessing(16))
+    files = [str(write_image(tmp_path / f"{n}.png", n)) for n in range(10)]
+    for broken in (0, 5, 6, 7, 4):
+        (tmp_path / f"{broken}.png").write_bytes(b"no image")
+    images = [n for n in range(10) if n not in (0, 4, 5, 6, 7)]
+    from transfer_learning.data.images import unlabelled
+
+    chunks = list(predict_chunks([model], unlabelled(files)))
+    assert [index for chunk in chunks for index in chunk.indices] == images
+    assert [len(chunk.probabilities) for chunk in chunks] == [3, 0, 2]
+    assert [set(chunk.unreadable) for chunk in chunks] == [{0}, {4, 5, 6, 7}, set()]
+    found = np.concatenate([chunk.probabilities for chunk in chunks])
+    np.testing.assert_allclose(found, model.predict([files[n] for n in images]).probabilities, atol=1e-6)
+    with pytest.raises(UserError, match=r"0\.png: not readable as an image"):
+        model.predict(files)
+    with pytest.raises(UserError, match=r"missing\.png: not readable as an image \(FileNotFoundError"):
+        model.predict([tmp_path / "missing.png"])
+    assert model.predict([]).probabilities.shape == (0, 2)
+
+
+def test_model_can_be_trained_after_it_has_predicted(small_data, small_model, fit):
+    data, model = small_data(), small_model()
+    before = model.predict([data.pixels[0]]).probabilities
+    fit(model.train(), data, epochs=1)
+    assert not np.array_equal(model.predict([data.pixels[0]]).probabilities, before)
+
+
+def test_unknown_accelerator_is_one_error(small_model):
+    with pytest.raises(UserError, match="^accelerator='tpus'"):
+        Inference(small_model(), "tpus")
