@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+from transfer_learning.cli.main import PROGRAM, parser
+from transfer_learning.cli.verbs import verbs
+
+
+def test_help_lists_every_verb_and_loads_no_torch():
+    code = "import sys, runpy\ntry: runpy.run_module('transfer_learning', run_name='__main__')\n"
+    code += "except SystemExit as stop: assert not stop.code and 'torch' not in sys.modules"
+    found = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    for name, verb in verbs().items():
+        assert f"{name} " in found.stdout and verb.__doc__.splitlines()[0].rstrip(".")[:30] in found.stdout
+
+
+@pytest.mark.parametrize("name", verbs())
+def test_each_verb_explains_itself_with_two_examples_that_can_be_parsed(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args([name, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    examples = [line.strip() for line in shown.partition("examples:")[2].splitlines() if line.strip()]
+    assert len(examples) == 2
+    for example in examples:
+        program, *arguments = example.replace("'", "").split()
+        assert program == PROGRAM and arguments[0] == name
+        parser().parse_args(arguments)
+
+
+def test_unknown_verbs_and_options_are_refused(capsys):
+    for arguments in (["train"], ["predict", "--colour"], []):
+        with pytest.raises(SystemExit) as stopped:
+            parser().parse_args(arguments)
+        assert stopped.value.code == 2
+        assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,115 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from transfer_learning import load
+from transfer_learning.reporting.prediction_table import read_predictions
+
+FIGURES = ("confusion", "reliability")
+
+
+def test_own_splits_have_the_metrics_of_the_run(finished, verb):
+    output = verb("evaluate", finished)
+    assert output.code == 0, output.err
+    folder = finished / "evaluations" / "val-test"
+    assert output.out.splitlines()[-1] == str(folder)
+    found, run = (
+        json.loads((folder / "evaluation.json").read_text()),
+        json.loads((finished / "metrics.json").read_text()),
+    )
+    assert found["temperature"] == 1.0
+    assert found["test"]["accuracy"] == pytest.approx(run["test/acc"])
+    assert found["test"]["loss"] == pytest.approx(run["test/loss"], abs=1e-3)
+    assert found["val"]["accuracy"] == pytest.approx(run["val/acc_best"])
+    assert [found["test"][f"accuracy_{end}"] for end in ("low", "high")] == [run["test/acc_low"], run["test/acc_high"]]
+    assert all((folder / f"{name}-{split}.png").is_file() for name in FIGURES for split in ("val", "test"))
+    own, again = read_predictions(finished / "predictions.csv"), read_predictions(folder / "predictions.csv")
+    order = {digest: row for row, digest in enumerate(again.digests)}
+    rows = np.array([order[digest] for digest in own.digests])
+    np.testing.assert_allclose(again.probabilities[rows], own.probabilities, atol=2e-2)
+    assert [again.splits[row] for row in rows] == list(own.splits)
+    for word in ("balanced accuracy", "f1 macro", "auroc", "calibration error", "support", "dog"):
+        assert word in output.out
+
+
+def test_one_split_only(finished, verb):
+    assert verb("evaluate", finished, "--split", "test").code == 0
+    assert set(json.loads((finished / "evaluations" / "test" / "evaluation.json").read_text())) == {
+        "temperature",
+        "test",
+    }
+
+
+def test_another_folder_with_other_classes_and_broken_images(finished, photographs_folder, verb, tmp_path):
+    other = tmp_path / "field"
+    shutil.copytree(photographs_folder / "dog", other / "Dogs")
+    shutil.copytree(photographs_folder / "cat", other / "lynx")
+    (other / "Dogs" / "broken.jpg").write_bytes(b"no image")
+    output = verb("evaluate", finished, other, "--out", tmp_path / "results")
+    assert output.code == 1  # an image was left out
+    assert f"{other}/Dogs/broken.jpg: left out, not readable as an image" in output.err
+    found = json.loads((tmp_path / "results" / "evaluation.json").read_text())["field"]
+    assert found["images"] == 16 and found["classes"]["cat"]["support"] == 0 and found["auroc"] is None
+    assert "undefined" in output.out
+    files = sorted(map(str, (other / "Dogs").glob("*.png")))
+    predicted = load(finished).predict(files)
+    table = read_predictions(tmp_path / "results" / "predictions.csv")
+    assert sorted(table.files) == files and set(table.splits) == {"field"} and set(table.labels) == {1}
+    assert found["accuracy"] == pytest.approx(predicted.classes.count("dog") / 16)
+
+
+def test_calibration_is_kept_and_used(finished, photographs_folder, verb):
+    file = photographs_folder / "cat" / "0.png"
+    before = load(finished).predict([file]).probabilities
+    output = verb("evaluate", finished, "--calibrate")
+    assert output.code == 0 and output.out.startswith("temperature ")
+    temperature = float(output.out.split()[1].rstrip(";"))
+    saved = json.loads((finished / "checkpoints" / "best.temperature.json").read_text())["temperature"]
+    assert saved == pytest.approx(temperature, abs=1e-4) and temperature != 1
+    results = json.loads((finished / "evaluations" / "val-test" / "evaluation.json").read_text())
+    assert results["temperature"] == saved
+    odds = np.log(before[0, 1] / before[0, 0]) / saved
+    expected = 1 / (1 + np.exp(-odds))
+    model = load(finished)
+    assert model.temperature == saved
+    assert model.predict([file]).probabilities[0, 1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_nothing_is_overwritten_unasked(finished, photographs_folder, verb, tmp_path):
+    own = (finished / "metrics.json").read_bytes(), (finished / "predictions.csv").read_bytes()
+    verb("evaluate", finished)
+    again = verb("evaluate", finished)
+    assert again.code == 1 and again.err.splitlines()[-1] == (
+        f"transfer-learning: {finished}/evaluations/val-test: exists already. Choose another name, or add --overwrite."
+    )
+    assert verb("evaluate", finished, "--overwrite").code == 0
+    assert ((finished / "metrics.json").read_bytes(), (finished / "predictions.csv").read_bytes()) == own
+
+
+def test_mistakes_are_one_line(finished, photographs_folder, verb, tmp_path, original):
+    lone = tmp_path / "lone.ckpt"
+    shutil.copy(finished / "checkpoints" / "best.ckpt", lone)
+    (tmp_path / "birds" / "bird").mkdir(parents=True)
+    shutil.copy(photographs_folder / "cat" / "0.png", tmp_path / "birds" / "bird")
+    for arguments, message in {
+        (lone,): f"{lone}: not in the folder of a run, which has config.yaml and checkpoints/.",
+        (
+            finished,
+            tmp_path / "birds",
+        ): f"{tmp_path}/birds: no images of cat or dog; expected a folder of class folders",
+        (finished, tmp_path / "nowhere"): f"{tmp_path}/nowhere: no such folder",
+        (tmp_path,): f"{tmp_path}: not a run",
+    }.items():
+        output = verb("evaluate", *arguments)
+        assert output.code == 1 and "Traceback" not in output.err
+        assert output.err.splitlines()[-1].startswith(f"transfer-learning: {message}")
+    assert verb("evaluate", lone, photographs_folder, "--out", tmp_path / "of_lone").code == 0
+
+
+def test_own_images_that_have_changed_are_refused(finished, verb, tmp_path):
+    rows = (finished / "split.csv").read_text().splitlines()
+    (finished / "split.csv").write_text("\n".join(rows[:-2]) + "\n")
+    output = verb("evaluate", finished)
+    assert output.code == 1 and "this run began with other images (2 differ)" in output.err.splitlines()[-1]

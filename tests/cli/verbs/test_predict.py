@@ -1,0 +1,177 @@
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer_learning import load
+from transfer_learning.engine import inference
+from transfer_learning.reporting.prediction_table import read_predictions
+
+
+@pytest.fixture
+def in_another_process():
+    """in_another_process(*arguments): `python -m transfer_learning ...`."""
+
+    def start(*arguments, **settings):
+        command = [sys.executable, "-m", "transfer_learning", *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+    return start
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table_of_the_most_probable_classes(finished, photographs_folder, verb):
+    files = sorted(str(path) for path in photographs_folder.glob("cat/*.png"))[:3]
+    expected = load(finished).predict(files)
+    output = verb("predict", finished, *files)
+    assert output.code == 0
+    header, _, *lines = output.out.splitlines()
+    assert header.split() == ["file", "class", "probability"]
+    for line, file, name, row in zip(lines, files, expected.classes, expected.probabilities, strict=True):
+        assert line.split() == [file, name, f"{row.max():.4f}"]
+    two = verb("predict", finished, files[0], "--top", 2).out.splitlines()[2].split()
+    second = "dog" if expected.classes[0] == "cat" else "cat"
+    low, high = sorted(expected.probabilities[0])
+    assert two == [files[0], expected.classes[0], f"{high:.4f}", second, f"{low:.4f}"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_file_has_all_probabilities_and_equals_the_runs_own_test(finished, verb, tmp_path, suffix):
+    own = read_predictions(finished / "predictions.csv").of("test")
+    out = tmp_path / f"predictions.{suffix}"
+    output = verb("predict", finished, *own.files, "--out", out)
+    assert output.code == 0 and output.out.startswith(f"{len(own.files)} images: cat ")
+    rows = rows_of(out) if suffix == "csv" else [json.loads(line) for line in out.read_text().splitlines()]
+    assert list(rows[0]) == ["file", "predicted", "p:cat", "p:dog"]
+    assert [row["file"] for row in rows] == list(own.files)
+    assert [row["predicted"] for row in rows] == [own.class_names[code] for code in own.predicted]
+    found = np.array([[float(row["p:cat"]), float(row["p:dog"])] for row in rows])
+    tolerance = 1e-5 if load(finished).trained_precision == "32-true" else 2e-2
+    np.testing.assert_allclose(found, own.probabilities, rtol=0, atol=tolerance)
+
+
+def test_folders_patterns_and_files_in_that_order(finished, photographs_folder, verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(photographs_folder)
+    (tmp_path / "mixed" / "deep").mkdir(parents=True)
+    for name in ("b.png", "deep/a.JPEG", "notes.txt", ".hidden.png"):
+        shutil.copy(photographs_folder / "cat" / "0.png", tmp_path / "mixed" / name)
+    verb("predict", finished, tmp_path / "mixed", "dog/1*.png", "cat/2.png", "--out", tmp_path / "p.csv")
+    dogs = sorted(path.name for path in (photographs_folder / "dog").glob("1*.png"))
+    inside = [str(tmp_path / "mixed" / name) for name in ("b.png", "deep/a.JPEG")]
+    expected = [*inside, *(f"dog/{name}" for name in dogs), "cat/2.png"]
+    assert [row["file"] for row in rows_of(tmp_path / "p.csv")] == expected
+
+
+def test_unreadable_images_are_named_and_skipped(finished, photographs_folder, verb, tmp_path):
+    broken, good = tmp_path / "broken.jpg", photographs_folder / "cat" / "0.png"
+    broken.write_bytes(b"no image")
+    output = verb("predict", finished, broken, good, "--out", tmp_path / "p.csv")
+    assert output.code == 1 and f"{broken}: skipped, not readable as an image (Unidentified" in output.err
+    assert [row["file"] for row in rows_of(tmp_path / "p.csv")] == [str(good)]
+    alone = verb("predict", finished, broken)
+    assert alone.code == 1 and "Traceback" not in alone.err
+
+
+def test_several_runs_are_an_ensemble(finished, photographs_folder, verb, tmp_path):
+    files, last = sorted(photographs_folder.glob("cat/*.png")), finished / "checkpoints" / "last.ckpt"
+    verb("predict", finished, last, *files, "--out", tmp_path / "both.csv")
+    single = [load(path).predict(files).probabilities for path in (finished, last)]
+    found = np.array([[float(row["p:cat"]), float(row["p:dog"])] for row in rows_of(tmp_path / "both.csv")])
+    np.testing.assert_allclose(found, np.mean(single, axis=0), atol=1e-6)
+    assert np.abs(single[0] - single[1]).max() > 0
+
+
+def test_explanations_are_images_of_the_predicted_classes(finished, photographs_folder, verb, tmp_path):
+    files = [photographs_folder / "cat" / "0.png", photographs_folder / "cat" / "2.png"]
+    predicted = load(finished).predict(files).classes
+    assert verb("predict", finished, *files, "--explain", tmp_path / "maps").code == 0
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        f"00001-0-{predicted[0]}.png",
+        f"00002-2-{predicted[1]}.png",
+    ]
+    assert all(Image.open(path).size == (32, 32) for path in (tmp_path / "maps").iterdir())
+    refused = verb("predict", finished, *files, "--explain", tmp_path / "maps")
+    assert refused.code == 1 and f"{tmp_path}/maps: exists already" in refused.err
+
+
+def test_what_was_done_is_kept_after_an_interrupt(finished, photographs_folder, verb, tmp_path, monkeypatch):
+    files = sorted(map(str, photographs_folder.rglob("*.png")))[:10]
+    monkeypatch.setattr(inference, "CHUNK", 4)
+    compute, calls = inference.Inference.probabilities, []
+
+    def interrupted(self, pixels):
+        calls.append(len(pixels))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return compute(self, pixels)
+
+    monkeypatch.setattr(inference.Inference, "probabilities", interrupted)
+    output = verb("predict", finished, *files, "--out", tmp_path / "p.csv")
+    assert output.code == 130 and "interrupted: 8 of 10 images were classified" in output.err
+    assert [row["file"] for row in rows_of(tmp_path / "p.csv")] == files[:8]
+
+
+def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_another_process, tmp_path):
+    """As `python -m transfer_learning`; SIGINT while it starts or works ends it without a traceback."""
+    process = in_another_process("predict", finished, photographs_folder, "--out", tmp_path / "p.csv")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.startswith("32 images: ") and len(rows_of(tmp_path / "p.csv")) == 32
+    stopped = in_another_process("predict", finished, photographs_folder, "--out", tmp_path / "q.csv")
+    os.kill(stopped.pid, 0)
+    stopped.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGINT)
+    assert stopped.wait(timeout=120) in (130, -signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("RUN", "no images; expected RUN, then images"),
+        ("EMPTY IMAGE", "EMPTY: not a run; expected the folder of a run"),
+        ("NOWHERE IMAGE", "NOWHERE: no such run; expected the folder of a run"),
+        ("IMAGE IMAGE", "IMAGE: not a checkpoint of this project, or damaged"),
+        ("UNFINISHED IMAGE", "UNFINISHED: this run has not finished. Resume it, or name one of its checkpoints"),
+        ("RUN NOWHERE", "NOWHERE: no such file or folder; expected images"),
+        ("RUN EMPTY", "EMPTY: no images below this folder; expected images"),
+        ("RUN IMAGE --out EMPTY", "EMPTY: exists already. Choose another name, or add --overwrite."),
+        ("RUN IMAGE --out x.txt", "--out x.txt: expected a name that ends in .csv or .jsonl."),
+        ("RUN IMAGE --out IMAGE/x.csv", "IMAGE/x.csv: cannot be written"),
+        ("RUN IMAGE --top 3", "--top 3: expected 1 to 2, the number of classes."),
+        ("RUN IMAGE --accelerator tpus", "--accelerator tpus: "),
+        ("RUN RUN IMAGE --explain maps", "--explain: expected one run"),
+    ],
+)
+def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(finished, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "metrics.json").unlink()
+    names = {"RUN": finished, "IMAGE": photographs_folder / "cat" / "0.png", "NOWHERE": tmp_path / "nowhere"}
+    names |= {"EMPTY": tmp_path / "empty", "UNFINISHED": tmp_path / "unfinished"}
+
+    def filled(text):
+        for name, path in names.items():
+            text = (
+                text.replace(name, str(path))
+                if name != "RUN"
+                else " ".join(str(path) if word == "RUN" else word for word in text.split(" "))
+            )
+        return text
+
+    output = verb("predict", *filled(arguments).split())
+    expected = filled(message) if not message.startswith("no images;") else message
+    assert output.code == 1 and output.out == ""
+    assert [line for line in output.err.splitlines() if line.startswith("transfer-learning: ")] == [
+        output.err.splitlines()[-1]
+    ]
+    assert output.err.splitlines()[-1].startswith(f"transfer-learning: {expected}") and "Traceback" not in output.err
