@@ -1,0 +1,60 @@
+"""Images per second of prediction from files, beside a bare forward pass of the frozen layers, in turn in one process.
+
+python benchmarks/predict.py RUN FOLDER [images of a round, 1024 by default] [rounds, 3 by default]
+
+predict  `predict_chunks` as `transfer-learning predict` calls it: from files to probabilities
+bare     the frozen layers of RUN's network on a batch that is ready on the device, in the same precision
+
+The first round warms up on 64 images and is not reported. RUN is a run whose network has frozen layers.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from transfer_learning import load
+from transfer_learning.cli.files import image_files
+from transfer_learning.data.images import unlabelled
+from transfer_learning.engine.inference import BATCH_SIZE, Inference, predict_chunks
+from transfer_learning.utilities.hardware import configure_process, processor
+
+
+def main(run: str, folder: str, images: str = "1024", rounds: str = "3") -> None:
+    configure_process()
+    inference = Inference(load(Path(run)))
+    model, device, size = inference.model, inference.fabric.device, inference.model.preprocessing.image_size
+    files = image_files([folder])[: int(images) // BATCH_SIZE * BATCH_SIZE]
+    ready = torch.rand(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
+
+    def predict(count: int) -> None:
+        for chunk in predict_chunks([model], unlabelled(files[:count])):
+            assert not chunk.unreadable
+
+    @torch.inference_mode()
+    def bare(count: int) -> None:
+        for _ in range(count // BATCH_SIZE):
+            with inference.fabric.autocast():
+                features = model.network.frozen(ready)
+        features.float().sum().item()  # waits for the device
+
+    seconds: dict[str, list[float]] = {"predict": [], "bare": []}
+    for number in range(int(rounds) + 1):
+        for name, function in (("predict", predict), ("bare", bare)):
+            start = time.perf_counter()
+            function(len(files) if number else 2 * BATCH_SIZE)
+            seconds[name].append(time.perf_counter() - start)
+    seconds = {name: values[1:] for name, values in seconds.items()}
+    for name, values in seconds.items():
+        median, low, high = (len(files) / value for value in (statistics.median(values), max(values), min(values)))
+        print(f"{name:7s} {median:7.1f} images/s  ({low:.1f} to {high:.1f})")
+    ratios = [predicted / bare for predicted, bare in zip(*seconds.values())]
+    spread = f"({min(ratios):.3f} to {max(ratios):.3f})"
+    where = f"{len(files)} images, {rounds} rounds, {model.trained_precision}, {device}, {processor()}"
+    print(f"predict / bare: median {statistics.median(ratios):.3f} {spread}, {where}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
