@@ -87,6 +87,21 @@ def test_resumed_run_has_the_table_of_an_epoch_before_the_interruption(run):
     assert (folder / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
 
 
+def test_run_that_did_not_keep_predictions_before_a_resume_says_so(run, caplog):
+    class Absent(Evaluation):
+        def on_validation_end(self, trainer, model): ...
+
+        def state_dict(self):
+            return {}
+
+    folder, _, metrics = run(evaluation=Absent(), epochs=3)
+    assert metrics["epoch_best"] == 2
+    with caplog.at_level("INFO"):
+        run(epochs=3, resume=folder / "checkpoints" / "last.ckpt")
+    assert "predictions.csv and its figures are left out" in caplog.text
+    assert not (folder / "predictions.csv").exists()
+
+
 def test_table_is_written_when_the_metric_improves_and_not_otherwise(run, small_model):
     """The file as it is at the end of each epoch belongs to the best epoch so far."""
     seen = []

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,7 @@ from transfer_learning import load
 from transfer_learning.cli.build import build
 from transfer_learning.cli.resolvers import model_name
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.reporting.prediction_table import read_predictions
 from transfer_learning.utilities.hardware import native_precision
 
 PROJECT = Path(train.__file__).parent
@@ -273,6 +275,9 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_pro
     assert runs["ddp_cpu"]["test/loss"] == pytest.approx(runs["cpu"]["test/loss"], rel=1e-3)
     assert runs["ddp_cpu"]["val/acc_last"] == pytest.approx(runs["cpu"]["val/acc_last"])
     assert runs["ddp_cpu"]["images_test"] == runs["cpu"]["images_test"] == 16
+    tables = [read_predictions(tmp_path / trainer / "predictions.csv") for trainer in runs]
+    assert list(tables[0].files) == list(tables[1].files) and len(tables[0].files) == 32  # gathered from both
+    np.testing.assert_allclose(tables[0].probabilities, tables[1].probabilities, atol=1e-3)
 
 
 def test_several_devices_in_a_sweep_are_refused(tmp_path, in_process, cache):

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import NonNegativeInt
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, improves
@@ -60,7 +61,11 @@ class Evaluation(RunEndCallback):
             write_predictions(Path(trainer.default_root_dir, "predictions.csv"), [self._table(trainer, model, "val")])
 
     def on_run_end(self, trainer: Any, model: Any) -> None:
-        if not trainer.is_global_zero or not self.best:
+        if not trainer.is_global_zero:
+            return
+        if not self.best:
+            reason = "the best epoch is of a part of this run that did not keep its predictions"
+            rank_zero_info(f"predictions.csv and its figures are left out: {reason}")
             return
         splits = [split for split in ("val", "test") if split == "val" or split in model.predictions]
         tables = {split: self._table(trainer, model, split) for split in splits}
