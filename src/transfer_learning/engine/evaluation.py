@@ -10,6 +10,7 @@ from transfer_learning.engine.calibration import fit_temperature
 from transfer_learning.engine.inference import Inference, pixel_chunks
 from transfer_learning.reporting.evaluation import evaluate
 from transfer_learning.reporting.prediction_table import PredictionTable
+from transfer_learning.utilities.errors import UserError
 
 
 class Evaluated(NamedTuple):
@@ -33,13 +34,19 @@ class Evaluated(NamedTuple):
 
 
 def evaluate_images(inference: Inference, images: Images) -> Evaluated:
-    """Computes the logits of labelled images, whose codes are those of the model."""
+    """Computes the logits of labelled images, whose codes are those of the model.
+
+    Raises UserError if no image can be read.
+    """
     indices, logits, unreadable = list[int](), [], dict[int, str]()
     for read, pixels, reasons in pixel_chunks(images, [inference.model.preprocessing]):
         indices += read
         logits.append(inference.logits(pixels[inference.model.preprocessing]))
         unreadable |= reasons
     named = {images.names[index]: reason for index, reason in unreadable.items()}
+    if not indices:
+        file, reason = next(iter(named.items()))
+        raise UserError(f"{file}: not readable as an image ({reason}), and neither are all others.")
     return Evaluated(images.take(np.array(indices, dtype=np.int64)), torch.cat(logits), named)
 
 

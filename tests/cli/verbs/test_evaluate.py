@@ -93,12 +93,15 @@ def test_mistakes_are_one_line(finished, photographs_folder, verb, tmp_path, ori
     shutil.copy(finished / "checkpoints" / "best.ckpt", lone)
     (tmp_path / "birds" / "bird").mkdir(parents=True)
     shutil.copy(photographs_folder / "cat" / "0.png", tmp_path / "birds" / "bird")
+    (tmp_path / "broken" / "cat").mkdir(parents=True)
+    (tmp_path / "broken" / "cat" / "1.png").write_bytes(b"no image")
     for arguments, message in {
         (lone,): f"{lone}: not in the folder of a run, which has config.yaml and checkpoints/.",
         (
             finished,
             tmp_path / "birds",
         ): f"{tmp_path}/birds: no images of cat or dog; expected a folder of class folders",
+        (finished, tmp_path / "broken"): f"{tmp_path}/broken/cat/1.png: not readable as an image (Unidentified",
         (finished, tmp_path / "nowhere"): f"{tmp_path}/nowhere: no such folder",
         (tmp_path,): f"{tmp_path}: not a run",
     }.items():
