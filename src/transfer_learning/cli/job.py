@@ -59,6 +59,10 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
         check_version(before, HydraConfig.get().runtime.output_dir)
     if cfg.sweep is not None and single:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
+    swept, chosen = HydraConfig.get().sweeper.get("params") or {}, keys_of(HydraConfig.get().overrides.task)
+    for key in set(swept) - chosen if single else ():
+        experiment = f"experiment={HydraConfig.get().runtime.choices.get('experiment')}"
+        raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={swept[key]}.")
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
     if cfg.trainer.precision == "auto":
