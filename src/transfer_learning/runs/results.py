@@ -24,7 +24,7 @@ class Keys(NamedTuple):
     reference: str  # published results
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """What a run's folder holds. What could not be read is None or empty, and `missing` says why."""
 
@@ -55,7 +55,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if not logs:
             expected = "expected the folder of a run or of a sweep, or one above them, such as outputs/runs"
             raise UserError(f"{path}: {'no run there' if path.is_dir() else 'no such folder'}; {expected}.")
-        found |= {log.parent.resolve(): log.parent for log in logs}
+        found = {log.parent.resolve(): log.parent for log in logs} | found
     return list(found.values())
 
 
