@@ -87,7 +87,7 @@ def dependence_chart(
         lines: for each line its points, ascending: the number, the accuracies of the runs, the number of images. The
             bar of a point is the 95 % interval (Wilson) of the runs' mean accuracy on that number of images.
     """
-    figure, axes = _figure("", setting, measure, width=7.5)
+    figure, axes = _figure("", setting, measure, width=6)
     for index, (name, points) in enumerate(lines.items()):
         numbers, means = [number for number, _, _ in points], [float(np.mean(values)) for _, values, _ in points]
         bounds = np.array([wilson_interval(round(mean * total), total) for mean, (_, _, total) in zip(means, points)])
@@ -108,7 +108,7 @@ def dependence_chart(
 
 
 def _figure(title: str, x: str, y: str = "", width: float = 5) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, 3.4 if width == 5 else 4.5), layout="constrained")
+    figure = Figure(figsize=(width, 3.4 if width == 5 else 4), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)

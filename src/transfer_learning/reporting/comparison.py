@@ -25,7 +25,8 @@ class Comparison(NamedTuple):
 
     def swapped(self) -> "Comparison":
         """B against A."""
-        return Comparison(-self.difference, -self.high, -self.low, self.only_b, self.only_a, self.p)
+        difference, low, high = (0.0 - value for value in (self.difference, self.high, self.low))  # 0 and not -0
+        return Comparison(difference, low, high, self.only_b, self.only_a, self.p)
 
 
 def compare(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Comparison:
