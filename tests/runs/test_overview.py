@@ -73,7 +73,7 @@ def test_page_and_terminal_have_the_same_table(sweep, page):
     assert column(runs, "difference")[1].startswith("−0.050 (−0.1")
     assert [row[2:4] for row in repetitions[1:]] == [["2", "0.925 ± 0.035"], ["2", "0.475 ± 0.035"]]
     assert len(pairs) == 1 + 6
-    for row in runs + repetitions:
+    for row in runs[1:] + repetitions[1:]:
         assert any(all(cell in line for cell in row) for line in shown.splitlines())
 
 

@@ -56,7 +56,7 @@ def curve_charts(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[str
     Args:
         histories: for each run the rows of its epochs.csv, or none. The ids of run 0's lines begin with `run0-`.
     """
-    charts = []
+    charts, width = [], 1.4 if len(histories) <= 10 else 0.9
     for name in CURVES:
         sibling = [f"{split}/{name.rpartition('/')[2]}" for split in ("train", "val")]
         known = np.array([row[key] for rows in histories for row in rows for key in sibling if key in row])
@@ -66,7 +66,7 @@ def curve_charts(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[str
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             if points:
                 marker = "." if len(points) == 1 else None
-                style(index).on(axes, *zip(*points), gid=f"run{index}-{name}", marker=marker)
+                style(index).on(axes, *zip(*points), gid=f"run{index}-{name}", marker=marker, linewidth=width)
         if known.size:  # the same axis for training and validation
             wide = name.endswith("loss") and known.min() > 0 and known.max() > 20 * np.median(known)
             margin = 0.04 * (known.max() - known.min()) or 0.05

@@ -61,11 +61,16 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
         "dependences": [Markup(chart) for chart in _dependences(runs, settings, keys, split)],
     }
     write_page(out, content)
-    texts = [tabulate(rows, header, disable_numparse=True) for header, *rows in shown.values() if rows]
+    texts = [_for_terminal(*table) for table in shown.values() if table[1:]]
     notes = [(str(run.path), note) for run in runs for note in run.missing] + left_out
     alike = {note: [path for path, each in notes if each == note] for _, note in notes}
     lines = [f"{path[0]}{f' and {len(path) - 1} more' * (len(path) > 1)}: {note}" for note, path in alike.items()]
     return "\n\n".join([*texts, "\n".join(lines)]).strip()
+
+
+def _for_terminal(header: list[str], *rows: list[str]) -> str:
+    widths = [max(16, *map(len, name.split())) for name in header]
+    return tabulate(rows, header, disable_numparse=True, maxheadercolwidths=widths)
 
 
 def _run_table(runs: Sequence[Run], settings: list[str], keys: Keys, split: str, found: Comparisons) -> Table:
