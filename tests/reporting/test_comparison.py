@@ -80,7 +80,7 @@ def test_models_with_other_images_are_not_compared(change):
     }[change]
     found = Comparisons([table(a), other, None])
     assert found.pairs == {} and found.sets == [0, 1, None] and found.best == [0, 1] and found.with_best == {}
-    assert [found.verdict(n) for n in range(3)] == ["best", "best", "not compared"]
+    assert [found.verdict(n) for n in range(3)] == ["best", "best of set 2", "not compared"]
 
 
 def test_verdicts_use_corrected_p_values():

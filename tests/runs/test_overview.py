@@ -141,7 +141,7 @@ def test_runs_on_other_images_have_their_own_best(add_run, page):
         add_run(f"{n}", n, f"seed={n}", images=images)
     found, _ = page()
     assert column(found.tables[0], "images") == ["set 1", "set 1", "set 2", "set 2"]
-    assert column(found.tables[0], "comparison") == ["best", "≈ best", "best", "≈ best"]
+    assert column(found.tables[0], "comparison") == ["best", "≈ best", "best of set 2", "≈ best of set 2"]
     assert len(next(table for table in found.tables if table[0][0] == "A")) == 1 + 2
 
 

@@ -77,10 +77,13 @@ class Comparisons:
         self.with_best = dict(zip(others, zip(found, holm([pair.p for pair in found]))))
 
     def verdict(self, model: int) -> str:
-        """What is known about a model and the best one on the same images."""
+        """What is known about a model and the best one on the same images, which are named unless they are set 1."""
+        if self.sets[model] is None:
+            return "not compared"
+        images = f" of set {self.sets[model] + 1}" if self.sets[model] else ""  # type: ignore[operator]
         if model not in self.with_best:
-            return "not compared" if self.sets[model] is None else "best"
-        return "≈ best" if self.with_best[model][1] >= LEVEL else "below best"
+            return f"best{images}"
+        return f"{'≈' if self.with_best[model][1] >= LEVEL else 'below'} best{images}"
 
 
 def _images(table: PredictionTable) -> tuple:
