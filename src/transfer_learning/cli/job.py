@@ -44,7 +44,7 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
-        new |= set(map(str, cfg)) if new & {"experiment", "debug"} else set()  # they set keys of other groups
+        new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
         folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given=new)
         if metrics := folder.metrics():
             more = f" A larger {MAY_GROW} extends it." if single else ""
@@ -59,6 +59,11 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
         check_version(before, HydraConfig.get().runtime.output_dir)
     if cfg.sweep is not None and single:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
+    hydra_config = HydraConfig.get()
+    for key, values in (hydra_config.sweeper.get("params") or {}).items():  # of an experiment such as the tutorial
+        if single and key not in keys_of(hydra_config.overrides.task):
+            experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
+            raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
     if cfg.trainer.precision == "auto":

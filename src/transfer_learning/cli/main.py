@@ -22,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.INFO)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
-        from transfer_learning.utilities.hardware import configure_process  # imports torch
+        if options.needs_torch:
+            from transfer_learning.utilities.hardware import configure_process
 
-        configure_process()
+            configure_process()
         sys.exit(options.run(options))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -55,5 +56,5 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_arguments(each)
-        each.set_defaults(run=verb.run)
+        each.set_defaults(run=verb.run, needs_torch=getattr(verb, "NEEDS_TORCH", True))
     return top

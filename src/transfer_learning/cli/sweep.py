@@ -1,4 +1,4 @@
-"""The end of a sweep: Hydra's callback that prints and writes the leaderboard."""
+"""The end of a sweep: Hydra's callback that prints and writes the leaderboard and the report."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from transfer_learning.cli.errors import one_line
+from transfer_learning.cli.verbs import report
 from transfer_learning.runs.leaderboard import jobs, markdown, table, write_leaderboard
 
 
@@ -21,5 +23,10 @@ class Leaderboard(Callback):
             write_leaderboard(folder, found)
         except OSError as error:  # Hydra would turn it into a warning
             sys.exit(str(error))
+        try:
+            report.write([folder], folder / "report.html")
+            print(f"report: {folder / 'report.html'}", flush=True)
+        except Exception as error:  # the results are complete without it
+            print(f"no report, {type(error).__name__}: {one_line(error)}", flush=True)
         if finished < len(found):
             sys.exit(1)

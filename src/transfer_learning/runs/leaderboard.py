@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tabulate import tabulate
+
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.files import write_text
@@ -29,27 +31,30 @@ def jobs(folder: Path) -> list[Job]:
         sign = -1 if job.metrics.get("monitor_mode") == "max" else 1
         return (not job.metrics, job.metrics.get("monitor", ""), sign * job.metrics.get("monitor_best", 0))
 
-    return sorted((_job(log.parent) for log in sorted(folder.glob("*/train.log"))), key=rank)
+    return sorted((read_job(log.parent)[0] for log in sorted(folder.glob("*/train.log"))), key=rank)
 
 
-def _job(folder: Path) -> Job:
+def read_job(folder: Path) -> tuple[Job, dict[str, Any]]:
+    """A job, and its config, unresolved; empty if it cannot be read."""
+    config: dict[str, Any] = {}
     try:
-        overrides = read_config(folder / "config.yaml").get("overrides") or []
+        config = read_config(folder / "config.yaml")
+        overrides = config.get("overrides") or []
     except UserError:  # it failed before it wrote its config
         overrides = [each for each in folder.name.split(",") if "=" in each]
     settings = {key.lstrip("+~"): value for key, _, value in (each.partition("=") for each in overrides)}
     if (folder / "FAILED").exists():
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
-        return Job(folder.name, settings, "failed", reason)
+        return Job(folder.name, settings, "failed", reason), config
     if not (folder / "metrics.json").exists():
-        return Job(folder.name, settings, "unfinished")
+        return Job(folder.name, settings, "unfinished"), config
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         needed = {key: metrics[key] for key in ("monitor", "monitor_mode", "monitor_best", "test/acc", "seconds")}
         needed |= {key: float(needed[key]) for key in ("monitor_best", "seconds")}
-        return Job(folder.name, settings, "finished", metrics=needed)
+        return Job(folder.name, settings, "finished", metrics=metrics | needed), config
     except (ValueError, KeyError, TypeError):
-        return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version")
+        return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version"), config
 
 
 def table(found: Sequence[Job]) -> list[list[Any]]:
@@ -70,11 +75,8 @@ def table(found: Sequence[Job]) -> list[list[Any]]:
 def markdown(rows: Sequence[Sequence[Any]]) -> str:
     """Rows, the header first, as a Markdown table."""
     texts = [["" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    cells = [[text.replace("|", "\\|") for text in row] for row in texts]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
+    header, *cells = [[text.replace("|", "\\|") for text in row] for row in texts]
+    return tabulate(cells, header, "github", disable_numparse=True) + "\n"
 
 
 def write_leaderboard(folder: Path, found: Sequence[Job]) -> None:

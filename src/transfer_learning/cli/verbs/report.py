@@ -1,0 +1,51 @@
+"""Compares runs on one page and on the terminal: settings, results, curves, and which differences are real.
+
+PATH is the folder of a run or of a sweep, or one above them. The page is one file that needs no network. Runs are
+compared on validation images; --split test compares them on test images.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from transfer_learning.utilities.errors import UserError
+
+EXAMPLES = [
+    "outputs/sweeps/first",
+    "outputs/sweeps/first outputs/runs/RUN --out comparison.html",
+    "outputs/runs --split test --overwrite",
+]
+NEEDS_TORCH = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
+    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--split", choices=["val", "test"], default="val", help="images to compare on, default: val")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    out: Path = arguments.out
+    if out.is_dir() or not out.parent.is_dir():
+        problem = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
+        raise UserError(f"--out {out}: {problem}; expected a file in a folder that exists, such as report.html.")
+    if out.exists() and not arguments.overwrite:
+        raise UserError(f"--out {out}: exists already; add --overwrite to replace it, or choose another file.")
+    print(write(arguments.paths, out, arguments.split))
+    return 0
+
+
+def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
+    """Writes the page of the runs at or below paths, and returns what the terminal shows. Raises UserError, OSError."""
+    from transfer_learning.cli.resolvers import MAY_CHANGE
+    from transfer_learning.runs.overview import report
+    from transfer_learning.runs.results import Keys
+
+    keys = Keys(
+        replicates=("seed", "data.fold"),
+        ignored=("repeats", "sweep", "name", "recipe", "logger", "reference", "overrides", "hydra", *MAY_CHANGE),
+        names={"model": "choices.model", "optimizer": "choices.optimizer"},
+        reference="reference",
+    )
+    return f"{report(paths, out, split, keys)}\n\npage: {out}"

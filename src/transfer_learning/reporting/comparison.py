@@ -1,0 +1,96 @@
+"""Which differences are real: two models on the same images, and many such comparisons at once."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import bdtr
+
+from transfer_learning.reporting.prediction_table import PredictionTable
+
+RESAMPLES = 2000
+LEVEL = 0.05  # a difference whose p-value is smaller is called real
+
+
+class Comparison(NamedTuple):
+    """Model A against model B on the same N images."""
+
+    difference: float  # accuracy of A minus accuracy of B, in [-1, 1]
+    low: float  # the 95 % bootstrap interval of the difference
+    high: float
+    only_a: int  # images that only A classifies correctly
+    only_b: int
+    p: float  # McNemar's exact test, two-sided, in [0, 1]
+
+    def swapped(self) -> "Comparison":
+        """B against A."""
+        difference, low, high = (0.0 - value for value in (self.difference, self.high, self.low))  # 0 and not -0
+        return Comparison(difference, low, high, self.only_b, self.only_a, self.p)
+
+
+def compare(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Comparison:
+    """Compares two models; `a` and `b`, (N,) bool, say which of the same images each classifies correctly.
+
+    A resample of the images is a multinomial sample of the three kinds of them: only A correct, only B correct, others.
+    """
+    only_a, only_b, total = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
+    p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))  # scipy.stats is slow to import
+    shares = np.array([only_a, only_b, total - only_a - only_b]) / total
+    counts = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)
+    low, high = np.quantile((counts[:, 0] - counts[:, 1]) / total, [0.025, 0.975])
+    return Comparison((only_a - only_b) / total, float(low), float(high), only_a, only_b, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number (Holm 1979), in the same order, in [0, 1]."""
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * factors))
+    return corrected.tolist()
+
+
+class Comparisons:
+    """All pairs of R models whose tables have the same images and classes; the models have the numbers 0 to R - 1.
+
+    Attributes:
+        sets: for each model, the number of its set of images; None if it has no table.
+        pairs: the comparison of models a < b with the same set.
+        corrected: their p-values, corrected for the number of pairs.
+        best: for each set, the model with the most correct images, the first of them.
+        with_best: each other model against the best of its set, and the p-value, corrected for the number of these.
+    """
+
+    def __init__(self, tables: Sequence[PredictionTable | None]):
+        images = [_images(table) if table else None for table in tables]
+        known = list(dict.fromkeys(filter(None, images)))
+        self.sets = [known.index(each) if each else None for each in images]
+        correct = [_correct(table) if table else np.zeros(0, dtype=bool) for table in tables]
+        members = [[model for model, each in enumerate(self.sets) if each == number] for number in range(len(known))]
+        pairs = [pair for each in members for pair in combinations(each, 2)]
+        self.pairs = {(a, b): compare(correct[a], correct[b]) for a, b in sorted(pairs)}
+        self.corrected = dict(zip(self.pairs, holm([pair.p for pair in self.pairs.values()])))
+        self.best = [max(each, key=lambda model: int(correct[model].sum())) for each in members]
+        others = {model: best for best, each in zip(self.best, members) for model in each if model != best}
+        found = [self.pairs.get((a, b)) or self.pairs[b, a].swapped() for a, b in others.items()]
+        self.with_best = dict(zip(others, zip(found, holm([pair.p for pair in found]))))
+
+    def verdict(self, model: int) -> str:
+        """What is known about a model and the best one on the same images, which are named unless they are set 1."""
+        if self.sets[model] is None:
+            return "not compared"
+        images = f" of set {self.sets[model] + 1}" if self.sets[model] else ""  # type: ignore[operator]
+        if model not in self.with_best:
+            return f"best{images}"
+        return f"{'≈' if self.with_best[model][1] >= LEVEL else 'below'} best{images}"
+
+
+def _images(table: PredictionTable) -> tuple:
+    """The images and their classes, sorted."""
+    return tuple(sorted((digest, table.class_names[code]) for digest, code in zip(table.digests, table.labels)))
+
+
+def _correct(table: PredictionTable) -> np.ndarray:
+    """Which images are classified correctly, (N,) bool, in the order of the digests."""
+    return (table.predicted == table.labels)[np.argsort(np.array(table.digests), kind="stable")]

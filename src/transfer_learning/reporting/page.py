@@ -1,0 +1,44 @@
+"""A report as one HTML page that needs no other file and no network."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from transfer_learning.reporting.prediction_table import PredictionTable
+from transfer_learning.utilities.files import write_text
+
+WIDTH = 800  # pixels of an embedded picture, at most
+MOST_CLASSES = 20  # of a confusion matrix as a table
+
+
+def write_page(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes the page atomically. `content`: variables of report.html.jinja, which escapes texts. Raises OSError."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    write_text(path, environment.get_template("report.html.jinja").render(content))
+
+
+def embedded(path: Path) -> str:
+    """A picture as the address of an `img`: a small JPEG inside the page. Raises OSError if it is no picture."""
+    file = io.BytesIO()
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").reduce(max(1, picture.width // WIDTH))
+        small.thumbnail((WIDTH, 4 * WIDTH))
+        small.save(file, "JPEG", quality=70)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def confusion_matrix(table: PredictionTable) -> list[list[int]] | None:
+    """Counts of images, a row a true class, a column a predicted one; None if there are more than 20 classes."""
+    if len(table.class_names) > MOST_CLASSES:
+        return None
+    counts = np.zeros((len(table.class_names),) * 2, dtype=int)
+    np.add.at(counts, (table.labels, table.predicted), 1)
+    return counts.tolist()

@@ -1,0 +1,196 @@
+"""Several runs on one page and in one table: results, comparisons in pairs, curves and pictures."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from markupsafe import Markup
+from tabulate import tabulate
+
+from transfer_learning.reporting.charts import curve_charts, dependence_chart, style
+from transfer_learning.reporting.comparison import Comparison, Comparisons
+from transfer_learning.reporting.metric_names import SPLITS, label
+from transfer_learning.reporting.page import confusion_matrix, embedded, write_page
+from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.runs.results import Keys, Run, differing_settings, find_runs, read_run, repetitions
+
+PICTURES = {"mistakes": "Mistakes", "gradcam": "Grad-CAM: where the network looks", "reliability": "Reliability"}
+PUBLISHED = {  # the published results that a config may name: heading and format
+    "val/acc_best": ("best validation accuracy", ".4f"),
+    "val/acc_last": ("validation accuracy, last epoch", ".4f"),
+    "train/acc_last": ("training accuracy, last epoch", ".4f"),
+    "val/loss_lowest": ("lowest validation loss", ".3f"),
+    "seconds_per_epoch": ("seconds per epoch", ".3g"),
+    "images_val": ("validation images", "g"),
+}
+Table = list[list[str]]  # the header, and a row a run, or a row a group or pair of runs
+
+
+def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
+    """Writes the page of the runs at or below paths to `out`, and returns what the terminal shows of it.
+
+    The runs are compared on the images of `split`, "val" or "test". Raises UserError if there is no run, and OSError.
+    """
+    everything = [read_run(path, split) for path in find_runs(paths)]
+    runs = sorted((run for run in everything if run.accuracy is not None), key=lambda run: -(run.accuracy or 0))
+    left_out = [(str(run.path), _reason(run)) for run in everything if run.accuracy is None]
+    settings = differing_settings(runs, keys)
+    found = Comparisons([run.predictions for run in runs])
+    shown = {
+        "runs": _run_table(runs, settings, keys, split, found),
+        "repetitions": _repetition_table(runs, settings, keys, split),
+        "published": _published_table(runs, settings, keys),
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        details = list(pool.map(partial(_details, split=split, settings=settings, keys=keys), runs))
+    content = {
+        "tables": {**shown, "pairs": _pair_table(found)},
+        "split": SPLITS[split],
+        "tested": split == "val" and any(run.job.metrics.get("test/acc") is not None for run in runs),
+        "paths": [str(path) for path in paths],
+        "left_out": left_out,
+        "styles": [style(number) for number in range(len(runs))],
+        "verdicts": [found.verdict(number) for number in range(len(runs))],
+        "details": details,
+        "sources": sorted({str(run.config.get(f"{keys.reference}.source", "")) for run in runs} - {""}),
+        "curves": [Markup(chart) for chart in curve_charts([run.epochs for run in runs])],
+        "dependences": [Markup(chart) for chart in _dependences(runs, settings, keys, split)],
+    }
+    write_page(out, content)
+    texts = [_for_terminal(*table) for table in shown.values() if table[1:]]
+    notes = [(str(run.path), note) for run in runs for note in run.missing] + left_out
+    alike = {note: [path for path, each in notes if each == note] for _, note in notes}
+    lines = [f"{path[0]}{f' and {len(path) - 1} more' * (len(path) > 1)}: {note}" for note, path in alike.items()]
+    return "\n\n".join([*texts, "\n".join(lines)]).strip()
+
+
+def _for_terminal(header: list[str], *rows: list[str]) -> str:
+    widths = [max(16, *map(len, name.split())) for name in header]
+    return tabulate(rows, header, disable_numparse=True, maxheadercolwidths=widths)
+
+
+def _run_table(runs: Sequence[Run], settings: list[str], keys: Keys, split: str, found: Comparisons) -> Table:
+    monitors = sorted({run.job.metrics["monitor"] for run in runs} - {"val/acc"})
+    several = max((number or 0 for number in found.sets), default=0) > 0
+    table = [
+        ["run", *settings, f"{SPLITS[split]} accuracy (95 % interval)", *(f"best {label(key)}" for key in monitors)]
+    ]
+    table[0] += [*["images"] * several, "comparison", "difference from best (95 % interval)", "p (Holm)"]
+    table[0] += ["best epoch", "epochs", "s per epoch", "s"]
+    for number, run in enumerate(runs):
+        metrics, accuracy, images = run.job.metrics, run.accuracy or 0.0, found.sets[number]
+        interval = (
+            " ({:.3f}–{:.3f})".format(*wilson_interval(round(accuracy * run.images), run.images)) if run.images else ""
+        )
+        pair, p = found.with_best.get(number, (None, None))
+        table.append([
+            str(number + 1),
+            *(run.text(key, keys) for key in settings),
+            f"{accuracy:.3f}{interval}",
+            *(_number(metrics["monitor_best"], ".4f") if metrics["monitor"] == key else "" for key in monitors),
+            *["" if images is None else f"set {images + 1}"] * several,
+            found.verdict(number),
+            _difference(pair) if pair else "",
+            _p(p),
+            *(_number(metrics.get(key), "g") for key in ("epoch_best", "epochs")),
+            *(_number(metrics.get(key), ".1f") for key in ("seconds_per_epoch", "seconds")),
+        ])  # fmt: skip
+    return table
+
+
+def _repetition_table(runs: Sequence[Run], settings: list[str], keys: Keys, split: str) -> Table:
+    """Without rows if no run is repeated with another seed or fold."""
+    table = [[*settings, "n", f"{SPLITS[split]} accuracy, mean ± standard deviation", "s per epoch, mean"]]
+    groups = repetitions(runs, keys)
+    for members in groups if len(groups) < len(runs) else []:
+        accuracies = [run.accuracy or 0.0 for run in members]
+        seconds = [run.job.metrics["seconds_per_epoch"] for run in members if run.job.metrics.get("seconds_per_epoch")]
+        values = [sorted({run.text(key, keys) for run in members}) for key in settings]
+        spread = f" ± {stdev(accuracies):.3f}" if len(members) > 1 else ""
+        result = f"{mean(accuracies):.3f}{spread}", _number(mean(seconds) if seconds else None, ".1f")
+        table.append([*map(", ".join, values), str(len(members)), *result])
+    return table
+
+
+def _published_table(runs: Sequence[Run], settings: list[str], keys: Keys) -> Table:
+    """Published results beside those of the runs whose config names some; other runs have no row."""
+    prefix = f"{keys.reference}."
+    published = [{key: run.config[prefix + key] for key in PUBLISHED if prefix + key in run.config} for run in runs]
+    names = [key for key in PUBLISHED if any(key in each for each in published)]
+    table = [["run", *settings, *(text for key in names for text in (PUBLISHED[key][0], "published"))]]
+    for number, (run, theirs) in enumerate(zip(runs, published)):
+        losses = [row["val/loss"] for row in run.epochs if "val/loss" in row]
+        ours = {**run.job.metrics, "val/loss_lowest": min(losses, default=None)}
+        results = [_number(each.get(key), PUBLISHED[key][1]) for key in names for each in (ours, theirs)]
+        table += [[str(number + 1), *(run.text(key, keys) for key in settings), *results]] if theirs else []
+    return table
+
+
+def _pair_table(found: Comparisons) -> Table:
+    table = [["A", "B", "A − B (95 % interval)", "only A correct", "only B correct", "p", "p (Holm)"]]
+    for (a, b), pair in found.pairs.items():
+        counts = str(pair.only_a), str(pair.only_b)
+        table.append([str(a + 1), str(b + 1), _difference(pair), *counts, _p(pair.p), _p(found.corrected[a, b])])
+    return table
+
+
+def _dependences(runs: Sequence[Run], settings: list[str], keys: Keys, split: str) -> list[str]:
+    """A chart for each setting that has three numbers or more."""
+    charts = []
+    for key in (each for each in settings if each not in keys.replicates):
+        values = [run.setting(key, keys) for run in runs]
+        others = [each for each in settings if each != key and each not in keys.replicates]
+        if all(type(value) in (int, float) for value in values) and len(set(values)) > 2:
+            lines: dict[str, dict[float, list[Run]]] = {}
+            for run, value in zip(runs, values):
+                lines.setdefault(_title(run, others, keys) or "all runs", {}).setdefault(value, []).append(run)
+            points = {
+                name: [(x, [run.accuracy or 0.0 for run in each], each[0].images) for x, each in sorted(line.items())]
+                for name, line in sorted(lines.items())
+            }
+            charts.append(dependence_chart(key, f"{SPLITS[split]} accuracy", points))
+    return charts
+
+
+def _details(run: Run, split: str, settings: list[str], keys: Keys) -> Mapping[str, Any]:
+    """What is folded away for each run: where it is, what is missing, confusion matrix and pictures."""
+    pictures, missing = [], list(run.missing)
+    matrix = confusion_matrix(run.predictions) if run.predictions else None
+    for name, caption in (PICTURES if matrix else {"confusion": "Confusion matrix", **PICTURES}).items():
+        try:
+            pictures.append((caption, embedded(run.path / f"{name}-{split}.png")))
+        except OSError as error:
+            missing.append(f"{name}-{split}.png: {'none' if isinstance(error, FileNotFoundError) else error}")
+    return {
+        "title": _title(run, settings, keys),
+        "path": str(run.path),
+        "command": " ".join(f"{key}={value}" for key, value in run.job.settings.items()),
+        "missing": missing,
+        "matrix": matrix,
+        "classes": run.predictions.class_names if run.predictions else [],
+        "pictures": pictures,
+    }
+
+
+def _title(run: Run, settings: Sequence[str], keys: Keys) -> str:
+    return ", ".join(f"{key}={run.text(key, keys)}" for key in settings)
+
+
+def _reason(run: Run) -> str:
+    return ": ".join(filter(None, [run.job.state, run.job.reason or "; ".join(run.missing)]))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _difference(pair: Comparison) -> str:
+    return f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})".replace("-", "−")
+
+
+def _p(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else _number(value, ".3f")

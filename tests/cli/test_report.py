@@ -1,0 +1,107 @@
+"""`transfer-learning report`, the page at the end of a sweep, and the tutorial's sweep."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from transfer_learning.cli import main
+from transfer_learning.cli.resolvers import PROJECT
+
+SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
+TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2", "model.channels=[4]", "model.dense=[16]"]
+SYSTEMS = {
+    "basic_cnn": ("basic_cnn", False, 0.7246),
+    "regularised_cnn": ("regularised_cnn", False, 0.7674),
+    "regularised_cnn_augmented": ("regularised_cnn", True, 0.838),
+    "vgg16_frozen": ("vgg16_frozen", False, 0.8923),
+    "vgg16_frozen_augmented": ("vgg16_frozen", True, 0.904),
+}
+
+
+@pytest.fixture
+def verb(monkeypatch, capfd):
+    """verb(*arguments) -> (exit code, stdout, error line) of `transfer-learning report ...`."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main.main(["report", *map(str, arguments)])
+        code = end.value.code
+        return (1 if isinstance(code, str) else code), capfd.readouterr().out, code if isinstance(code, str) else ""
+
+    return call
+
+
+def test_sweep_ends_with_a_page_that_the_verb_writes_too(in_process, tmp_path, verb):
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"]
+    code, output = in_process("-m", *TINY, *where, "seed=0,1", "optimizer.lr=1e-3,1e30")
+    assert code == 1 and f"report: {tmp_path}/sweep/report.html" in output and "2 of 4 jobs" in output
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "the loss is not finite" in page and 'id="run1-val/acc"' in page
+
+    (tmp_path / "sweep" / "report.html").write_text("older")
+    out = tmp_path / "page.html"
+    code, output, _ = verb(tmp_path, "--out", out)
+    assert code == 0 and f"page: {out}" in output and 'id="run1-val/acc"' in out.read_text()
+    with open(tmp_path / "sweep" / "leaderboard.csv", newline="") as file:
+        seeds = {row["seed"] for row in csv.DictReader(file)}
+    assert seeds == {"0", "1"} and "± " in output  # two seeds are a group
+    code, output = in_process("-m", *TINY, *where, "seed=0,1", "optimizer.lr=1e-3")
+    assert code == 1 and (tmp_path / "sweep" / "report.html").read_text() != "older"
+
+
+def test_page_that_fails_changes_neither_leaderboard_nor_exit_code(in_process, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("a programming error")
+
+    monkeypatch.setattr("transfer_learning.cli.sweep.report.write", fail)
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache"]
+    code, output = in_process("-m", *TINY, *where, "trainer.max_epochs=1")
+    assert code == 0 and "no report, ZeroDivisionError: a programming error" in output and "Traceback" not in output
+    assert (tmp_path / "sweep" / "leaderboard.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing"], "nothing: no such folder; expected the folder of a run"),
+        (["."], r".: no run there; expected the folder of a run"),
+        ([".", "--out", "no/page.html"], "--out no/page.html: there is no folder no; expected a file"),
+        ([".", "--out", "folder"], "--out folder: is a folder; expected a file"),
+        ([".", "--out", "folder", "--overwrite"], "--out folder: is a folder; expected a file"),
+        ([".", "--out", "page.html"], "--out page.html: exists already; add --overwrite"),
+    ],
+)
+def test_mistakes_are_one_line(verb, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "page.html").write_text("mine")
+    code, _, line = verb(*arguments)
+    assert code == 1 and line.startswith(f"transfer-learning: {message}") and "\n" not in line
+    assert (tmp_path / "page.html").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_tutorial_is_a_sweep_over_its_five_systems(composed):
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        params = compose("config", ["experiment=tutorial"], return_hydra_config=True).hydra.sweeper.params
+    assert params == {"system": ",".join(SYSTEMS)}
+    for system, (model, augment, accuracy) in SYSTEMS.items():
+        cfg = composed("experiment=tutorial", f"system={system}", "debug=short")
+        assert (cfg.data.augment, cfg.reference["val/acc_best"]) == (augment, accuracy)
+        assert cfg.model == composed(f"model={model}").model and cfg.trainer.max_epochs == 3
+        assert cfg.choices.model == model
+
+
+def test_tutorial_without_a_multirun_is_one_line(in_process, tmp_path):
+    code, output = in_process("experiment=tutorial", f"hydra.run.dir={tmp_path}/run")
+    assert code == 1 and "experiment=tutorial: is a multirun; add -m, or choose one of system=basic_cnn," in output
+    assert "Traceback" not in output and not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_report_does_not_wait_for_torch_and_help_for_no_large_library():
+    code = "import sys; from transfer_learning.cli import main; main.parser(); "
+    code += "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules); "
+    code += "import transfer_learning.runs.overview; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from transfer_learning.reporting.comparison import Comparisons, compare, holm
+from transfer_learning.reporting.prediction_table import PredictionTable
+
+
+def two_models(both, only_a, only_b, neither):
+    cells = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [both, only_a, only_b, neither], axis=0).astype(bool)
+    return np.random.default_rng(0).permutation(cells).T
+
+
+def table(right, digests=None, labels=None, names=("cat", "dog")):
+    """Predictions for images that alternate between two classes; `right` says which are correct."""
+    labels = np.arange(len(right)) % 2 if labels is None else np.array(labels)
+    predicted = np.where(right, labels, 1 - labels)
+    digests = [f"{n:03d}" for n in range(len(right))] if digests is None else digests
+    return PredictionTable(
+        digests, digests, ["val"] * len(right), labels, np.eye(2, dtype=np.float32)[predicted], names
+    )
+
+
+@pytest.mark.parametrize("cells", [(50, 0, 0, 3), (50, 3, 0, 0), (5, 1, 9, 2), (900, 60, 40, 0), (3000, 700, 600, 700)])
+def test_p_value_is_that_of_the_exact_test(cells):
+    a, b = two_models(*cells)
+    both, only_a, only_b, neither = cells
+    found = compare(a, b)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    assert found.p == pytest.approx(mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue)
+    assert found.difference == pytest.approx(a.mean() - b.mean())
+
+
+@pytest.mark.parametrize("cells", [(300, 60, 40, 100), (180, 15, 2, 3)])
+def test_interval_is_that_of_a_bootstrap_over_images(cells):
+    a, b = two_models(*cells)
+    difference = a.astype(float) - b
+    expected = bootstrap((difference,), np.mean, method="percentile", random_state=1).confidence_interval
+    spread = difference.std() / len(a) ** 0.5
+    assert compare(a, b)[1:3] == pytest.approx((expected.low, expected.high), abs=0.2 * spread)
+    assert compare(a, b) == compare(a, b)  # its random numbers have a seed
+
+
+def test_swapped_is_the_comparison_of_b_with_a():
+    a, b = two_models(20, 9, 2, 4)
+    swapped, expected = compare(a, b).swapped(), compare(b, a)
+    assert (swapped.difference, swapped.only_a, swapped.p) == (expected.difference, expected.only_a, expected.p)
+    assert (swapped.low, swapped.high) == (-compare(a, b).high, -compare(a, b).low)
+
+
+@pytest.mark.parametrize("p_values", [[], [0.2], [0.01, 0.04, 0.03, 0.005], [0.5, 0.5, 0.001, 1.0], [0.02] * 5])
+def test_holm_equals_statsmodels(p_values):
+    expected = multipletests(p_values, method="holm")[1] if p_values else []
+    assert holm(p_values) == pytest.approx(list(expected))
+
+
+def test_models_are_compared_image_by_image_in_whatever_order_their_tables_are():
+    a, b = two_models(20, 9, 2, 4)
+    order = np.random.default_rng(1).permutation(len(a))
+    found = Comparisons([table(a), table(b).take(order)])
+    assert found.pairs == {(0, 1): compare(a, b)} and found.sets == [0, 0] and found.best == [0]
+
+
+def test_class_codes_may_differ_if_the_names_are_the_same():
+    a, b = two_models(20, 9, 2, 4)
+    other = table(b, labels=1 - np.arange(len(b)) % 2, names=("dog", "cat"))
+    assert Comparisons([table(a), other]).pairs == {(0, 1): compare(a, b)}
+
+
+@pytest.mark.parametrize("change", ["another image", "one image less", "another label"])
+def test_models_with_other_images_are_not_compared(change):
+    a, b = two_models(20, 9, 2, 4)
+    labels = np.arange(len(b)) % 2
+    other = {
+        "another image": table(b, [*(f"{n:03d}" for n in range(len(b) - 1)), "new"]),
+        "one image less": table(b[:-1]),
+        "another label": table(b, labels=[1 - labels[0], *labels[1:]]),
+    }[change]
+    found = Comparisons([table(a), other, None])
+    assert found.pairs == {} and found.sets == [0, 1, None] and found.best == [0, 1] and found.with_best == {}
+    assert [found.verdict(n) for n in range(3)] == ["best", "best of set 2", "not compared"]
+
+
+def test_verdicts_use_corrected_p_values():
+    images = 200
+    best = np.ones(images, dtype=bool)
+    models = [np.arange(images) >= wrong for wrong in (6, 6, 40)]  # p = 0.031 twice, and a very small one
+    found = Comparisons([table(right) for right in (models[0], best, *models[1:])])
+    assert found.best == [1]
+    assert compare(best, models[0]).p < 0.05 < found.with_best[0][1]
+    assert [found.verdict(n) for n in range(4)] == ["≈ best", "best", "≈ best", "below best"]
+    assert len(found.pairs) == 6 and found.with_best[3][0].difference == pytest.approx(-0.2)
+    assert found.with_best[3][0] == found.pairs[1, 3].swapped()

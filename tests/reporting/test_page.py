@@ -1,0 +1,43 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+from sklearn.metrics import confusion_matrix as reference
+
+from transfer_learning.reporting.page import confusion_matrix, embedded
+from transfer_learning.reporting.prediction_table import PredictionTable
+
+
+def table(labels, predicted, classes):
+    names = [f"class {n}" for n in range(classes)]
+    probabilities = np.eye(classes, dtype=np.float32)[predicted]
+    texts = [str(n) for n in range(len(labels))]
+    return PredictionTable(texts, texts, ["val"] * len(labels), np.array(labels), probabilities, names)
+
+
+def test_confusion_matrix_equals_scikit_learns():
+    labels, predicted = np.random.default_rng(0).integers(0, 4, (2, 50))
+    expected = reference(labels, predicted, labels=range(5)).tolist()
+    assert confusion_matrix(table(labels, predicted, 5)) == expected
+
+
+def test_too_many_classes_for_a_table():
+    assert confusion_matrix(table([0], [0], 21)) is None
+
+
+@pytest.mark.parametrize("size", [(2500, 700), (300, 200), (1000, 1000)])
+def test_pictures_are_small_and_inside_the_page(tmp_path, size):
+    Image.new("RGBA", size, "red").save(tmp_path / "picture.png")
+    kind, _, content = embedded(tmp_path / "picture.png").partition(";base64,")
+    picture = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert kind == "data:image/jpeg" and picture.width <= 800
+    assert picture.width / picture.height == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+def test_damaged_picture_is_an_oserror(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"no picture")
+    with pytest.raises(UnidentifiedImageError):
+        embedded(tmp_path / "picture.png")
+    assert issubclass(UnidentifiedImageError, OSError)
