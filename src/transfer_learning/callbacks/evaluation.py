@@ -1,5 +1,6 @@
 """What a run shows of its predictions: predictions.csv, and figures in its folder and in the loggers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Evaluation(RunEndCallback):
         explained: the numbers of right and of wrong predictions that are shown with Grad-CAM.
     """
 
-    def __init__(self, mistakes: NonNegativeInt = 20, explained: NonNegativeInt = 4):
+    def __init__(self, mistakes: NonNegativeInt = 20, explained: NonNegativeInt = 3):
         self.mistakes, self.explained = mistakes, explained
         self.best: dict[str, torch.Tensor] = {}  # "indices", "logits" and "labels" of the best epoch's validation
         self.validated = False
@@ -67,32 +68,38 @@ class Evaluation(RunEndCallback):
             reason = "the best epoch is of a part of this run that did not keep its predictions"
             rank_zero_info(f"predictions.csv and its figures are left out: {reason}")
             return
+        folder, loggers = Path(trainer.default_root_dir), adapters(trainer)
         splits = [split for split in ("val", "test") if split == "val" or split in model.predictions]
         tables = {split: self._table(trainer, model, split) for split in splits}
-        write_predictions(Path(trainer.default_root_dir, "predictions.csv"), list(tables.values()))
-        for split, table in tables.items():
-            pixels = trainer.datamodule.pixels[self._predictions(model, split)["indices"].cpu()]
-            wrong = figures.most_confident(table, self.mistakes, right=False)
-            shown = figures.of_predictions(table, wrong, pixels[wrong])
-            if split == "val" and (explained := self._explained(model, table, pixels)):
-                shown["gradcam"] = explained
-            for name, figure in shown.items():
-                image = figures.rendered(figure)
-                figures.write_png(Path(trainer.default_root_dir, f"{name}-{split}.png"), image)
-                for adapter in adapters(trainer):
-                    adapter.image(f"{name}/{split}", image)
+        write_predictions(folder / "predictions.csv", list(tables.values()))
+        written = []
+        with ThreadPoolExecutor(1) as writer:  # a file is encoded while the next figure is drawn
+            for split, table in tables.items():
+                for name, figure in self._figures(trainer, model, split, table).items():
+                    image = figures.rendered(figure)
+                    written.append(writer.submit(figures.write_png, folder / f"{name}-{split}.png", image))
+                    for adapter in loggers:
+                        adapter.image(f"{name}/{split}", image)
+        for each in written:
+            each.result()
 
-    def _explained(self, model: Any, table: PredictionTable, pixels: np.ndarray) -> Figure | None:
-        """The most confident right and wrong predictions with Grad-CAM; None if the network has no maps."""
-        if not self.explained:
-            return None
-        chosen = [*figures.most_confident(table, self.explained, right=True)]
-        chosen += [*figures.most_confident(table, self.explained, right=False)]
+    def _figures(self, trainer: Any, model: Any, split: str, table: PredictionTable) -> dict[str, Figure]:
+        indices = self._predictions(model, split)["indices"].cpu().numpy()
+        wrong = figures.most_confident(table, self.mistakes, right=False)
+        shown = figures.of_predictions(table, wrong, trainer.datamodule.pixels[indices[wrong]])
+        if split == "val" and self.explained:
+            rows = np.concatenate([figures.most_confident(table, self.explained, right) for right in (True, False)])
+            shown |= self._grad_cam(model, table, rows, trainer.datamodule.pixels[indices[rows]])
+        return shown
+
+    def _grad_cam(self, model: Any, table: PredictionTable, rows: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
+        """Rows of the table with Grad-CAM of the predicted class; {} if the network has no maps."""
         try:
-            overlays = grad_cam_overlays(model, pixels[chosen], table.predicted[chosen])
-        except UserError:  # the network has no maps
-            return None
-        return figures.image_grid(overlays, [figures.caption(table, n) for n in chosen], columns=self.explained)
+            overlays = grad_cam_overlays(model, pixels, table.predicted[rows])
+        except UserError:
+            return {}
+        titles = [figures.caption(table, n) for n in rows]
+        return {"gradcam": figures.image_grid(overlays, titles, columns=self.explained)}
 
     def _predictions(self, model: Any, split: str) -> dict[str, torch.Tensor]:
         return self.best if split == "val" else model.predictions[split]._asdict()
