@@ -148,7 +148,8 @@ def in_process(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    """As many threads as the smallest machine has, so that a run repeats."""
-    torch.set_num_threads(2)
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+def fixed_threads():
+    """Always as many, so that a run repeats; one if several workers share the cores."""
+    threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))

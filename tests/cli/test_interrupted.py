@@ -61,7 +61,8 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def results(folder: Path) -> dict:
-    """What a run leaves, without durations."""
+    """What a run leaves, without durations. The figures of predictions are drawn from predictions.csv."""
+    assert {path.name for path in folder.glob("*-val.png")} >= {"confusion-val.png", "reliability-val.png"}
     metrics = json.loads((folder / "metrics.json").read_text())
     last, best = read(folder / "checkpoints" / "last.ckpt"), read(folder / "checkpoints" / "best.ckpt")
     events = EventAccumulator(str(folder))
@@ -74,6 +75,7 @@ def results(folder: Path) -> dict:
         "schedule": last["lr_schedulers"],
         "best weights": best["state_dict"],
         "best epoch": best["epoch"],
+        "predictions": (folder / "predictions.csv").read_text(),
         "curves": {
             tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
         },

@@ -25,6 +25,8 @@ PROJECT = Path(train.__file__).parent
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2"]
 FILES = {"config.yaml", "provenance.json", "split.csv", "train.log", "checkpoints", "metrics.json", "curves.png"}
+FILES |= {"epochs.csv", "predictions.csv"}
+OF_PREDICTIONS = re.compile(r"(confusion|mistakes|reliability|gradcam)-(val|test)\.png")
 KEYS = {
     "val/acc_best", "epoch_best", "monitor", "monitor_mode", "monitor_best", "val/acc_last", "train/acc_last",
     "test/acc", "test/acc_low", "test/acc_high", "test/loss", "parameters_trainable", "parameters_frozen",
@@ -328,7 +330,11 @@ def test_logger_csv(tmp_path, in_process, cache):
     code, output = in_process(*TINY, *SMALL_CNN, "logger=csv", f"hydra.run.dir={tmp_path}/run", cache)
     assert code == 0, output
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == FILES | {".lock", "hparams.yaml", "metrics.csv"}
+    assert {name for name in names if not OF_PREDICTIONS.fullmatch(name)} == FILES | {
+        ".lock",
+        "hparams.yaml",
+        "metrics.csv",
+    }
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -352,7 +358,9 @@ def test_logger_csv_has_each_epoch_once_after_a_resume(tmp_path, in_process, cac
 def test_without_a_logger_the_curves_are_a_picture(tmp_path, in_process, cache, none):
     code, output = in_process(*TINY, *SMALL_CNN, none, f"hydra.run.dir={tmp_path}/run", cache)
     assert code == 0 and "best validation accuracy" in output, output
-    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES | {".lock"}
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {name for name in names if not OF_PREDICTIONS.fullmatch(name)} == FILES | {".lock"}
+    assert {f"{name}-{split}.png" for name in ("confusion", "reliability") for split in ("val", "test")} < names
 
 
 @pytest.mark.parametrize("none", ["callbacks=none", "callbacks=[]", "~callbacks"])

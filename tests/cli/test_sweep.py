@@ -11,6 +11,7 @@ from transfer_learning.engine.classifier import Classifier
 
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2", "model.channels=[4]", "model.dense=[16]"]
+TINY += ["~callbacks.evaluation", "~callbacks.pictures"]  # which take most of the time
 
 
 @pytest.fixture

@@ -138,7 +138,16 @@ def test_run_without_loggers_callbacks_and_metrics(in_process, tmp_path):
         )
         assert code == 0, output
         names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        assert names == {"config.yaml", "provenance.json", "split.csv", "train.log", "metrics.json", "curves.png"}
+        written = {
+            "config.yaml",
+            "provenance.json",
+            "split.csv",
+            "train.log",
+            "metrics.json",
+            "curves.png",
+            "epochs.csv",
+        }
+        assert names == written
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["epochs"] == metrics["epoch_best"] == 2 and metrics["val/acc_best"] == metrics["val/acc_last"]
 

@@ -1,4 +1,4 @@
-"""Compares runs on one page and on the terminal: settings, results, curves, and which differences are real.
+"""Compare runs on one page and on the terminal: settings, results, curves, and which differences are real.
 
 PATH is the folder of a run or of a sweep, or one above them. The page is one file that needs no network. Runs are
 compared on validation images; --split test compares them on test images.
@@ -10,11 +10,10 @@ from pathlib import Path
 
 from transfer_learning.utilities.errors import UserError
 
-EXAMPLES = [
-    "outputs/sweeps/first",
+EXAMPLES = (
     "outputs/sweeps/first outputs/runs/RUN --out comparison.html",
     "outputs/runs --split test --overwrite",
-]
+)
 NEEDS_TORCH = False
 
 
