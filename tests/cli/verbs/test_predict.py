@@ -137,7 +137,7 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("RUN", "no images; expected RUN, then images"),
+        ("RUN RUN", "no images; expected RUN, then images"),
         ("EMPTY IMAGE", "EMPTY: not a run; expected the folder of a run"),
         ("NOWHERE IMAGE", "NOWHERE: no such run; expected the folder of a run"),
         ("IMAGE IMAGE", "IMAGE: not a checkpoint of this project, or damaged"),

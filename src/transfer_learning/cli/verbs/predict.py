@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from collections import Counter
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="RUN... PATH...", help="one or more runs, then images")
+    parser.add_argument("first_run", metavar="RUN", help="a run")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders or patterns; before them, more runs")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="print the K most probable classes (1)")
     parser.add_argument("--out", metavar="FILE", help="write all probabilities to this .csv or .jsonl file")
     parser.add_argument("--explain", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder")
@@ -33,17 +35,18 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
 
-    runs = leading_runs(options.paths)
-    if len(runs) == len(options.paths):
+    more_runs = leading_runs(options.paths)
+    paths = options.paths[len(more_runs) :]
+    if not paths:
         raise UserError("no images; expected RUN, then images, folders or patterns.")
-    checkpoints = [find_checkpoint(path) for path in runs]
+    checkpoints = [find_checkpoint(path) for path in [options.first_run, *more_runs]]
     out = check_new(options.out, options.overwrite) if options.out else None
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
     explain = check_new(options.explain, options.overwrite) if options.explain else None
-    if explain and len(runs) > 1:
+    if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
-    files = image_files(options.paths[len(runs) :])
+    files = image_files(paths)
     models = [load(path) for path in checkpoints]
     count = len(models[0].class_names)
     if not 1 <= options.top <= count:
@@ -70,13 +73,12 @@ class Result(NamedTuple):
 
 
 def leading_runs(paths: list[str]) -> list[str]:
-    """The first path, and those after it that are checkpoints or folders of runs."""
+    """The paths at the beginning that are checkpoints or folders of runs."""
 
     def is_run(path: str) -> bool:
         return path.endswith(".ckpt") or Path(path, "checkpoints").is_dir() or Path(path, "metrics.json").is_file()
 
-    count = next((n for n, path in enumerate(paths) if n and not is_run(path)), len(paths))
-    return paths[:count]
+    return list(takewhile(is_run, paths))
 
 
 def predict_files(models: list[Any], files: list[str], accelerator: str) -> Result:
