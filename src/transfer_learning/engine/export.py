@@ -25,7 +25,9 @@ from transfer_learning.utilities.files import atomic_write
 
 TOLERANCE = 1e-3  # the largest difference of a probability to the model in float32
 METADATA = "metadata.json"  # the extra file in a torch-export file
-_DYNAMIC = {"images": {0: torch.export.Dim("N", min=1, max=2**31 - 1)}}  # torch 2.6 exports no transformer without a maximum
+_DYNAMIC = {
+    "images": {0: torch.export.Dim("N", min=1, max=2**31 - 1)}
+}  # torch 2.6 exports no transformer without a maximum
 Run = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, C) float32
 
 

@@ -40,12 +40,14 @@ def run(options: argparse.Namespace) -> int:
     check = export(model, out, options.format, images or Cartoons(6, 1, 1).list_images(FileDigests()))  # 16
     for name, reason in check.unreadable.items():
         print(f"{name}: left out, not readable as an image ({reason})", file=sys.stderr)
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB, float32")
+    print(f"{out}: {out.stat().st_size / 1e6:,.2f} MB, float32")
     what = f"{check.images:,} {'images' if images else 'cartoons'}"
     trained = f"{check.trained_difference:.1e} to that in {model.trained_precision}, as it was trained"
     print(f"largest difference on {what}: {check.difference:.1e} to the model in float32, {trained}")
     if images:
-        print(f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained")
+        print(
+            f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
+        )
     return 0
 
 
