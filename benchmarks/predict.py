@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from transfer_learning import load
-from transfer_learning.cli.files import image_files
+from transfer_learning.cli.images import image_files
 from transfer_learning.data.images import unlabelled
 from transfer_learning.engine.inference import BATCH_SIZE, Inference, predict_chunks
 from transfer_learning.utilities.hardware import configure_process, processor

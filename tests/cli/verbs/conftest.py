@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import pytorch_lightning as pl
+import torch
 
 from transfer_learning.cli.main import main
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.classifier import Classifier
+from transfer_learning.models.cnn import CNN
 
 
 class Output(NamedTuple):
@@ -58,3 +63,24 @@ def verb(capfd):
         return Output(code or 0, out, err) if not isinstance(code, str) else Output(1, out, f"{err}{code}\n")
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a small run, as far as verbs read it."""
+    torch.manual_seed(0)
+    network = CNN(2, 32, channels=[4, 8], dense=[16], dropout=0.0)
+    model = Classifier(network, ("cat", "dog"), Preprocessing(32, resize="crop"))
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(model)
+    model.trainer = trainer
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def run_folder(small_run, tmp_path):
+    """A copy of it, which the test may change."""
+    return shutil.copytree(small_run, tmp_path / "run")

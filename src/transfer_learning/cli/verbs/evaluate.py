@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
     name = Path(options.path).resolve().name if options.path else "-".join(splits)
-    out = check_new(options.out or folder_of(checkpoint) / "evaluations" / name, options.overwrite)
+    out = options.out or folder_of(checkpoint) / "evaluations" / name
+    out = check_new(out, options.overwrite, is_folder=True)
     inference = Inference(load(checkpoint), options.accelerator)
     own = own_images(folder_of(checkpoint)) if options.calibrate or not options.path else {}
     wanted = {split: own[split] for split in splits if not options.path}

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from transfer_learning.cli.files import check_new, image_files
+    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.images import image_files
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     out = check_new(options.out, options.overwrite) if options.out else None
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
-    explain = check_new(options.explain, options.overwrite) if options.explain else None
+    explain = check_new(options.explain, options.overwrite, is_folder=True) if options.explain else None
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     files = image_files(paths)

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer_learning.utilities.errors import UserError
+from transfer_learning.cli.files import check_new
 
 EXAMPLES = (
     "outputs/sweeps/first outputs/runs/RUN --out comparison.html",
@@ -25,12 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    out: Path = arguments.out
-    if out.is_dir() or not out.parent.is_dir():
-        problem = "is a folder" if out.is_dir() else f"there is no folder {out.parent}"
-        raise UserError(f"--out {out}: {problem}; expected a file in a folder that exists, such as report.html.")
-    if out.exists() and not arguments.overwrite:
-        raise UserError(f"--out {out}: exists already; add --overwrite to replace it, or choose another file.")
+    out = check_new(arguments.out, arguments.overwrite)
     print(write(arguments.paths, out, arguments.split))
     return 0
 

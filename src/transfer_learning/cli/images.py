@@ -1,0 +1,27 @@
+"""The images that are named on the command line."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from transfer_learning.data.sources.folder import is_image_name, list_files
+from transfer_learning.utilities.errors import UserError
+
+
+def image_files(paths: Sequence[str]) -> list[str]:
+    """Files as they are, of folders all images below them, of glob patterns what they match; in that order.
+
+    Raises UserError if a path does not exist or has no images.
+    """
+    found: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            inside = [os.path.join(path, file) for file in list_files(Path(path)) if is_image_name(file)]
+        else:
+            inside = [path] if os.path.exists(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        if not inside:
+            reason = "no images below this folder" if os.path.isdir(path) else "no such file or folder"
+            raise UserError(f"{path}: {reason}; expected images, folders of images, or a pattern such as '*.jpg'.")
+        found += inside
+    return found

@@ -1,0 +1,51 @@
+"""Write the model of a run to one file that runs without this project.
+
+RUN is the folder of a run or a checkpoint. The file maps images (N, H, W, 3) uint8 to probabilities (N, C) in float32;
+normalization, frozen weights and calibration are inside. It is checked against the model before it appears.
+docs/onnx.md shows how to use it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN --verify photos/ --out cats.onnx")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_path", metavar="RUN", help="a run or a checkpoint")
+    parser.add_argument("--format", default="onnx", choices=("onnx", "torch-export"), help="kind of the file (onnx)")
+    parser.add_argument("--out", metavar="FILE", help="the file (RUN/model.onnx or RUN/model.pt2)")
+    parser.add_argument("--verify", metavar="PATH", help="a folder of labelled images to compare the accuracies on")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+
+
+def run(options: argparse.Namespace) -> int:
+    from transfer_learning.cli.files import check_new
+    from transfer_learning.data.digests import FileDigests
+    from transfer_learning.data.sources.cartoons import Cartoons
+    from transfer_learning.data.sources.folder import labelled_images
+    from transfer_learning.engine.checkpoint import find_checkpoint, load
+    from transfer_learning.engine.export import FORMATS, export
+    from transfer_learning.utilities.errors import UserError
+
+    suffix = FORMATS[options.format].suffix
+    checkpoint, folder = find_checkpoint(options.run_path), Path(options.run_path).expanduser()
+    default = folder / f"model{suffix}" if folder.is_dir() else checkpoint.with_suffix(suffix)
+    out = check_new(options.out or default, options.overwrite)
+    if out.suffix != suffix:
+        raise UserError(f"--out {out}: expected a name that ends in {suffix}, for --format {options.format}.")
+    model = load(checkpoint)
+    images = labelled_images(options.verify, model.class_names) if options.verify else None
+    check = export(model, out, options.format, images or Cartoons(6, 1, 1).list_images(FileDigests()))  # 16
+    for name, reason in check.unreadable.items():
+        print(f"{name}: left out, not readable as an image ({reason})", file=sys.stderr)
+    print(f"{out}: {out.stat().st_size / 1e6:,.2f} MB, float32")
+    what = f"{check.images:,} {'images' if images else 'cartoons'}"
+    trained = f"{check.trained_difference:.1e} to that in {model.trained_precision}, as it was trained"
+    print(f"largest difference on {what}: {check.difference:.1e} to the model in float32, {trained}")
+    if images:
+        print(
+            f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
+        )
+    return 0
