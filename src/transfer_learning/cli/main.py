@@ -19,8 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.INFO)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    reports = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    reports.setLevel(logging.INFO)
+    reports.addFilter(_is_news)
     try:
         if options.needs_torch:
             from transfer_learning.utilities.hardware import configure_process
@@ -58,3 +59,8 @@ def parser() -> argparse.ArgumentParser:
         verb.add_arguments(each)
         each.set_defaults(run=verb.run, needs_torch=getattr(verb, "NEEDS_TORCH", True))
     return top
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is not Lightning's, which tells the precision."""
+    return "Automatic Mixed Precision" not in record.getMessage()
