@@ -81,6 +81,8 @@ def export_once(tmp_path_factory):
     def run(name, file_format):
         for module in FORMATS[file_format].modules:
             pytest.importorskip(module)
+        if (name, file_format) == ("frozen VGG", "onnx") and torch.__version__.startswith("2.6"):
+            pytest.skip("torch 2.6 cannot write ONNX files of networks with batch norms")
         if (name, file_format) not in done:
             path = tmp_path_factory.mktemp("export") / f"model{FORMATS[file_format].suffix}"
             model = model_of(*MODELS[name], resize="pad")
