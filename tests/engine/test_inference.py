@@ -87,6 +87,8 @@ def test_files_opened_images_and_pixels_give_the_same(run):
     found = load(folder).predict([files[0], opened, pixels]).probabilities
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
     opened.load()  # still open
+    for single in (files[0], opened, pixels):
+        np.testing.assert_allclose(load(folder).predict(single).probabilities, found[:1], atol=1e-6)
 
 
 def test_several_models_give_the_mean_whatever_their_preprocessing(photographs_folder):

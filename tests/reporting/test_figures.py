@@ -67,8 +67,8 @@ def test_figures_of_predictions_and_captions():
     assert "mistakes" not in figures.of_predictions(each, wrong[:0], pixels[:0])
     name, label, predicted = figures.caption(each, wrong[0]).split("\n")
     assert name.startswith(f"{wrong[0]}_long") and "/" not in name
-    assert label == f"class {each.labels[wrong[0]]} of $x$, predicted"
-    assert predicted == f"class {each.predicted[wrong[0]]} of $x$ {each.probabilities[wrong[0]].max():.3f}"
+    assert label == f"label class {each.labels[wrong[0]]} of $x$"
+    assert predicted == f"predicted class {each.predicted[wrong[0]]} of $x$ {each.probabilities[wrong[0]].max():.3f}"
 
 
 def test_overlay_is_brightest_where_the_map_is_largest(tmp_path):

@@ -17,6 +17,7 @@ class Page(HTMLParser):
         super().__init__()
         self.text, self.tables, self.addresses, self.open, self.heads = text, [], [], [], []
         self.feed(text)
+        self.tables.sort(key=lambda rows: rows[0][0] != "run")  # tables of runs first
 
     def handle_starttag(self, tag, attributes):
         self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "srcset")]

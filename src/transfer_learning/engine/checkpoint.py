@@ -76,13 +76,23 @@ def find_checkpoint(run: str | Path) -> Path:
     path = Path(run).expanduser()
     if path.is_file():
         return path
-    if not (path / "checkpoints").is_dir() and not (path / "metrics.json").is_file():
+    if not any((path / name).exists() for name in ("checkpoints", "metrics.json", "FAILED")):
+        several = next(path.glob("*/checkpoints"), None) if path.is_dir() else None
+        what = (
+            f"a folder of runs, such as {several.parent}"
+            if several
+            else "not a run"
+            if path.is_dir()
+            else "no such run"
+        )
         expected = "expected the folder of a run, with metrics.json and checkpoints/, or a checkpoint"
-        raise UserError(f"{run}: {'not a run' if path.is_dir() else 'no such run'}; {expected}.")
+        raise UserError(f"{run}: {what}; {expected}.")
     best = path / "checkpoints" / "best.ckpt"
     if not (path / "metrics.json").is_file():
-        ways = f"Resume it, or name one of its checkpoints, such as {best}."
-        raise UserError(f"{run}: this run has not finished. {ways}")
+        failed = path / "FAILED"
+        state = f"failed ({failed.read_text(errors='replace').strip()})" if failed.is_file() else "has not finished"
+        ways = f", or name one of its checkpoints, such as {best}" if best.is_file() else ""
+        raise UserError(f"{run}: this run {state}. Resume it{ways}.")
     if not best.is_file():
         raise UserError(f"{run}: this run has no checkpoint {best.relative_to(path)}.")
     return best

@@ -96,8 +96,8 @@ class Classifier(pl.LightningModule):
             raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
         return self.network(images.to(self.dtype)).float()
 
-    def predict(self, images: Sequence[Input], accelerator: str = "auto") -> Predicted:
-        """Classifies images of any size: files, images of Pillow's, or pixels (H, W, 3) uint8. See `predict`."""
+    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto") -> Predicted:
+        """Classifies files, opened images of Pillow's, or pixels (H, W, 3) uint8, of any size: see `inference`."""
         return predict([self], images, accelerator)
 
     def logged_metrics(self) -> list[str]:

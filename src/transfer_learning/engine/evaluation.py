@@ -50,10 +50,7 @@ def evaluate_images(inference: Inference, images: Images) -> Evaluated:
     return Evaluated(images.take(np.array(indices, dtype=np.int64)), torch.cat(logits), named)
 
 
-def calibrate(model: Any, validation: Evaluated) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sets the temperature of a model to the one that fits. Returns its metrics before and after."""
-    model.temperature = 1.0
-    before = validation.metrics(model)
+def calibrate(model: Any, validation: Evaluated) -> None:
+    """Sets the temperature of a model to the one that fits best, whatever it was before."""
     labels = torch.from_numpy(validation.images.labels)
     model.temperature = fit_temperature(validation.logits, labels, model.objective)
-    return before, validation.metrics(model)

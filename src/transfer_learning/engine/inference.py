@@ -69,12 +69,14 @@ class Inference:
         return self.model.probabilities(self.logits(pixels)).numpy()
 
 
-def predict(models: Sequence[Any], images: Sequence[Input], accelerator: str = "auto") -> Predicted:
+def predict(models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto") -> Predicted:
     """Classifies images of any size. Several models with the same classes are an ensemble: the mean of probabilities.
 
     Raises:
         UserError: an image that cannot be read; models of different classes.
     """
+    if isinstance(images, Input):
+        images = [images]
     listed, found = unlabelled(images), []
     for chunk in predict_chunks(models, listed, accelerator):
         for index, reason in chunk.unreadable.items():

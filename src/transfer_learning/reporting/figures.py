@@ -15,7 +15,7 @@ from transfer_learning.utilities.files import atomic_write
 
 MOST_NUMBERS = 15  # classes up to which a confusion matrix shows its counts
 SIDE, DPI = 112, 100  # pixels of an image in a grid, and of an inch
-TITLE = 20  # characters of a line below an image
+TITLE = 22  # characters of a line below an image
 
 
 def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
@@ -95,7 +95,7 @@ def caption(table: PredictionTable, index: int) -> str:
     """File name, label and prediction of an image, on three lines."""
     predicted = table.predicted[index]
     certain = f"{table.class_names[predicted]} {table.probabilities[index, predicted]:.3f}"
-    return f"{PurePath(table.files[index]).name}\n{table.class_names[table.labels[index]]}, predicted\n{certain}"
+    return f"{PurePath(table.files[index]).name}\nlabel {table.class_names[table.labels[index]]}\npredicted {certain}"
 
 
 def rendered(figure: Figure) -> np.ndarray:

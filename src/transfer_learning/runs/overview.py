@@ -62,6 +62,7 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
     }
     write_page(out, content)
     texts = [_for_terminal(*table) for table in shown.values() if table[1:]]
+    texts += ["\n".join(f"run {number}: {run.path}" for number, run in enumerate(runs, 1))]
     notes = [(str(run.path), note) for run in runs for note in run.missing] + left_out
     alike = {note: [path for path, each in notes if each == note] for _, note in notes}
     lines = [f"{path[0]}{f' and {len(path) - 1} more' * (len(path) > 1)}: {note}" for note, path in alike.items()]

@@ -65,10 +65,10 @@ def test_calibration_is_kept_and_used(finished, photographs_folder, verb):
     before = load(finished).predict([file]).probabilities
     output = verb("evaluate", finished, "--calibrate")
     assert output.code == 0 and output.out.startswith("temperature ")
-    temperature = float(output.out.split()[1].rstrip(";"))
+    temperature = float(output.out.split()[1].rstrip(","))
     saved = json.loads((finished / "checkpoints" / "best.temperature.json").read_text())["temperature"]
     assert saved == pytest.approx(temperature, abs=1e-4) and temperature != 1
-    results = json.loads((finished / "evaluations" / "val-test" / "evaluation.json").read_text())
+    results = json.loads((finished / "evaluations" / "val-test-calibrated" / "evaluation.json").read_text())
     assert results["temperature"] == saved
     odds = np.log(before[0, 1] / before[0, 0]) / saved
     expected = 1 / (1 + np.exp(-odds))
@@ -82,7 +82,8 @@ def test_nothing_is_overwritten_unasked(finished, photographs_folder, verb, tmp_
     verb("evaluate", finished)
     again = verb("evaluate", finished)
     assert again.code == 1 and again.err.splitlines()[-1] == (
-        f"transfer-learning: {finished}/evaluations/val-test: exists already. Choose another name, or add --overwrite."
+        f"transfer-learning: {finished}/evaluations/val-test: exists already. "
+        "Choose another name with --out, or add --overwrite."
     )
     assert verb("evaluate", finished, "--overwrite").code == 0
     assert ((finished / "metrics.json").read_bytes(), (finished / "predictions.csv").read_bytes()) == own
@@ -103,7 +104,7 @@ def test_mistakes_are_one_line(finished, photographs_folder, verb, tmp_path, ori
         ): f"{tmp_path}/birds: no images of cat or dog; expected a folder of class folders",
         (finished, tmp_path / "broken"): f"{tmp_path}/broken/cat/1.png: not readable as an image (Unidentified",
         (finished, tmp_path / "nowhere"): f"{tmp_path}/nowhere: no such folder",
-        (tmp_path,): f"{tmp_path}: not a run",
+        (tmp_path / "birds",): f"{tmp_path}/birds: not a run",
     }.items():
         output = verb("evaluate", *arguments)
         assert output.code == 1 and "Traceback" not in output.err

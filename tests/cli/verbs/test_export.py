@@ -72,7 +72,7 @@ def test_an_existing_file_is_replaced_only_with_overwrite(run_folder, call):
     file.write_text("an older file")
     code, _, errors = call(run_folder, "--format", "torch-export")
     assert code == 1 and errors == (
-        f"transfer-learning: {file}: exists already. Choose another name, or add --overwrite.\n"
+        f"transfer-learning: {file}: exists already. Choose another name with --out, or add --overwrite.\n"
     )
     assert file.read_text() == "an older file"
     assert call(run_folder, "--format", "torch-export", "--overwrite")[0] == 0

@@ -41,6 +41,7 @@ def test_table_of_the_most_probable_classes(finished, photographs_folder, verb):
     for line, file, name, row in zip(lines, files, expected.classes, expected.probabilities, strict=True):
         assert line.split() == [file, name, f"{row.max():.4f}"]
     two = verb("predict", finished, files[0], "--top", 2).out.splitlines()[2].split()
+    assert verb("predict", finished, files[0], "--top", 9).out.splitlines()[2].split() == two  # there are two classes
     second = "dog" if expected.classes[0] == "cat" else "cat"
     low, high = sorted(expected.probabilities[0])
     assert two == [files[0], expected.classes[0], f"{high:.4f}", second, f"{low:.4f}"]
@@ -100,7 +101,7 @@ def test_explanations_are_images_of_the_predicted_classes(finished, photographs_
         f"00001-0-{predicted[0]}.png",
         f"00002-2-{predicted[1]}.png",
     ]
-    assert all(Image.open(path).size == (32, 32) for path in (tmp_path / "maps").iterdir())
+    assert all(Image.open(path).size == (320, 320) for path in (tmp_path / "maps").iterdir())
     refused = verb("predict", finished, *files, "--explain", tmp_path / "maps")
     assert refused.code == 1 and f"{tmp_path}/maps: exists already" in refused.err
 
@@ -137,22 +138,25 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("RUN RUN", "no images; expected RUN, then images"),
+        ("RUN RUN", "no images; expected RUN, more runs if wanted, and then images"),
+        ("RUN IMAGE UNFINISHED", "UNFINISHED: a run after images; expected "),
+        ("FAILED IMAGE", "FAILED: this run failed (the disk is full). Resume it."),
+        ("SEVERAL IMAGE", "SEVERAL: a folder of runs, such as SEVERAL/"),
         ("EMPTY IMAGE", "EMPTY: not a run; expected the folder of a run"),
         ("NOWHERE IMAGE", "NOWHERE: no such run; expected the folder of a run"),
         ("IMAGE IMAGE", "IMAGE: not a checkpoint of this project, or damaged"),
         ("UNFINISHED IMAGE", "UNFINISHED: this run has not finished. Resume it, or name one of its checkpoints"),
         ("RUN NOWHERE", "NOWHERE: no such file or folder; expected images"),
         ("RUN EMPTY", "EMPTY: no images below this folder; expected images"),
-        ("RUN IMAGE --out EMPTY", "EMPTY: exists already, as another kind of file. Choose another name."),
+        ("RUN IMAGE --out EMPTY", "EMPTY: exists already, as another kind of file. Choose another name with --out."),
         ("RUN IMAGE --out NOWHERE/x.csv", "NOWHERE/x.csv: there is no folder NOWHERE."),
         (
             "RUN IMAGE --explain IMAGE --overwrite",
-            "IMAGE: exists already, as another kind of file. Choose another name.",
+            "IMAGE: exists already, as another kind of file. Choose another name with --explain.",
         ),
         ("RUN IMAGE --out x.txt", "--out x.txt: expected a name that ends in .csv or .jsonl."),
         ("RUN IMAGE --out IMAGE/x.csv", "IMAGE/x.csv: there is no folder IMAGE."),
-        ("RUN IMAGE --top 3", "--top 3: expected 1 to 2, the number of classes."),
+        ("RUN IMAGE --top 0", "--top 0: expected 1 or more."),
         ("RUN IMAGE --accelerator tpus", "--accelerator tpus: "),
         ("RUN RUN IMAGE --explain maps", "--explain: expected one run"),
     ],
@@ -161,8 +165,11 @@ def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, argum
     (tmp_path / "empty").mkdir()
     shutil.copytree(finished, tmp_path / "unfinished")
     (tmp_path / "unfinished" / "metrics.json").unlink()
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "FAILED").write_text("the disk is full\n")
     names = {"RUN": finished, "IMAGE": photographs_folder / "cat" / "0.png", "NOWHERE": tmp_path / "nowhere"}
     names |= {"EMPTY": tmp_path / "empty", "UNFINISHED": tmp_path / "unfinished"}
+    names |= {"FAILED": tmp_path / "failed", "SEVERAL": tmp_path}
 
     def filled(text):
         for name, path in names.items():

@@ -69,12 +69,12 @@ def test_page_that_fails_changes_neither_leaderboard_nor_exit_code(in_process, t
         (["nothing"], "nothing: no such folder; expected the folder of a run"),
         (["."], r".: no run there; expected the folder of a run"),
         ([".", "--out", "no/page.html"], "no/page.html: there is no folder no."),
-        ([".", "--out", "folder"], "folder: exists already, as another kind of file. Choose another name."),
+        ([".", "--out", "folder"], "folder: exists already, as another kind of file. Choose another name with --out."),
         (
             [".", "--out", "folder", "--overwrite"],
-            "folder: exists already, as another kind of file. Choose another name.",
+            "folder: exists already, as another kind of file. Choose another name with --out.",
         ),
-        ([".", "--out", "page.html"], "page.html: exists already. Choose another name, or add --overwrite."),
+        ([".", "--out", "page.html"], "page.html: exists already. Choose another name with --out, or add --overwrite."),
     ],
 )
 def test_mistakes_are_one_line(verb, tmp_path, monkeypatch, arguments, message):

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             removed += array.size * (state == "removed")
         age = f"{(time.time() - array.last_used) / 86400:.1f}"
         rows.append([array.path.name, array.rows, f"{array.size / 1e6:,.1f}", age, array.about, state])
-    header = ["array", "rows", "MB", "days since use", "holds", ""]
+    header = ["array", "images or views", "MB", "days since use", "holds", "state" if options.remove else ""]
     print(tabulate(rows, header, disable_numparse=True, colalign=("left", "right", "right", "right")))
     total = sum(array.size for array in list_arrays(folder))
     print(f"\n{folder}: {total / 1e6:,.1f} MB" + (f", {removed / 1e6:,.1f} MB removed" if options.remove else ""))

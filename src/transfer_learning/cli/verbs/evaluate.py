@@ -19,9 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_or_checkpoint", metavar="RUN")
     parser.add_argument("path", metavar="PATH", nargs="?", help="a folder of labelled images")
     parser.add_argument("--split", choices=["val", "test"], action="append", help="only this split of the run")
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="for the results (RUN/evaluations/NAME, after PATH or the splits)"
-    )
+    parser.add_argument("--out", metavar="FOLDER", help="for the results (RUN/evaluations/NAME: PATH or the splits)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER")
     parser.add_argument(
         "--calibrate", action="store_true", help="fit a temperature to the validation split, and keep it"
@@ -41,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
     name = Path(options.path).resolve().name if options.path else "-".join(splits)
-    out = options.out or folder_of(checkpoint) / "evaluations" / name
+    folder = f"{name}-calibrated" if options.calibrate else name
+    out = options.out or folder_of(checkpoint) / "evaluations" / folder
     out = check_new(out, options.overwrite, is_folder=True)
     inference = Inference(load(checkpoint), options.accelerator)
     own = own_images(folder_of(checkpoint)) if options.calibrate or not options.path else {}
@@ -51,10 +50,16 @@ def run(options: argparse.Namespace) -> int:
     evaluated = {each: evaluate_images(inference, images) for each, images in wanted.items()}
     if options.calibrate:
         validation = evaluate_images(inference, own["val"]) if options.path or "val" not in splits else evaluated["val"]
-        before, after = calibrate(inference.model, validation)
+        inference.model.temperature = 1.0
+        before = {each: found.metrics(inference.model) for each, found in {"val": validation, **evaluated}.items()}
+        calibrate(inference.model, validation)
+        after = {each: found.metrics(inference.model) for each, found in {"val": validation, **evaluated}.items()}
         write_temperature(checkpoint, inference.model.temperature)
-        print(f"temperature {inference.model.temperature:.4f}; validation split before and after:")
-        print(f"{table({'before': before, 'after': after}, ['calibration_error', 'loss'])}\n")
+        print(f"temperature {inference.model.temperature:.4f}, fitted to the validation split")
+        columns = {
+            f"{each}, {when}": found[each] for each in before for when, found in (("before", before), ("after", after))
+        }
+        print(f"{table(columns, ['calibration_error', 'loss'])}\n")
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
     write_results(out, inference.model, evaluated, metrics)
     print(f"{table(metrics, [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")

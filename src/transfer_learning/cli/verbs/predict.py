@@ -18,6 +18,7 @@ EXAMPLES = (
     "outputs/runs/RUN photo.jpg holiday/ --top 3",
     "outputs/runs/RUN1 outputs/runs/RUN2 'photos/**/*.jpg' --out predictions.csv",
 )
+SIDE = 320  # pixels of an image with Grad-CAM, at least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,28 +37,30 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
 
-    more_runs = leading_runs(options.paths)
+    more_runs = list(takewhile(is_run, options.paths))
     paths = options.paths[len(more_runs) :]
-    if not paths:
-        raise UserError("no images; expected RUN, then images, folders or patterns.")
+    if not paths or any(map(is_run, paths)):
+        reason = "no images" if not paths else f"{next(filter(is_run, paths))}: a run after images"
+        raise UserError(f"{reason}; expected RUN, more runs if wanted, and then images, folders or patterns.")
     checkpoints = [find_checkpoint(path) for path in [options.first_run, *more_runs]]
     out = check_new(options.out, options.overwrite) if options.out else None
+    if options.top < 1:
+        raise UserError(f"--top {options.top}: expected 1 or more.")
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
-    explain = check_new(options.explain, options.overwrite, is_folder=True) if options.explain else None
+    explain = check_new(options.explain, options.overwrite, True, "--explain") if options.explain else None
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     files = image_files(paths)
     models = [load(path) for path in checkpoints]
-    count = len(models[0].class_names)
-    if not 1 <= options.top <= count:
-        raise UserError(f"--top {options.top}: expected 1 to {count}, the number of classes.")
     result = predict_files(models, files, options.accelerator)
     if out:
         write(out, result)
-    print(summary(result) if out else table(result, options.top), flush=True)
+    if result.files:
+        print(f"{summary(result)}\n{out}" if out else table(result, options.top), flush=True)
     if explain and not result.interrupted:
         write_explanations(models[0], result, explain)
+        print(f"{explain}: {len(result.files):,} images with Grad-CAM")
     if result.interrupted:
         print(f"interrupted: {len(result.files)} of {len(files)} images were classified", file=sys.stderr)
         return 130
@@ -73,13 +76,9 @@ class Result(NamedTuple):
     interrupted: bool  # by Ctrl-C, so that files at the end are missing
 
 
-def leading_runs(paths: list[str]) -> list[str]:
-    """The paths at the beginning that are checkpoints or folders of runs."""
-
-    def is_run(path: str) -> bool:
-        return path.endswith(".ckpt") or Path(path, "checkpoints").is_dir() or Path(path, "metrics.json").is_file()
-
-    return list(takewhile(is_run, paths))
+def is_run(path: str) -> bool:
+    """Whether a path looks like a run's folder or a checkpoint."""
+    return path.endswith(".ckpt") or Path(path, "checkpoints").is_dir() or Path(path, "metrics.json").is_file()
 
 
 def predict_files(models: list[Any], files: list[str], accelerator: str) -> Result:
@@ -136,6 +135,8 @@ def table(result: Result, top: int) -> str:
 
 def write_explanations(model: Any, result: Result, folder: Path) -> None:
     """Writes each image, resized as in training, under the Grad-CAM of its predicted class: `00001-NAME-CLASS.png`."""
+    from PIL import Image
+
     from transfer_learning.callbacks.evaluation import grad_cam_overlays
     from transfer_learning.data.images import unlabelled
     from transfer_learning.data.preprocessing import decode
@@ -148,6 +149,7 @@ def write_explanations(model: Any, result: Result, folder: Path) -> None:
         pixels, _ = decode(images, model.preprocessing, chunk)
         for index, image in zip(chunk, grad_cam_overlays(model, pixels, codes[chunk])):
             predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])
+            image = np.asarray(Image.fromarray(image).resize((max(len(image), SIDE),) * 2, Image.Resampling.BICUBIC))
             write_png(folder / f"{index + 1:05d}-{Path(result.files[index]).stem}-{predicted}.png", image)
 
 

@@ -40,11 +40,13 @@ class Cartoons:
         self.drawing_seed = drawing_seed
 
     def list_images(self, file_digests: FileDigests) -> Images:
-        """The digests are those of the drawings' names, since a drawing is a function of its name."""
+        """The digests are those of the drawings' descriptions, since a drawing is a function of its description."""
         labels = np.arange(2 * self.per_class, dtype=np.int64) % 2
-        names = [f"cartoon {index} of seed {self.drawing_seed}, version {VERSION}" for index in range(len(labels))]
-        digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
-        return Images(names, labels, ("cat", "dog"), digests, lambda index: cartoon(int(labels[index]), names[index]))
+        seed, numbers = self.drawing_seed, range(len(labels))
+        described = [f"cartoon {number} of seed {seed}, version {VERSION}" for number in numbers]
+        digests = [hashlib.sha256(text.encode()).hexdigest() for text in described]
+        names = [f"cartoon-{number}-seed{seed}" for number in numbers]
+        return Images(names, labels, ("cat", "dog"), digests, lambda n: cartoon(int(labels[n]), described[n]))
 
 
 def cartoon(label: int, seed: str) -> Image.Image:
