@@ -31,7 +31,7 @@ SMALL = [
 RECIPES = {
     "scratch": "model=regularised_cnn model.channels=[8,16] model.dense=[32] optimizer.lr=1e-3 trainer.max_epochs=25",
     "early stop": "model=basic_cnn model.channels=[8] model.dense=[16] optimizer.lr=1e-3 trainer.max_epochs=100 "
-    "callbacks=[checkpoints,early_stopping] callbacks.early_stopping.patience=12",
+    "callbacks=[evaluation,checkpoints,early_stopping] callbacks.early_stopping.patience=12",
     "fine-tuning": "model=pretrained model.backbone=resnet18 model.weights=null model.unfreeze=block5 "
     "model.unfreeze_at_epoch=2 data.views=2 optimizer=adamw scheduler=cosine trainer.max_epochs=20",
     "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 "
