@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from transfer_learning.engine.evaluation import calibrate, evaluate_images
 from transfer_learning.engine.inference import Inference
 from transfer_learning.engine.training import train
 from transfer_learning.models.cnn import CNN
+from transfer_learning.utilities.errors import UserError
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -35,9 +38,14 @@ def test_calibration_lowers_the_loss_and_keeps_the_accuracy(tmp_path, write_imag
     (tmp_path / "a" / "broken.png").write_bytes(b"no image")
     torch.manual_seed(0)
     model = Classifier(CNN(3, 16, [4], []), ("a", "b", "c"), Preprocessing(16))
+    listed = labelled_images(tmp_path, model.class_names)
+    found = evaluate_images(Inference(model), listed)
+    labels = torch.multinomial((30 * found.logits).softmax(dim=1), 1)[:, 0]  # as the logits times 30 say
     with torch.no_grad():
-        model.network.trainable[-1].weight *= 20  # far too certain
-    found = evaluate_images(Inference(model), labelled_images(tmp_path, model.class_names))
+        model.network.trainable[-1].weight *= 120  # far too certain
+        model.network.trainable[-1].bias *= 120
+    found = evaluate_images(Inference(model), listed)
+    found = found._replace(images=replace(found.images, labels=labels.numpy()))
     assert list(found.unreadable) == [str(tmp_path / "a" / "broken.png")] and len(found.logits) == 60
     before = found.metrics(model)
     calibrate(model, found)
@@ -49,3 +57,14 @@ def test_calibration_lowers_the_loss_and_keeps_the_accuracy(tmp_path, write_imag
     assert found.metrics(model) == after
     calibrate(model, found)  # a calibrated model begins anew
     assert model.temperature == temperature
+
+
+def test_without_mistakes_or_without_any_signal_nothing_is_calibrated(tmp_path, write_image):
+    for seed in range(20):
+        write_image(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)
+    model = Classifier(CNN(2, 16, [4], []), ("a", "b"), Preprocessing(16))
+    found = evaluate_images(Inference(model), labelled_images(tmp_path, model.class_names))
+    for labels in ((found.logits[:, 0] > 0), (found.logits[:, 0] < 0)):  # all right, all wrong
+        with pytest.raises(UserError, match="^no temperature fits"):
+            calibrate(model, found._replace(images=replace(found.images, labels=labels.long().numpy())))
+    assert model.temperature == 1.0

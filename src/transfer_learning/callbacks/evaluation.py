@@ -72,6 +72,7 @@ class Evaluation(RunEndCallback):
         splits = [split for split in ("val", "test") if split == "val" or split in model.predictions]
         tables = {split: self._table(trainer, model, split) for split in splits}
         write_predictions(folder / "predictions.csv", list(tables.values()))
+        figures.remove_figures(folder)  # of the run before it was extended
         written = []
         with ThreadPoolExecutor(1) as writer:  # a file is encoded while the next figure is drawn
             for split, table in tables.items():

@@ -70,6 +70,6 @@ def _grid(images: Sequence, titles: Sequence[str], columns: int = 3) -> Figure:
     figure = Figure(figsize=(2 * columns, 2.2 * rows), layout="constrained")
     for axes, image, title in zip(figure.subplots(rows, columns).flat, images, titles):
         axes.imshow(image)
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
         axes.set_axis_off()
     return figure

@@ -24,6 +24,8 @@ def improves(trainer: Any) -> bool:
     checkpoint = monitoring_checkpoint(trainer)
     if not checkpoint:
         return True
+    if (trainer.current_epoch + 1) % max(1, checkpoint.every_n_epochs or 1):
+        return False  # it does not save in this epoch
     value, best = trainer.callback_metrics.get(checkpoint.monitor), checkpoint.best_model_score
     better = torch.lt if checkpoint.mode == "min" else torch.gt
     return value is not None and (best is None or bool(better(value, best.to(value.device))))

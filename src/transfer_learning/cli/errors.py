@@ -15,6 +15,7 @@ from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP}
 
 
 @contextmanager

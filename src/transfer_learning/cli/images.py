@@ -16,12 +16,17 @@ def image_files(paths: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for path in paths:
-        if os.path.isdir(path):
-            inside = [os.path.join(path, file) for file in list_files(Path(path)) if is_image_name(file)]
-        else:
-            inside = [path] if os.path.exists(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        inside = [file for match in matches for file in _images(match)]
         if not inside:
-            reason = "no images below this folder" if os.path.isdir(path) else "no such file or folder"
+            reason = "no images there" if matches else "no such file or folder"
             raise UserError(f"{path}: {reason}; expected images, folders of images, or a pattern such as '*.jpg'.")
         found += inside
     return found
+
+
+def _images(path: str) -> list[str]:
+    """A file as it is; of a folder, the images below it."""
+    if not os.path.isdir(path):
+        return [path]
+    return [os.path.join(path, file) for file in list_files(Path(path)) if is_image_name(file)]

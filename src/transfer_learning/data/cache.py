@@ -67,9 +67,12 @@ class CachedArray:
         rows = np.array([listed["ids"][each] for each in ids], dtype=np.int64)
         unreadable = {n: listed["unreadable"][each] for n, each in enumerate(ids) if each in listed["unreadable"]}
         shape = (len(listed["ids"]), *listed["shape"])
-        with open(self.path, "rb") as file:
-            lock_in_use(file)
-            array = np.memmap(file, listed["dtype"], mode="r", offset=HEADER, shape=shape)
+        try:
+            with open(self.path, "rb") as file:
+                lock_in_use(file)
+                array = np.memmap(file, listed["dtype"], mode="r", offset=HEADER, shape=shape)
+        except FileNotFoundError:  # another process has just removed it
+            return self.get(ids, compute)
         with suppress(OSError):  # the cache may be read-only
             os.utime(self.path)  # when it was last used
         rank_zero_info(f"{self.path}: {len(ids)} rows, {missing} of them computed now; {array.nbytes / 1e6:,.1f} MB")

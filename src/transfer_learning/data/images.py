@@ -10,6 +10,7 @@ from PIL import Image
 
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.files import printable
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,5 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
             return Image.fromarray(item)
         return item.copy() if isinstance(item, Image.Image) else Image.open(item)
 
-    named = [str(item) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]
+    named = [printable(str(item)) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]
     return Images(named, np.zeros(len(items), np.int64), (), [UNREADABLE] * len(items), read)

@@ -12,13 +12,20 @@ LOG2_RANGE = (-6.0, 6.0)  # of the temperature
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, objective: CrossEntropy) -> float:
-    """The temperature with the least mean loss: logits (N, 1) or (N, C) float, class codes (N,) int64."""
+    """The temperature with the least mean loss: logits (N, 1) or (N, C) float, class codes (N,) int64.
+
+    Raises UserError if the loss has no minimum, as where no image is predicted wrongly.
+    """
     from scipy.optimize import minimize_scalar  # takes half a second to import, and nothing else here needs it
 
     def loss(log2: float) -> float:
         return objective.losses(logits.double() / 2**log2, labels).mean().item()
 
-    return float(2 ** minimize_scalar(loss, bounds=LOG2_RANGE, method="bounded").x)
+    log2 = minimize_scalar(loss, bounds=LOG2_RANGE, method="bounded").x
+    if min(abs(log2 - bound) for bound in LOG2_RANGE) < 0.1:
+        reason = "the validation split has no mistakes, or the model has learned nothing"
+        raise UserError(f"no temperature fits: {reason}. Nothing was calibrated.")
+    return float(2**log2)
 
 
 def temperature_file(checkpoint: str | Path) -> Path:

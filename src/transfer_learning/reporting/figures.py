@@ -26,6 +26,13 @@ def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndar
     return made
 
 
+def remove_figures(folder: str | Path) -> None:
+    """Removes the figures of earlier predictions, such as `mistakes-val.png`. Raises OSError."""
+    for kind in ("confusion", "reliability", "mistakes", "gradcam"):
+        for path in Path(folder).glob(f"{kind}-*.png"):
+            path.unlink()
+
+
 def confusion_matrix(table: PredictionTable) -> Figure:
     """How many images of each class (rows) were predicted as each class (columns)."""
     count = len(table.class_names)

@@ -66,10 +66,12 @@ def read_predictions(path: str | Path) -> PredictionTable:
         if header[: len(COLUMNS)] != COLUMNS or header[len(COLUMNS) :] != [PREFIX + name for name in names]:
             raise ValueError(f"its columns are not {','.join(COLUMNS)},{PREFIX}CLASS ...")
         codes = {name: code for code, name in enumerate(names)}
-        files, digests, splits, labels, _, *probabilities = zip(*rows)
+        files, digests, splits, labels, _, *probabilities = zip(*rows, strict=True)
+        if len(probabilities) != len(names):
+            raise ValueError("it lacks columns")
         labels_array = np.array([codes[label] for label in labels], dtype=np.int64)
         return PredictionTable(
             files, digests, splits, labels_array, np.array(probabilities, dtype=np.float32).T, tuple(names)
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path}: not a table of predictions, or damaged ({first_line(error)}).") from error

@@ -48,8 +48,11 @@ class RunFolder:
                     partial.unlink()
                 yield
             except Exception as error:
-                with suppress(OSError):  # the disk may be full
-                    (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
+                if not (
+                    self.path / "metrics.json"
+                ).exists():  # else a command was refused, and the run here is finished
+                    with suppress(OSError):  # the disk may be full
+                        (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
                 raise
 
     def metrics(self) -> dict | None:

@@ -52,6 +52,8 @@ def read_job(folder: Path) -> tuple[Job, dict[str, Any]]:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         needed = {key: metrics[key] for key in ("monitor", "monitor_mode", "monitor_best", "test/acc", "seconds")}
         needed |= {key: float(needed[key]) for key in ("monitor_best", "seconds")}
+        accuracies = {key: metrics.get(key) for key in ("val/acc_best", "test/acc")}
+        needed |= {key: None if value is None else float(value) for key, value in accuracies.items()}
         return Job(folder.name, settings, "finished", metrics=metrics | needed), config
     except (ValueError, KeyError, TypeError):
         return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version"), config

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,10 +69,10 @@ def read_run(path: Path, split: str) -> Run:
     if job.state == "finished":
         try:
             with open(path / "epochs.csv", newline="", encoding="utf-8") as file:
-                epochs = [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+                epochs = [_finite(row) for row in csv.DictReader(file)]
             if not all("epoch" in row for row in epochs):
                 raise ValueError("a row has no epoch")
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
             epochs, reason = [], "none" if isinstance(error, FileNotFoundError) else f"damaged ({first_line(error)})"
             missing.append(f"epochs.csv: {reason}, so no curves")
         accuracy = job.metrics.get(MEASURES[split])
@@ -80,6 +81,12 @@ def read_run(path: Path, split: str) -> Run:
             missing.append(f"metrics.json: no {MEASURES[split]}")
     images = job.metrics.get(f"images_{split}") or (len(predictions.labels) if predictions else 0)
     return Run(path, job, flat(config), epochs, predictions, accuracy, images, missing)
+
+
+def _finite(row: Mapping[str, str]) -> dict[str, float]:
+    """The numbers of a row of epochs.csv, but those that are missing or not finite."""
+    numbers = {key: float(text) for key, text in row.items() if text}
+    return {key: number for key, number in numbers.items() if isfinite(number)}
 
 
 def _predictions(path: Path, split: str, accuracy: float | None, missing: list[str]) -> PredictionTable | None:

@@ -24,6 +24,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -57,3 +60,8 @@ def file_sha256(path: str | Path) -> str:
 def sha256_of(value: object) -> str:
     """SHA-256 (hex) of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def printable(name: str) -> str:
+    """File systems accept names that are not Unicode; printing and writing them needs an escaped form."""
+    return name.encode(errors="backslashreplace").decode()

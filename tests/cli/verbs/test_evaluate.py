@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from transfer_learning import load
+from transfer_learning.engine import evaluation
 from transfer_learning.reporting.prediction_table import read_predictions
 
 FIGURES = ("confusion", "reliability")
@@ -60,7 +61,8 @@ def test_another_folder_with_other_classes_and_broken_images(finished, photograp
     assert found["accuracy"] == pytest.approx(predicted.classes.count("dog") / 16)
 
 
-def test_calibration_is_kept_and_used(finished, photographs_folder, verb):
+def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkeypatch):
+    monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)  # such small data may have none
     file = photographs_folder / "cat" / "0.png"
     before = load(finished).predict([file]).probabilities
     output = verb("evaluate", finished, "--calibrate")
@@ -117,3 +119,32 @@ def test_own_images_that_have_changed_are_refused(finished, verb, tmp_path):
     (finished / "split.csv").write_text("\n".join(rows[:-2]) + "\n")
     output = verb("evaluate", finished)
     assert output.code == 1 and "this run began with other images (2 differ)" in output.err.splitlines()[-1]
+
+
+def test_options_that_would_be_ignored_are_refused(finished, photographs_folder, verb):
+    output = verb("evaluate", finished, photographs_folder, "--split", "test")
+    assert output.code == 1 and output.err.startswith("transfer-learning: --split: it is for the run's own images")
+
+
+def test_folder_that_is_called_like_a_split_is_not_the_validation(
+    finished, photographs_folder, verb, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)
+    shutil.copytree(photographs_folder, tmp_path / "val")
+    output = verb("evaluate", finished, tmp_path / "val", "--calibrate", "--out", tmp_path / "results")
+    assert output.code == 0 and "validation split, before" in output.out and "val, after" in output.out
+
+
+def test_nothing_is_left_if_the_results_cannot_be_written(finished, verb, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transfer_learning.reporting.figures.write_png", fail)
+    output = verb("evaluate", finished, "--out", tmp_path / "results")
+    assert output.code == 1 and "No space left on device" in output.err and not (tmp_path / "results").exists()
+
+
+def test_figures_of_earlier_results_are_removed(finished, verb, tmp_path):
+    verb("evaluate", finished, "--out", tmp_path / "results")
+    assert verb("evaluate", finished, "--split", "test", "--out", tmp_path / "results", "--overwrite").code == 0
+    assert {path.stem.split("-")[1] for path in (tmp_path / "results").glob("*.png")} == {"test"}

@@ -67,7 +67,7 @@ def test_folders_patterns_and_files_in_that_order(finished, photographs_folder, 
     (tmp_path / "mixed" / "deep").mkdir(parents=True)
     for name in ("b.png", "deep/a.JPEG", "notes.txt", ".hidden.png"):
         shutil.copy(photographs_folder / "cat" / "0.png", tmp_path / "mixed" / name)
-    verb("predict", finished, tmp_path / "mixed", "dog/1*.png", "cat/2.png", "--out", tmp_path / "p.csv")
+    verb("predict", finished, tmp_path / "mix*", "dog/1*.png", "cat/2.png", "--out", tmp_path / "p.csv")
     dogs = sorted(path.name for path in (photographs_folder / "dog").glob("1*.png"))
     inside = [str(tmp_path / "mixed" / name) for name in ("b.png", "deep/a.JPEG")]
     expected = [*inside, *(f"dog/{name}" for name in dogs), "cat/2.png"]
@@ -147,7 +147,7 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
         ("IMAGE IMAGE", "IMAGE: not a checkpoint of this project, or damaged"),
         ("UNFINISHED IMAGE", "UNFINISHED: this run has not finished. Resume it, or name one of its checkpoints"),
         ("RUN NOWHERE", "NOWHERE: no such file or folder; expected images"),
-        ("RUN EMPTY", "EMPTY: no images below this folder; expected images"),
+        ("RUN EMPTY", "EMPTY: no images there; expected images"),
         ("RUN IMAGE --out EMPTY", "EMPTY: exists already, as another kind of file. Choose another name with --out."),
         ("RUN IMAGE --out NOWHERE/x.csv", "NOWHERE/x.csv: there is no folder NOWHERE."),
         (
@@ -187,3 +187,14 @@ def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, argum
         output.err.splitlines()[-1]
     ]
     assert output.err.splitlines()[-1].startswith(f"transfer-learning: {expected}") and "Traceback" not in output.err
+
+
+def test_file_names_that_are_not_unicode(finished, photographs_folder, verb, tmp_path):
+    strange = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(photographs_folder / "cat" / "0.png", os.fsdecode(strange))
+    output = verb(
+        "predict", finished, os.fsdecode(strange), "--out", tmp_path / "p.csv", "--explain", tmp_path / "maps"
+    )
+    assert output.code == 0, output.err
+    assert rows_of(tmp_path / "p.csv")[0]["file"] == f"{tmp_path}/caf\\udce9.png"
+    assert "caf\\udce9" in verb("predict", finished, os.fsdecode(strange)).out

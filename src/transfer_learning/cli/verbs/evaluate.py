@@ -6,6 +6,7 @@ validation and test images are evaluated. Writes evaluation.json, predictions.cs
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,12 +36,15 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.evaluation import calibrate, evaluate_images
     from transfer_learning.engine.inference import Inference
+    from transfer_learning.utilities.errors import UserError
 
+    if options.path and options.split:
+        raise UserError("--split: it is for the run's own images; leave it out, or leave out PATH.")
     checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
     name = Path(options.path).resolve().name if options.path else "-".join(splits)
     folder = f"{name}-calibrated" if options.calibrate else name
-    out = options.out or folder_of(checkpoint) / "evaluations" / folder
+    out = folder_of(checkpoint) / "evaluations" / folder if options.out is None else options.out
     out = check_new(out, options.overwrite, is_folder=True)
     inference = Inference(load(checkpoint), options.accelerator)
     own = own_images(folder_of(checkpoint)) if options.calibrate or not options.path else {}
@@ -51,9 +55,11 @@ def run(options: argparse.Namespace) -> int:
     if options.calibrate:
         validation = evaluate_images(inference, own["val"]) if options.path or "val" not in splits else evaluated["val"]
         inference.model.temperature = 1.0
-        before = {each: found.metrics(inference.model) for each, found in {"val": validation, **evaluated}.items()}
+        others = {each: found for each, found in evaluated.items() if found is not validation}
+        shown = {"validation split": validation} | others
+        before = {each: found.metrics(inference.model) for each, found in shown.items()}
         calibrate(inference.model, validation)
-        after = {each: found.metrics(inference.model) for each, found in {"val": validation, **evaluated}.items()}
+        after = {each: found.metrics(inference.model) for each, found in shown.items()}
         write_temperature(checkpoint, inference.model.temperature)
         print(f"temperature {inference.model.temperature:.4f}, fitted to the validation split")
         columns = {
@@ -61,7 +67,13 @@ def run(options: argparse.Namespace) -> int:
         }
         print(f"{table(columns, ['calibration_error', 'loss'])}\n")
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
-    write_results(out, inference.model, evaluated, metrics)
+    is_new = not out.exists()
+    try:
+        write_results(out, inference.model, evaluated, metrics)
+    except BaseException:
+        if is_new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
     print(f"{table(metrics, [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")
     print(f"{classes_table(metrics)}\n\n{out}")
     unreadable = {file: why for found in evaluated.values() for file, why in found.unreadable.items()}
@@ -78,6 +90,7 @@ def write_results(out: Path, model: Any, evaluated: Mapping[str, Any], metrics: 
     from transfer_learning.utilities.files import write_text
 
     out.mkdir(parents=True, exist_ok=True)
+    figures.remove_figures(out)
     tables = {name: found.table(model, name) for name, found in evaluated.items()}
     write_predictions(out / "predictions.csv", list(tables.values()))
     for name, each in tables.items():

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transfer_learning.utilities.files import printable
+
 EXAMPLES = (
     "outputs/runs/RUN photo.jpg holiday/ --top 3",
     "outputs/runs/RUN1 outputs/runs/RUN2 'photos/**/*.jpg' --out predictions.csv",
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from transfer_learning.callbacks.evaluation import grad_cam_overlays
     from transfer_learning.cli.files import check_new
     from transfer_learning.cli.images import image_files
     from transfer_learning.engine.checkpoint import find_checkpoint, load
@@ -43,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         reason = "no images" if not paths else f"{next(filter(is_run, paths))}: a run after images"
         raise UserError(f"{reason}; expected RUN, more runs if wanted, and then images, folders or patterns.")
     checkpoints = [find_checkpoint(path) for path in [options.first_run, *more_runs]]
-    out = check_new(options.out, options.overwrite) if options.out else None
+    out = None if options.out is None else check_new(options.out, options.overwrite)
     if options.top < 1:
         raise UserError(f"--top {options.top}: expected 1 or more.")
     if out and out.suffix not in (".csv", ".jsonl"):
@@ -51,8 +54,13 @@ def run(options: argparse.Namespace) -> int:
     explain = check_new(options.explain, options.overwrite, True, "--explain") if options.explain else None
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
+    if explain and out and explain.resolve() == out.resolve():
+        raise UserError(f"--explain {options.explain}: the same as --out; expected a folder of its own.")
     files = image_files(paths)
     models = [load(path) for path in checkpoints]
+    if explain:  # before the work, since a transformer has no maps
+        side = models[0].preprocessing.image_size
+        grad_cam_overlays(models[0], np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.int64))
     result = predict_files(models, files, options.accelerator)
     if out:
         write(out, result)
@@ -93,7 +101,7 @@ def predict_files(models: list[Any], files: list[str], accelerator: str) -> Resu
     try:
         for chunk in predict_chunks(models, unlabelled(files), accelerator):
             for index, reason in chunk.unreadable.items():
-                tqdm.write(f"{files[index]}: skipped, not readable as an image ({reason})", file=sys.stderr)
+                tqdm.write(f"{printable(files[index])}: skipped, not readable as an image ({reason})", file=sys.stderr)
             read += [files[index] for index in chunk.indices]
             rows.append(chunk.probabilities)
     except KeyboardInterrupt:
@@ -111,7 +119,9 @@ def write(path: Path, result: Result) -> None:
 
     columns = ["file", "predicted", *(f"p:{name}" for name in result.class_names)]
     predicted = [result.class_names[code] for code in result.probabilities.argmax(axis=1)]
-    rows = [[*pair, *map(str, row)] for *pair, row in zip(result.files, predicted, result.probabilities)]
+    rows = [
+        [*pair, *map(str, row)] for *pair, row in zip(map(printable, result.files), predicted, result.probabilities)
+    ]
     text = io.StringIO(newline="")
     if path.suffix == ".csv":
         csv.writer(text).writerows([columns, *rows])
@@ -127,7 +137,7 @@ def table(result: Result, top: int) -> str:
 
     order = np.argsort(-result.probabilities, axis=1, kind="stable")[:, :top]
     rows = [
-        [file, *(text for code in codes for text in (result.class_names[code], f"{row[code]:.4f}"))]
+        [printable(file), *(text for code in codes for text in (result.class_names[code], f"{row[code]:.4f}"))]
         for file, codes, row in zip(result.files, order, result.probabilities)
     ]
     return tabulate(rows, ["file", *["class", "probability"] * top], disable_numparse=True)
@@ -148,9 +158,11 @@ def write_explanations(model: Any, result: Result, folder: Path) -> None:
         chunk = range(start, min(start + 32, len(codes)))
         pixels, _ = decode(images, model.preprocessing, chunk)
         for index, image in zip(chunk, grad_cam_overlays(model, pixels, codes[chunk])):
-            predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])
+            predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])[:60]
             image = np.asarray(Image.fromarray(image).resize((max(len(image), SIDE),) * 2, Image.Resampling.BICUBIC))
-            write_png(folder / f"{index + 1:05d}-{Path(result.files[index]).stem}-{predicted}.png", image)
+            write_png(
+                folder / f"{index + 1:05d}-{Path(printable(result.files[index])).stem[:60]}-{predicted}.png", image
+            )
 
 
 def summary(result: Result) -> str:

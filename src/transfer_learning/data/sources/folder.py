@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.images import Images
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.files import printable
 from transfer_learning.utilities.validation import PathArgument, validated
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
@@ -66,11 +67,16 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
     if not Path(root).is_dir():
         raise UserError(f"{root}: no such folder; {LAYOUTS}.")
     files = [file for file in list_files(Path(root)) if is_image_name(file)]
-    known = {file: _known_class(file, class_names) for file in files}
-    others = Counter(found for file, found in zip(files, _classes_found(files)) if known[file] is None)
+    spellings = _spellings(class_names)
+    found = dict(zip(files, _classes_found(files)))
+    known: dict[Path, str | None] = {}
+    for file in files:
+        candidates = [*reversed(file.parent.parts), *filter(None, [found[file]])]
+        known[file] = next((spellings[form] for form in map(_form, candidates) if form in spellings), None)
+    others = Counter(found[file] for file in files if known[file] is None)
     for name, count in others.items():
         reason = (
-            f"their class {_printable(name)} is unknown" if name else "neither folder nor file name tells their class"
+            f"their class {printable(name)} is unknown" if name else "neither folder nor file name tells their class"
         )
         rank_zero_info(f"{root}: {count} images left out: {reason}; known are {', '.join(class_names)}")
     labelled = [(Path(root, file), name) for file, name in known.items() if name is not None]
@@ -85,9 +91,9 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
 def _images(labelled: Sequence[tuple[Path, str]], class_names: Sequence[str], file_digests: FileDigests) -> Images:
     paths, codes = [path for path, _ in labelled], {name: code for code, name in enumerate(class_names)}
     return Images(
-        names=[_printable(str(path)) for path in paths],
+        names=[printable(str(path)) for path in paths],
         labels=np.array([codes[name] for _, name in labelled], dtype=np.int64),
-        class_names=tuple(map(_printable, class_names)),
+        class_names=tuple(map(printable, class_names)),
         digests=file_digests(paths),
         read=lambda index: Image.open(paths[index]),
     )
@@ -105,8 +111,14 @@ def list_files(root: Path) -> list[Path]:
         reason = f"{error.strerror}; every folder must be readable. Correct that, or move it away."
         raise UserError(f"{error.filename}: {reason}")
 
-    found = []
+    found, visited = [], set()
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in visited:
+            rank_zero_info(f"{folder}: a link to a folder that is listed already")
+            subfolders.clear()
+            continue
+        visited.add((state.st_dev, state.st_ino))
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
         found += [Path(folder, name).relative_to(root) for name in names if not name.startswith(".")]
     return sorted(found, key=lambda path: path.as_posix())
@@ -114,10 +126,18 @@ def list_files(root: Path) -> list[Path]:
 
 def _known_class(file: Path, class_names: Sequence[str]) -> str | None:
     """The class that the nearest folder names, else the class that the file's own name tells."""
-    known = {form: name for name in class_names for form in (name.casefold(), name.casefold() + "s")}
-    numbered = NUMBERED.fullmatch(file.name)
+    spellings, numbered = _spellings(class_names), NUMBERED.fullmatch(file.name)
     candidates = [*reversed(file.parent.parts), *([numbered[1]] if numbered else [])]
-    return next((known[name.casefold()] for name in candidates if name.casefold() in known), None)
+    return next((spellings[form] for form in map(_form, candidates) if form in spellings), None)
+
+
+def _spellings(class_names: Sequence[str]) -> dict[str, str]:
+    """Forms of names that stand for each class: its name, and its plural."""
+    return {form: name for name in class_names for form in (_form(name), _form(name) + "s")}
+
+
+def _form(name: str) -> str:
+    return printable(name).casefold()
 
 
 def _classes_found(files: list[Path]) -> list[str | None]:
@@ -130,8 +150,3 @@ def _classes_found(files: list[Path]) -> list[str | None]:
         classes = [match[1] if (match := NUMBERED.fullmatch(file.name)) else None for file in files]
     spelling = {name.casefold(): name for name in reversed(classes) if name}  # the first spelling is kept
     return [name and spelling[name.casefold()] for name in classes]
-
-
-def _printable(name: str) -> str:
-    """File systems accept names that are not Unicode; printing and writing them needs an escaped form."""
-    return name.encode(errors="backslashreplace").decode()
