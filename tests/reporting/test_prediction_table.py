@@ -52,3 +52,11 @@ def test_other_files_are_refused_by_name(tmp_path, text):
         path.write_text(text)
     with pytest.raises(UserError, match=r"predictions\.csv: not a table of predictions, or damaged"):
         read_predictions(path)
+
+
+def test_row_that_lacks_a_column_is_refused(tmp_path):
+    write_predictions(tmp_path / "predictions.csv", [table()])
+    text = (tmp_path / "predictions.csv").read_bytes().rstrip()
+    (tmp_path / "predictions.csv").write_bytes(text.rpartition(b",")[0])
+    with pytest.raises(UserError, match=r"predictions\.csv: not a table of predictions, or damaged"):
+        read_predictions(tmp_path / "predictions.csv")

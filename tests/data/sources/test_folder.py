@@ -229,3 +229,18 @@ def test_folders_without_images_of_known_classes_are_refused(tmp_path, write_ima
         labelled_images(tmp_path, ("cat", "dog"))
     with pytest.raises(UserError, match="nowhere: no such folder"):
         labelled_images(tmp_path / "nowhere", ("cat", "dog"))
+
+
+def test_a_folder_is_visited_once_whatever_links_lead_to_it(tmp_path, write_image, caplog):
+    for seed, name in enumerate(("cat/1.png", "dog/1.png")):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "dog" / "again").symlink_to(tmp_path)
+    with caplog.at_level("INFO"):
+        assert len(labelled_images(tmp_path, ("cat", "dog")).names) == len(list_images(tmp_path).names) == 2
+    assert f"{tmp_path}/dog/again: a link to a folder that is listed already" in caplog.text
+
+
+def test_names_of_files_tell_a_class_only_where_folders_do_not(tmp_path, write_image):
+    for seed, name in enumerate(("bird/cat.5.png", "dog/1.png")):
+        write_image(tmp_path / name, seed)
+    assert evaluated(tmp_path, ("cat", "dog")) == [("dog/1.png", "dog")]
