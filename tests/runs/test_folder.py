@@ -214,10 +214,3 @@ def test_resumed_run_needs_the_images_that_it_began_with(folder):
             folder.record(others, {"number": 3})
     folder.last.unlink()
     folder.record(data_of(names, list("0124")), {"number": 3})  # from the beginning
-
-
-def test_refused_command_leaves_a_finished_run_as_it_is(tmp_path):
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(UserError), RunFolder(tmp_path).locked():
-        raise UserError("has results of another config")
-    assert not (tmp_path / "FAILED").exists()

@@ -123,12 +123,29 @@ def test_runs_without_predictions_are_shown_but_not_compared(add_run, page):
 
 def test_runs_that_failed_are_listed_with_the_reason(add_run, page):
     add_run("a", 4)
-    (add_run("b", 4) / "FAILED").write_text("the loss is <not> finite\n")
+    (add_run("b", 4, without=["metrics.json"]) / "FAILED").write_text("the loss is <not> finite\n")
     add_run("c", 4, without=["metrics.json"])
     found, shown = page()
     assert len(found.tables[0]) == 1 + 1 and "2 more runs are" in found.text
     assert "runs/b: failed: the loss is <not> finite" in shown and "runs/c: unfinished" in shown
     assert "the loss is &lt;not&gt; finite" in found.text
+
+
+def test_finished_run_in_whose_folder_a_command_was_refused_keeps_its_results(add_run, page):
+    (add_run("a", 4) / "FAILED").write_text("has results of another config")
+    found, shown = page()
+    assert len(found.tables[0]) == 1 + 1 and "runs/a: a later command in this folder was refused" in shown
+
+
+def test_one_damaged_run_does_not_hide_the_others(add_run, page):
+    add_run("a", 4)
+    (add_run("b", 2) / "predictions.csv").write_text('file,sha256\n"' + "x" * 200_000)
+    (add_run("c", 6) / "epochs.csv").write_text("epoch,val/loss,val/acc\n1,nan,0.5\n2,inf,0.6\n")
+    metrics = add_run("d", 8) / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"val/acc_best": 0.8', '"val/acc_best": "x"'))
+    found, shown = page()
+    assert len(found.tables[0]) == 1 + 3 and "runs/b: predictions.csv: not a table of predictions, or damaged" in shown
+    assert "runs/d: failed: metrics.json is damaged" in shown
 
 
 def test_no_run_has_finished(add_run, page):

@@ -48,11 +48,8 @@ class RunFolder:
                     partial.unlink()
                 yield
             except Exception as error:
-                if not (
-                    self.path / "metrics.json"
-                ).exists():  # else a command was refused, and the run here is finished
-                    with suppress(OSError):  # the disk may be full
-                        (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
+                with suppress(OSError):  # the disk may be full
+                    (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
                 raise
 
     def metrics(self) -> dict | None:

@@ -34,8 +34,11 @@ def jobs(folder: Path) -> list[Job]:
     return sorted((read_job(log.parent)[0] for log in sorted(folder.glob("*/train.log"))), key=rank)
 
 
-def read_job(folder: Path) -> tuple[Job, dict[str, Any]]:
-    """A job, and its config, unresolved; empty if it cannot be read."""
+def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]]:
+    """A job, and its config, unresolved; empty if it cannot be read.
+
+    `refused` is the state of a finished run in whose folder a later command was refused: "failed" or "finished".
+    """
     config: dict[str, Any] = {}
     try:
         config = read_config(folder / "config.yaml")
@@ -43,7 +46,7 @@ def read_job(folder: Path) -> tuple[Job, dict[str, Any]]:
     except UserError:  # it failed before it wrote its config
         overrides = [each for each in folder.name.split(",") if "=" in each]
     settings = {key.lstrip("+~"): value for key, _, value in (each.partition("=") for each in overrides)}
-    if (folder / "FAILED").exists():
+    if (folder / "FAILED").exists() and not (refused == "finished" and (folder / "metrics.json").exists()):
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
         return Job(folder.name, settings, "failed", reason), config
     if not (folder / "metrics.json").exists():

@@ -62,8 +62,9 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 def read_run(path: Path, split: str) -> Run:
     """Reads the folder of a run. Only a finished run has results; they are those on a split, "val" or "test"."""
-    job, config = read_job(path)
-    missing: list[str] = []
+    job, config = read_job(path, refused="finished")
+    refused = job.state == "finished" and (path / "FAILED").exists()
+    missing = ["a later command in this folder was refused; these are the results of before"] if refused else []
     epochs: list[dict[str, float]] = []
     predictions = accuracy = None
     if job.state == "finished":
