@@ -1,4 +1,4 @@
-"""The end of a run, and its best epoch."""
+"""What callbacks need to know of a run: which epoch is the best so far, and when the run ends."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ class RunEndCallback(pl.Callback):
 
     def on_run_end(self, trainer: Any, model: Any) -> None:
         """`model` has the weights of the best epoch, in evaluation mode."""
-        raise NotImplementedError
 
 
 def monitoring_checkpoint(trainer: Any) -> Any:

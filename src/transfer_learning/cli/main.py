@@ -23,10 +23,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports.setLevel(logging.INFO)
     reports.addFilter(_is_news)
     try:
-        if options.needs_torch:
-            from transfer_learning.utilities.hardware import configure_process
-
-            configure_process()
         sys.exit(options.run(options))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -57,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_arguments(each)
-        each.set_defaults(run=verb.run, needs_torch=getattr(verb, "NEEDS_TORCH", True))
+        each.set_defaults(run=verb.run)
     return top
 
 

@@ -16,6 +16,7 @@ from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.hardware import configure_process
 
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
@@ -48,6 +49,7 @@ class Inference:
     """
 
     def __init__(self, model: Any, accelerator: str = "auto"):
+        configure_process()
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=model.trained_precision or "32-true")
         except (ValueError, RuntimeError) as error:

@@ -1,7 +1,6 @@
 """predictions.csv: what a model predicted for labelled images, one row for each image."""
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from transfer_learning.utilities.errors import UserError, first_line
-from transfer_learning.utilities.files import write_text
+from transfer_learning.utilities.files import write_csv
 
 COLUMNS = ["file", "sha256", "split", "label", "predicted"]
 PREFIX = "p:"  # of a class's column of probabilities; so a class may be called "file"
@@ -45,16 +44,13 @@ class PredictionTable:
 
 def write_predictions(path: str | Path, tables: Sequence[PredictionTable]) -> None:
     """Writes the rows of tables with the same classes atomically, probabilities to the last bit. Raises OSError."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     names = tables[0].class_names
-    writer.writerow([*COLUMNS, *(PREFIX + name for name in names)])
+    rows: list[list[str]] = [[*COLUMNS, *(PREFIX + name for name in names)]]
     for table in tables:
         labels, predicted = ([names[code] for code in codes] for codes in (table.labels, table.predicted))
-        probabilities = [map(str, row) for row in table.probabilities]
-        for *texts, row in zip(table.files, table.digests, table.splits, labels, predicted, probabilities):
-            writer.writerow([*texts, *row])
-    write_text(path, text.getvalue())
+        texts = zip(table.files, table.digests, table.splits, labels, predicted)
+        rows += [[*text, *map(str, row)] for text, row in zip(texts, table.probabilities)]
+    write_csv(path, rows)
 
 
 def read_predictions(path: str | Path) -> PredictionTable:

@@ -1,7 +1,5 @@
 """The files and lines that close a run: curves.png, metrics.json and a summary."""
 
-import csv
-import io
 import json
 import math
 import shlex
@@ -11,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from transfer_learning.reporting.metric_names import LABELS, SPLITS, label
-from transfer_learning.utilities.files import atomic_write, write_text
+from transfer_learning.utilities.files import atomic_write, write_csv, write_text
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -32,11 +30,8 @@ def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]
     """
     with atomic_write(Path(folder, "curves.png")) as file:
         curves(epochs, metrics.get("monitor")).savefig(file, format="png", dpi=120)
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, list(dict.fromkeys(key for row in epochs for key in row)))
-    table.writeheader()
-    table.writerows(epochs)
-    write_text(Path(folder, "epochs.csv"), text.getvalue())
+    columns = list(dict.fromkeys(key for row in epochs for key in row))
+    write_csv(Path(folder, "epochs.csv"), [columns, *([row.get(key) for key in columns] for row in epochs)])
     write_text(Path(folder, "metrics.json"), json.dumps(metrics, indent=2) + "\n")
 
 

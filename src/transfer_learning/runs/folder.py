@@ -1,7 +1,6 @@
 """The folder of a run. What is in it decides whether a run begins, goes on, is skipped or is refused."""
 
 import csv
-import io
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.runs.config import differing_keys, flat, read_config
 from transfer_learning.utilities.errors import UserError, first_line
-from transfer_learning.utilities.files import write_text
+from transfer_learning.utilities.files import write_csv, write_text
 
 SPLIT_COLUMNS = ("split", "class", "sha256", "file")
 
@@ -118,9 +117,7 @@ class RunFolder:
             self.check_images(data)
         if repeats and (count := _differing_images(other, rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([SPLIT_COLUMNS, *rows])
-        write_text(path, text.getvalue())
+        write_csv(path, [SPLIT_COLUMNS, *rows])
         path = self.path / "provenance.json"
         write_text(path, json.dumps([*_read_json(path, []), attempt], indent=1))
 

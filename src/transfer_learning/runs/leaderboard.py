@@ -1,7 +1,5 @@
 """The leaderboard of a sweep: a table of all jobs in its folder, the best first."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from tabulate import tabulate
 
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
-from transfer_learning.utilities.files import write_text
+from transfer_learning.utilities.files import write_csv, write_text
 
 
 class Job(NamedTuple):
@@ -86,7 +84,9 @@ def markdown(rows: Sequence[Sequence[Any]]) -> str:
 
 def write_leaderboard(folder: Path, found: Sequence[Job]) -> None:
     """Writes leaderboard.md and leaderboard.csv, which also names the folder of each job. Raises OSError."""
-    rows, text = table(found), io.StringIO(newline="")
-    csv.writer(text).writerows([*row, name] for row, name in zip(rows, ["folder", *(job.folder for job in found)]))
-    write_text(folder / "leaderboard.csv", text.getvalue())
+    rows = table(found)
+    write_csv(
+        folder / "leaderboard.csv",
+        ([*row, name] for row, name in zip(rows, ["folder", *(job.folder for job in found)])),
+    )
     write_text(folder / "leaderboard.md", markdown(rows))

@@ -1,9 +1,11 @@
 """Files that are either complete or absent."""
 
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -35,6 +37,13 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def write_csv(path: str | Path, rows: Iterable[Iterable]) -> None:
+    """Writes rows, the header first, as a CSV file atomically."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: str | Path, value: dict) -> None:

@@ -2,7 +2,7 @@
 
 A verb's docstring is its help. It has `EXAMPLES`, command lines without the program's name; `add_arguments(parser)`;
 and `run(arguments)`, which raises UserError and returns the exit code. It imports torch and other large libraries in
-`run`, for which `--help` should not wait. With `NEEDS_TORCH = False` it does not wait for torch either.
+`run`, for which `--help` should not wait.
 """
 
 from importlib import import_module

@@ -111,24 +111,21 @@ def predict_files(models: list[Any], files: list[str], accelerator: str) -> Resu
 
 def write(path: Path, result: Result) -> None:
     """Writes a row for each file: `file`, `predicted`, and `p:CLASS` for each class."""
-    import csv
-    import io
     import json
 
-    from transfer_learning.utilities.files import write_text
+    from transfer_learning.reporting.prediction_table import PREFIX
+    from transfer_learning.utilities.files import write_csv, write_text
 
-    columns = ["file", "predicted", *(f"p:{name}" for name in result.class_names)]
+    columns = ["file", "predicted", *(PREFIX + name for name in result.class_names)]
     predicted = [result.class_names[code] for code in result.probabilities.argmax(axis=1)]
     rows = [
         [*pair, *map(str, row)] for *pair, row in zip(map(printable, result.files), predicted, result.probabilities)
     ]
-    text = io.StringIO(newline="")
     if path.suffix == ".csv":
-        csv.writer(text).writerows([columns, *rows])
+        write_csv(path, [columns, *rows])
     else:
-        for row in rows:
-            print(json.dumps(dict(zip(columns, [*row[:2], *map(float, row[2:])])), ensure_ascii=False), file=text)
-    write_text(path, text.getvalue())
+        objects = [dict(zip(columns, [*row[:2], *map(float, row[2:])])) for row in rows]
+        write_text(path, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects))
 
 
 def table(result: Result, top: int) -> str:

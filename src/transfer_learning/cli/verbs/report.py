@@ -14,7 +14,6 @@ EXAMPLES = (
     "outputs/sweeps/first outputs/runs/RUN --out comparison.html",
     "outputs/runs --split test --overwrite",
 )
-NEEDS_TORCH = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
