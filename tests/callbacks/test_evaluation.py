@@ -87,19 +87,30 @@ def test_resumed_run_has_the_table_of_an_epoch_before_the_interruption(run):
     assert (folder / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
 
 
-def test_run_that_did_not_keep_predictions_before_a_resume_says_so(run, caplog):
+def test_best_epoch_that_was_not_kept_is_validated_again(run):
     class Absent(Evaluation):
         def on_validation_end(self, trainer, model): ...
 
         def state_dict(self):
-            return {}
+            return {"best": {}, "epoch": None}
+
+        def on_run_end(self, trainer, model, best_epoch): ...
 
     folder, _, metrics = run(evaluation=Absent(), epochs=3)
-    assert metrics["epoch_best"] == 2
-    with caplog.at_level("INFO"):
-        run(epochs=3, resume=folder / "checkpoints" / "last.ckpt")
-    assert "predictions.csv and its figures are left out" in caplog.text
-    assert not (folder / "predictions.csv").exists()
+    assert metrics["epoch_best"] == 2 and not (folder / "predictions.csv").exists()
+    _, data, _ = run(epochs=3, resume=folder / "checkpoints" / "last.ckpt")
+    check(folder, data)
+
+
+def test_checkpoint_that_does_not_save_each_epoch(tmp_path, small_data, small_model, quiet_trainer):
+    """Later epochs improve, but only the third is saved."""
+    data = small_data()
+    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="train/loss", mode="min", every_n_epochs=3)
+    trainer = quiet_trainer(
+        max_epochs=5, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[Evaluation(), best]
+    )
+    assert train(data, small_model(), trainer)["epoch_best"] == 3
+    check(tmp_path, data)
 
 
 def test_table_is_written_when_the_metric_improves_and_not_otherwise(run, small_model):

@@ -9,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import NonNegativeInt
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, improves
@@ -36,13 +35,14 @@ class Evaluation(RunEndCallback):
     def __init__(self, mistakes: NonNegativeInt = 20, explained: NonNegativeInt = 3):
         self.mistakes, self.explained = mistakes, explained
         self.best: dict[str, torch.Tensor] = {}  # "indices", "logits" and "labels" of the best epoch's validation
+        self.epoch: int | None = None  # that of `best`, from 1; None if it was validated after the fit
         self.validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
 
     def on_validation_end(self, trainer: Any, model: Any) -> None:
         self.validated = not trainer.sanity_checking
@@ -57,16 +57,16 @@ class Evaluation(RunEndCallback):
 
     def _keep(self, trainer: Any, model: Any) -> None:
         self.validated = False
+        self.epoch = trainer.current_epoch + 1 if trainer.state.fn == TrainerFn.FITTING else None
         self.best = {key: value.cpu() for key, value in model.predictions["val"]._asdict().items()}
         if trainer.is_global_zero:
             write_predictions(Path(trainer.default_root_dir, "predictions.csv"), [self._table(trainer, model, "val")])
 
-    def on_run_end(self, trainer: Any, model: Any) -> None:
+    def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> None:
+        if not self.best or self.epoch not in (None, best_epoch):  # the checkpoint is of an epoch that was not kept
+            trainer.validate(model, datamodule=trainer.datamodule, verbose=False)
+            model.eval()
         if not trainer.is_global_zero:
-            return
-        if not self.best:
-            reason = "the best epoch is of a part of this run that did not keep its predictions"
-            rank_zero_info(f"predictions.csv and its figures are left out: {reason}")
             return
         folder, loggers = Path(trainer.default_root_dir), adapters(trainer)
         splits = [split for split in ("val", "test") if split == "val" or split in model.predictions]

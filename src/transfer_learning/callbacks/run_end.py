@@ -9,8 +9,8 @@ import torch
 class RunEndCallback(pl.Callback):
     """A callback that `train` calls once more after the test of the best epoch, before it writes the results."""
 
-    def on_run_end(self, trainer: Any, model: Any) -> None:
-        """`model` has the weights of the best epoch, in evaluation mode."""
+    def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> None:
+        """`model` has the weights of the best epoch, which is counted from 1, in evaluation mode."""
 
 
 def monitoring_checkpoint(trainer: Any) -> Any:
@@ -23,8 +23,6 @@ def improves(trainer: Any) -> bool:
     checkpoint = monitoring_checkpoint(trainer)
     if not checkpoint:
         return True
-    if (trainer.current_epoch + 1) % max(1, checkpoint.every_n_epochs or 1):
-        return False  # it does not save in this epoch
     value, best = trainer.callback_metrics.get(checkpoint.monitor), checkpoint.best_model_score
     better = torch.lt if checkpoint.mode == "min" else torch.gt
     return value is not None and (best is None or bool(better(value, best.to(value.device))))

@@ -83,7 +83,7 @@ def train(
     model.eval()
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunEndCallback):
-            callback.on_run_end(trainer, model)
+            callback.on_run_end(trainer, model, best["epoch"])
     metrics = _metrics(data, model, trainer, monitored, best, times)
     results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
     for adapter in adapters(trainer):
