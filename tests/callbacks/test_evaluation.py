@@ -105,7 +105,8 @@ def test_best_epoch_that_was_not_kept_is_validated_again(run):
 def test_checkpoint_that_does_not_save_each_epoch(tmp_path, small_data, small_model, quiet_trainer):
     """The fourth epoch is better, but only the third is saved."""
     data = small_data()
-    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="val/loss", mode="min", every_n_epochs=3)
+    settings = dict(monitor="val/loss", mode="min", every_n_epochs=3, save_weights_only=True)
+    best = ModelCheckpoint(tmp_path / "checkpoints", "best", **settings)
     trainer = quiet_trainer(
         max_epochs=5, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[Evaluation(), best]
     )
