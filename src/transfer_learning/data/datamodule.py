@@ -19,6 +19,7 @@ from transfer_learning.data.batch import Batch, SplitDataset, prepare
 from transfer_learning.data.cache import CachedArray, cache_errors
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.features import Features, FrozenPart, compute_features
+from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.data.splits import SplitStrategy, distinct
@@ -37,10 +38,13 @@ class ImageDataModule(pl.LightningDataModule):
         source, split, preprocessing: list the images, divide them, and turn them into pixels.
         augmentation: one step or several; None is `Affine()`, the tutorial's.
         augment: whether training images are augmented, differently in each epoch.
+        folds, fold: the number of folds of a cross-validation over the images for training and validation, and the one
+            that validates; 0 folds are none.
+        train_share, share_seed: the share of each class's training images that is used, and the seed of their choice.
         views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
             stored; each epoch shows one of them.
         view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
-        batch_size: images of a training step over all devices together.
+        batch_size: images of a training step over all devices together; no more than there are without `train_share`.
         cache_dir: the folder of decoded images, features and file digests.
 
     Attributes (after `setup`):
@@ -57,6 +61,10 @@ class ImageDataModule(pl.LightningDataModule):
         preprocessing: Preprocessing | None = None,
         augmentation: Step | Sequence[Step] | None = None,
         augment: bool = False,
+        folds: NonNegativeInt = 0,
+        fold: NonNegativeInt = 0,
+        train_share: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        share_seed: Seed = 0,
         views: NonNegativeInt = 0,
         view_seed: NonNegativeInt = 0,
         order_seed: Seed = 0,
@@ -66,6 +74,8 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         if views and not augment:
             raise ArgumentError("views", views, "views are augmented images, so augment=true is needed.")
+        check_fold(folds, fold)
+        self.folds, self.fold, self.train_share, self.share_seed = folds, fold, train_share, share_seed
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
         steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
@@ -88,6 +98,8 @@ class ImageDataModule(pl.LightningDataModule):
         for index in sorted(set(readable) - set(used)):
             rank_zero_info(f"{names[index]}: left out, byte for byte another image of the folder")
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
+        self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
+        self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
         self._print_counts()
 
     def _decode(self) -> dict[int, str]:
@@ -150,7 +162,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         count, (world_size, _) = len(self.splits["train"]), self._world
-        if self.batch_size % world_size or self.batch_size > count:
+        if self.batch_size % world_size or (self.batch_size > count and self.train_share == 1):
             expected = f"expected a multiple of the {world_size} devices, at most the {count} training images."
             raise ArgumentError("batch_size", self.batch_size, expected)
         # The sampler adds the epoch to its seed; a hash keeps neighbouring seeds from sharing orders.

@@ -1,0 +1,119 @@
+"""Folds of a cross-validation, shares of the training images, and groups that stay together."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from transfer_learning.data.images import Images
+from transfer_learning.utilities.errors import ArgumentError
+
+
+def ranks(digests: Sequence[str], salt: str) -> np.ndarray:
+    """The rank of each image in a random order that is a function of the images' bytes and a salt, (N,) int64."""
+    hashes = [hashlib.sha256(f"{salt} {digest}".encode()).hexdigest() for digest in digests]
+    return np.argsort(np.argsort(hashes, kind="stable"))
+
+
+def group_codes(groups: Sequence[str] | np.ndarray | None, count: int) -> np.ndarray:
+    """The group of each image as a number, (count,) int64 in [0, G); without groups each image is one of its own."""
+    return np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def assign_groups(
+    labels: np.ndarray, groups: Sequence[str] | np.ndarray | None, targets: np.ndarray, order: np.ndarray
+) -> np.ndarray:
+    """Assigns each group to one of B bins, such as splits or folds, so that class counts come close to the targets.
+
+    Greedy: the largest group first, each to the bin in which the squared error shrinks most. The errors of a class are
+    divided by its size, and the total sizes of the bins count like one more class. Without groups, bins with equal
+    targets differ by at most one image of each class, and in all.
+
+    Args:
+        labels: class codes, (N,) int64 in [0, C).
+        groups: the group of each image, (N,); None if each image is a group of its own.
+        targets: the wanted number of images of each class in each bin, (B, C) float; columns add up to the class sizes.
+        order: ranks of the images, (N,) int, different ones; among groups of equal size, that of the lowest is first.
+
+    Returns:
+        The bin of each image, (N,) int64 in [0, B).
+    """
+    group, columns = group_codes(groups, len(labels)), targets.shape[1] + 1  # the last column is that of all images
+    codes = np.concatenate([group * columns + labels, group * columns + columns - 1])
+    keys, counts = np.unique(codes, return_counts=True)
+    owner, column = np.divmod(keys, columns)
+    missing = np.column_stack([targets, targets.sum(axis=1)]).astype(float)  # what each bin still lacks
+    weights = counts / np.bincount(column, counts, columns)[column] ** 2
+    first = np.full(owner.max(initial=-1) + 1, len(labels))
+    np.minimum.at(first, group, order)
+    chosen, starts = np.empty(len(first), np.int64), np.searchsorted(owner, np.arange(len(first) + 1))
+    for number in np.lexsort((first, -np.bincount(owner, counts * weights))):
+        own = slice(starts[number], starts[number + 1])
+        chosen[number] = (missing[:, column[own]] * weights[own]).sum(axis=1).argmax()
+        missing[chosen[number], column[own]] -= counts[own]
+    return chosen[group]
+
+
+def check_fold(folds: int, fold: int) -> None:
+    """Raises ArgumentError unless `fold` is one of at least two folds, or both are 0: no cross-validation."""
+    if folds == 1:
+        raise ArgumentError("folds", folds, "expected 2 or more, or 0: no cross-validation.")
+    if fold >= max(folds, 1):
+        way = f"expected 0 to {folds - 1}." if folds else "expected 0, or the number of folds too, such as folds=5."
+        raise ArgumentError("fold", fold, way)
+
+
+def cross_validation(images: Images, splits: Mapping[str, np.ndarray], folds: int, fold: int) -> dict[str, np.ndarray]:
+    """The splits of a fold: of the images for training and validation, the fold validates and the others train.
+
+    The folds are stratified: they differ by at most one image of each class. If the images have groups, each group is
+    in one fold, and classes are divided as evenly as that allows. They are a function of the images' bytes.
+
+    Args:
+        images: all images.
+        splits: "train", "val" and others, which stay as they are: (N,) int64 indices into `images`.
+        folds, fold: the number of folds, and the one that validates; without folds nothing changes.
+
+    Raises:
+        ArgumentError: as `check_fold`; a class has fewer images, or groups, than there are folds.
+    """
+    check_fold(folds, fold)
+    if not folds:
+        return dict(splits)
+    indices = np.concatenate([splits["train"], splits["val"]])
+    pool = images.take(indices)
+    order, group = ranks(pool.digests, "fold"), group_codes(pool.groups, len(indices))
+    sizes = np.bincount(np.unique(np.stack([pool.labels, group]), axis=1)[0], minlength=len(images.class_names))
+    if few := [f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero(sizes < folds)]:
+        unit, more = "groups" if pool.groups else "images", f" and {len(few) - 1} more" * (len(few) > 1)
+        reason = f"fewer {unit} for training and validation than there are folds: class {few[0]}{more}"
+        raise ArgumentError("folds", folds, f"{reason}. Take fewer folds, or more {unit}.")
+    targets = np.bincount(pool.labels, minlength=len(images.class_names)) / folds
+    bins = assign_groups(pool.labels, pool.groups, np.tile(targets, (folds, 1)), order)
+    mixed = np.argsort(order)
+    validates = bins[mixed] == fold
+    return {**splits, "train": indices[mixed[~validates]], "val": indices[mixed[validates]]}
+
+
+def subset(images: Images, indices: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of each class, at least one image, in the order of `indices`; a function of the seed and images' bytes.
+
+    A smaller share of the same images is part of a larger one. If the images have groups, whole groups are taken, and
+    shares are met as closely as that allows.
+
+    Args:
+        images: all images.
+        indices: the images that are shared out, (N,) int64 indices into `images`.
+        share: in (0, 1]; 1 takes them all.
+    """
+    if share == 1:
+        return indices
+    pool = images.take(indices)
+    group, order = group_codes(pool.groups, len(indices)), ranks(pool.digests, f"share {seed}")
+    first = np.full(group.max(initial=-1) + 1, len(indices))
+    np.minimum.at(first, group, order)
+    taken = []
+    for code in np.unique(pool.labels):
+        found, counts = np.unique(first[group[pool.labels == code]], return_counts=True)  # groups in their order
+        taken.append(found[: np.abs(counts.cumsum() - share * counts.sum()).argmin() + 1])
+    return indices[np.isin(first[group], np.concatenate(taken))]
