@@ -200,7 +200,12 @@ def test_run_from_another_directory(tmp_path, in_shell, cache):
     model = load(run / "checkpoints" / "best.ckpt")
     assert model(torch.rand(3, 3, 32, 32)).shape == (3, 2) and model.class_names == ("cat", "dog")
     epoch = r"epoch   2/2  loss \d\.\d{4}  accuracy \d\.\d{4}  validation loss .*  validation accuracy .* s\n"
-    shown = ["cat datasets: (20,) (8,) (8,)", "(40, 32, 32, 3)", "trainable parameters: ", "best validation accuracy"]
+    shown = [
+        "cat           20      8       8",
+        "(40, 32, 32, 3)",
+        "trainable parameters: ",
+        "best validation accuracy",
+    ]
     for text in (result.stdout, (run / "train.log").read_text()):
         assert re.search(epoch, text)
         assert [text.count(each) for each in (*shown, f"tensorboard --logdir {run}")] == [1] * 5

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from transfer_learning.data.images import Images
-from transfer_learning.data.splits import PerClass, distinct
+from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass, split_named
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 LABELS = np.array([0, 1] * 50)
@@ -157,6 +159,138 @@ def test_sizes_that_are_no_number_of_images_are_refused(count):
     assert error.value.argument == "val_per_class"
 
 
-def test_distinct_keeps_one_copy_and_drops_contradictions():
-    labels = np.array([0, 0, 1, 1, 0, 1])
-    assert distinct(labels, ["a", "a", "b", "c", "d", "d"]).tolist() == [0, 2, 3]
+def test_what_the_others_leave_is_for_training():
+    twelve = images_of([12, 7])
+    rest = PerClass(None, 0.2, 0.2)(twelve)
+    assert counts_of(rest, twelve.labels) == counts_of(PerClass(0.6, 0.2, 0.2)(twelve), twelve.labels)
+    assert counts_of(PerClass(None, 2, 3)(twelve), twelve.labels) == {"train": [7, 2], "val": [2, 2], "test": [3, 3]}
+    assert counts_of(PerClass(None, 2, 0.5)(twelve), twelve.labels)["train"] == [4, 2]
+    with pytest.raises(ArgumentError, match="leaves the train split empty"):
+        PerClass(None, 4, 3)(twelve)
+    with pytest.raises(ArgumentError, match="leaves the train split empty"):
+        PerClass(None, 0.5, 0.6)(twelve)
+
+
+@pytest.mark.parametrize(
+    "name, split",
+    [(name, "train") for name in ("train", "Train", "training", "training_data", "train-set", "train1")]
+    + [(name, "val") for name in ("val", "valid", "validation", "Validation", "validation images")]
+    + [(name, "test") for name in ("test", "TEST", "testing", "test1", "test_set")]
+    + [(name, None) for name in ("trains", "cat", "", "test bench", "valley", "retrain", "value")],
+)
+def test_names_of_splits(name, split):
+    assert split_named(name) == split
+
+
+def with_splits(text, labels=None, groups=None):
+    """Images whose splits are the letters: t training, v validation, e test, - none."""
+    names = {"t": "train", "v": "val", "e": "test", "-": None}
+    labels = np.arange(len(text)) % 2 if labels is None else np.array(labels)
+    return replace(images(labels, DIGESTS[: len(text)]), splits=[names[each] for each in text], groups=groups)
+
+
+def test_given_splits_are_kept():
+    given_images = with_splits("ttttttvveeee" + "ttvvee")
+    splits = Given()(given_images)
+    assert {split: sorted(rows) for split, rows in splits.items()} == {
+        "train": [0, 1, 2, 3, 4, 5, 12, 13],
+        "val": [6, 7, 14, 15],
+        "test": [8, 9, 10, 11, 16, 17],
+    }
+    assert all(rows.dtype == np.int64 for rows in splits.values())
+    assert contents(GivenOrPerClass()(given_images)) == contents(splits)
+    anew = PerClass(None, 0.2, 0.2)(given_images)
+    assert sorted(anew["test"]) != sorted(splits["test"])
+
+
+@pytest.mark.parametrize("missing, kept", [("v", "test"), ("e", "val")])
+def test_a_split_that_is_missing_is_taken_from_the_training_images(missing, kept):
+    text = ("t" * 20 + "v" * 4 + "e" * 4).replace(missing, "")
+    given_images = with_splits(text)
+    splits = Given(val_per_class=3, test_per_class=0.2)(given_images)
+    taken = "val" if missing == "v" else "test"
+    size = {"val": 3, "test": 2}[taken]
+    assert counts_of(splits, given_images.labels) == {"train": [10 - size] * 2, taken: [size] * 2, kept: [2, 2]}
+    assert set(splits[kept]) == {n for n, split in enumerate(given_images.splits) if split == kept}
+    assert set(splits["train"]) | set(splits[taken]) == set(range(20))
+
+
+def test_a_number_for_training_takes_so_many_of_the_given_training_images():
+    given_images = with_splits("t" * 20 + "vvee")
+    splits = Given(train_per_class=3)(given_images)
+    assert counts_of(splits, given_images.labels) == {"train": [3, 3], "val": [1, 1], "test": [1, 1]}
+    assert set(splits["train"]) < set(range(20))
+
+
+@pytest.mark.parametrize("text", ["tttt", "vvee", "----", "ee", "tt--"])
+def test_without_training_images_and_others_no_splits_are_given(text):
+    given_images = with_splits(text * 10)
+    with pytest.raises(ArgumentError, match="the source knows no splits"):
+        Given()(given_images)
+    assert not GivenOrPerClass().keeps_splits(given_images)
+    anew = GivenOrPerClass(0.6, 0.2, 0.2)(given_images)
+    assert contents(anew) == contents(PerClass(0.6, 0.2, 0.2)(given_images))
+
+
+def test_images_without_a_split_beside_given_ones_are_an_error():
+    with pytest.raises(ArgumentError, match="no split is known for name of image 4, name of image 5"):
+        GivenOrPerClass()(with_splits("ttve--"))
+
+
+def in_groups(labels, group_size):
+    """Images of which each `group_size` neighbours are a group."""
+    return replace(
+        images(np.array(labels), DIGESTS[: len(labels)]), groups=[f"P{n // group_size}" for n in range(len(labels))]
+    )
+
+
+@pytest.mark.parametrize("sizes", [(0.6, 0.2, 0.2), (None, 0.2, 0.2), (18, 6, 6), (6, 3, 3)])
+def test_a_group_is_in_one_split_and_shares_are_met(sizes):
+    grouped = in_groups(np.repeat(np.arange(20) % 2, 3), 3)  # 20 groups of 3 images, each of one class
+    splits = PerClass(*sizes)(grouped)
+    groups = {split: {grouped.groups[row] for row in rows} for split, rows in splits.items()}
+    assert not groups["train"] & groups["val"] and not (groups["train"] | groups["val"]) & groups["test"]
+    wanted = {"train": [18, 18], "val": [6, 6], "test": [6, 6]}
+    if sizes == (6, 3, 3):
+        wanted = {"train": [6, 6], "val": [3, 3], "test": [3, 3]}
+    assert counts_of(splits, grouped.labels) == wanted
+
+
+def test_groups_of_all_sizes_and_classes_stay_together(caplog):
+    rng = np.random.default_rng(0)
+    groups = [f"scene {n}" for n in rng.integers(0, 30, 100)]
+    grouped = replace(images(LABELS, DIGESTS), groups=groups)
+    with caplog.at_level("INFO"):
+        splits = PerClass(0.6, 0.2, 0.2)(grouped)
+    seen = [groups[row] for rows in splits.values() for row in rows]
+    assert len(seen) == 100 and sum(len({groups[row] for row in rows}) for rows in splits.values()) == len(set(groups))
+    assert [abs(len(splits[split]) - n) <= 3 for split, n in zip(SPLITS, (60, 20, 20))] == [True] * 3
+    got = ", ".join(f"{split} {len(splits[split])} ({n} asked for)" for split, n in zip(SPLITS, (60, 20, 20)))
+    assert f"{len(set(groups))} groups, each in one split: {got}" in caplog.text
+
+
+def test_the_split_of_groups_does_not_depend_on_names_and_order():
+    grouped = in_groups(np.repeat(np.arange(20) % 2, 3), 3)
+    shuffled = np.random.default_rng(0).permutation(60)
+    again = replace(grouped.take(shuffled), groups=[f"other name {grouped.groups[n]}" for n in shuffled])
+    digests = [DIGESTS[n] for n in shuffled]
+    assert contents(PerClass(0.6, 0.2, 0.2)(grouped)) == contents(PerClass(0.6, 0.2, 0.2)(again), digests)
+
+
+def test_too_few_groups():
+    with pytest.raises(ArgumentError, match="2 groups cannot be divided"):
+        PerClass(0.6, 0.2, 0.2)(in_groups([0, 1] * 10, 10))
+
+
+def test_groups_in_several_given_splits_are_named(caplog):
+    groups = ["P1", "P2", "P1", "P3", "P2", "P4"]
+    with caplog.at_level("INFO"):
+        Given()(with_splits("ttvvee", groups=groups))
+    assert "2 groups have images in several of the given splits: P1, P2" in caplog.text
+
+
+def test_a_missing_split_is_taken_from_training_images_by_groups():
+    groups = [f"P{n // 4}" for n in range(24)] + ["T"] * 4
+    splits = Given(val_per_class=0.34)(with_splits("t" * 24 + "e" * 4, groups=groups))
+    held = [{groups[row] for row in splits[split]} for split in SPLITS]
+    assert held[0] | held[1] == {f"P{n}" for n in range(6)} and not held[0] & held[1] and held[2] == {"T"}

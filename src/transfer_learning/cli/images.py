@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer_learning.data.sources.folder import is_image_name, list_files
+from transfer_learning.data.formats import is_image_name
+from transfer_learning.data.listing import list_files
 from transfer_learning.utilities.errors import UserError
 
 
@@ -29,4 +30,4 @@ def _images(path: str) -> list[str]:
     """A file as it is; of a folder, the images below it."""
     if not os.path.isdir(path):
         return [path]
-    return [os.path.join(path, file) for file in list_files(Path(path)) if is_image_name(file)]
+    return [os.path.join(path, file) for file in list_files(Path(path)).files if is_image_name(file)]

@@ -1,6 +1,7 @@
 """The LightningDataModule: decodes a source's images once, splits them and hands out batches."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -18,11 +19,13 @@ from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.batch import Batch, SplitDataset, prepare
 from transfer_learning.data.cache import CachedArray, cache_errors
 from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.duplicates import duplicates
 from transfer_learning.data.features import Features, FrozenPart, compute_features
 from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, decode
-from transfer_learning.data.splits import SplitStrategy, distinct
+from transfer_learning.data.splits import SPLITS, SplitStrategy
+from transfer_learning.data.summary import log_classes, log_left_out
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
@@ -45,6 +48,7 @@ class ImageDataModule(pl.LightningDataModule):
             stored; each epoch shows one of them.
         view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
         batch_size: images of a training step over all devices together; no more than there are without `train_share`.
+        drop_duplicates: whether all but one of images with the same bytes are left out (see `duplicates`).
         cache_dir: the folder of decoded images, features and file digests.
 
     Attributes (after `setup`):
@@ -69,6 +73,7 @@ class ImageDataModule(pl.LightningDataModule):
         view_seed: NonNegativeInt = 0,
         order_seed: Seed = 0,
         batch_size: Annotated[int, Field(ge=1)] = 30,
+        drop_duplicates: bool = True,
         cache_dir: PathArgument = "outputs/cache",
     ):
         super().__init__()
@@ -80,7 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
         steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
-        self.batch_size, self.cache_dir = batch_size, cache_dir
+        self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
         self.features: dict[str, Features] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -90,17 +95,19 @@ class ImageDataModule(pl.LightningDataModule):
         with cache_errors(self.cache_dir):
             self.images = self.source.list_images(FileDigests(self.cache_dir))
         self.labels, self.class_names = self.images.labels, self.images.class_names
-        unreadable, names, digests = self._decode(), self.images.names, self.images.digests
-        for index, reason in unreadable.items():
-            rank_zero_info(f"{names[index]}: left out, not readable as an image ({reason})")
-        readable = np.array([index for index in range(len(names)) if index not in unreadable], dtype=np.int64)
-        used = readable[distinct(self.labels[readable], [digests[index] for index in readable])]
-        for index in sorted(set(readable) - set(used)):
-            rank_zero_info(f"{names[index]}: left out, byte for byte another image of the folder")
+        keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
+        self._log_given_splits(keeps_splits)
+        left_out = {index: ("not readable as an image", reason) for index, reason in self._decode().items()}
+        readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
+        if self.drop_duplicates:
+            found = duplicates(self.images.take(readable), keeps_splits)
+            same = {readable[n]: (why, self.images.names[readable[other]]) for n, (why, other) in found.items()}
+            left_out |= same
+        used = np.array([index for index in readable if index not in left_out], dtype=np.int64)
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
         self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
-        self._print_counts()
+        self._log_summary(left_out, len(used))
 
     def _decode(self) -> dict[int, str]:
         """Sets `pixels`. Returns the index of each unreadable image -> the reason."""
@@ -112,10 +119,19 @@ class ImageDataModule(pl.LightningDataModule):
         self.pixels = found.array
         return found.unreadable
 
-    def _print_counts(self) -> None:
-        counts = [np.bincount(self.labels[rows], minlength=len(self.class_names)) for rows in self.splits.values()]
-        for name, *numbers in zip(self.class_names, *counts):
-            rank_zero_info(f"{name} datasets: {' '.join(f'({n},)' for n in numbers)} {', '.join(self.splits)}")
+    def _log_given_splits(self, are_kept: bool) -> None:
+        counts = Counter(split or "no split" for split in self.images.splits or ())
+        if set(counts) - {"no split"}:
+            numbers = ", ".join(f"{split} {counts[split]:,}" for split in (*SPLITS, "no split") if counts[split])
+            rank_zero_info(f"given splits: {numbers} images; {'they are kept' if are_kept else 'all are split anew'}")
+
+    def _log_summary(self, left_out: Mapping[int, tuple[str, str]], usable: int) -> None:
+        """`left_out`: index of an image -> why, and a detail."""
+        log_classes(self.class_names, self.labels, self.splits, usable)
+        reasons: dict[str, list[str]] = {}
+        for index, (reason, detail) in left_out.items():
+            reasons.setdefault(reason, []).append(f"{self.images.names[index]} ({detail})")
+        log_left_out({**self.images.left_out, **reasons})
         for split, rows in self.splits.items():
             rank_zero_info(f"{split} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")
         shown = self.labels[np.random.default_rng(0).choice(self.splits["train"], 5)].tolist()

@@ -1,7 +1,7 @@
 """Labelled images before they are read, and the sources that list them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.utilities.errors import UserError
-from transfer_learning.utilities.files import printable
+from transfer_learning.utilities.text import printable, some
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Images:
     read: Callable[[int], Image.Image]  # index -> the image as PIL opens it; may raise anything
     splits: Sequence[str | None] | None = None  # the given split of each image: "train", "val", "test" or None
     groups: Sequence[str] | None = None  # the group of each image (a patient, a scene), if the source knows groups
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)  # reason -> names of what is not listed here
 
     def take(self, indices: np.ndarray) -> "Images":
         """The images at (M,) indices, in that order."""
@@ -38,6 +39,42 @@ class Source(Protocol):
 
     def list_images(self, file_digests: FileDigests) -> Images:
         """Sources of files compute their digests with `file_digests`. Raises UserError."""
+
+
+def images_of_files(
+    paths: Sequence[Path],
+    class_of: Sequence[str],
+    classes: Sequence[str] | None,
+    file_digests: FileDigests,
+    **columns: Any,
+) -> Images:
+    """Labelled images in N files.
+
+    Args:
+        class_of: the name of each file's class.
+        classes: the class names in the order of the codes; None is the alphabetical order of those that occur.
+        columns: further attributes of `Images`.
+    """
+    names = classes or sorted(set(class_of), key=lambda name: (name.casefold(), name))
+    codes = {name: code for code, name in enumerate(names)}
+    return Images(
+        names=[printable(str(path)) for path in paths],
+        labels=np.array([codes[name] for name in class_of], dtype=np.int64),
+        class_names=tuple(map(printable, names)),
+        digests=file_digests(paths),
+        read=lambda index: Image.open(paths[index]),
+        **columns,
+    )
+
+
+def too_few_classes(images: Images, classes: Sequence[str] | None) -> str | None:
+    """In words what was found and expected, if the images are of fewer than two classes, or not of all `classes`."""
+    found = [name for code, name in enumerate(images.class_names) if code in images.labels]
+    if len(found) > 1 and len(found) >= len(classes or ()):
+        return None
+    expected = " and ".join(classes) if classes else "at least two classes"
+    left_out = "".join(f"; left out, {why}: {some(names)}" for why, names in images.left_out.items())
+    return f"classes found: {some(found, 20) or 'none'}; expected {expected}{left_out}"
 
 
 def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images:

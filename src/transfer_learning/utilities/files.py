@@ -69,8 +69,3 @@ def file_sha256(path: str | Path) -> str:
 def sha256_of(value: object) -> str:
     """SHA-256 (hex) of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def printable(name: str) -> str:
-    """File systems accept names that are not Unicode; printing and writing them needs an escaped form."""
-    return name.encode(errors="backslashreplace").decode()

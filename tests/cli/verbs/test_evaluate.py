@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(finished, photographs_folder, verb, tmp_path, ori
         (
             finished,
             tmp_path / "birds",
-        ): f"{tmp_path}/birds: no images of cat or dog; expected a folder of class folders",
+        ): f"{tmp_path}/birds: no images of cat, dog; expected a folder of class folders",
         (finished, tmp_path / "broken"): f"{tmp_path}/broken/cat/1.png: not readable as an image (Unidentified",
         (finished, tmp_path / "nowhere"): f"{tmp_path}/nowhere: no such folder",
         (tmp_path / "birds",): f"{tmp_path}/birds: not a run",

@@ -92,7 +92,7 @@ def test_a_failed_check_leaves_no_file(run_folder, call, monkeypatch):
         (["--out", "model.pt2"], "--out model.pt2: expected a name that ends in .onnx, for --format onnx."),
         (["--out", "nowhere/model.onnx"], "nowhere/model.onnx: there is no folder "),
         (["--verify", "nowhere"], "nowhere: no such folder; expected"),
-        (["--verify", "."], ".: no images of cat or dog; expected"),
+        (["--verify", "."], ".: no images of cat, dog; expected"),
     ],
 )
 def test_mistakes_are_one_line(run_folder, tmp_path, call, monkeypatch, arguments, message):

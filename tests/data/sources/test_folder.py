@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import os
 
@@ -8,16 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfer_learning.data.digests import UNREADABLE, FileDigests
-from transfer_learning.data.sources.folder import Folder, labelled_images
+from transfer_learning.data.sources.folder import NO_CLASS, Folder, labelled_images
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
-def list_images(root, class_names=None):
-    return Folder(root, class_names).list_images(FileDigests())
+def list_images(root, classes=None, **arguments):
+    return Folder(root, classes, **arguments).list_images(FileDigests())
 
 
-def found(root, class_names=None):
-    images = list_images(root, class_names)
+def found(root, classes=None):
+    images = list_images(root, classes)
     return sorted(
         (name.removeprefix(f"{root}/"), images.class_names[label]) for name, label in zip(images.names, images.labels)
     )
@@ -26,7 +27,7 @@ def found(root, class_names=None):
 def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
     for seed, name in enumerate(["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "more/cat/2.PNG", "more/DOGS/x y.jpg"]):
         write_image(tmp_path / name, seed)
-    assert found(tmp_path, class_names=("cat", "dog")) == [
+    assert found(tmp_path, classes=("cat", "dog")) == [
         ("PetImages/Cat/1.jpg", "cat"),
         ("PetImages/Dog/1.jpg", "dog"),
         ("more/DOGS/x y.jpg", "dog"),
@@ -34,17 +35,14 @@ def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
     ]
 
 
-def test_kaggles_flat_layout_and_images_without_a_class(tmp_path, write_image, caplog):
+def test_kaggles_flat_layout_and_images_without_a_class(tmp_path, write_image):
     for seed, name in enumerate(
-        ["train/cat.0.jpg", "train/dog.0.jpg", "train/Dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]
+        ["train/cat.0.jpg", "train/dog.0.jpg", "train/dog.12.jpg", "test1/1.jpg", "test1/2.jpg"]
     ):
         write_image(tmp_path / name, seed)
-    expected = [("train/Dog.12.jpg", "dog"), ("train/cat.0.jpg", "cat"), ("train/dog.0.jpg", "dog")]
-    with caplog.at_level("INFO"):
-        assert found(tmp_path, class_names=("cat", "dog")) == expected
-    assert "2 images left out" in caplog.text
-    without_class_names = [(name, label.lower()) for name, label in found(tmp_path)]
-    assert without_class_names == expected
+    expected = [("train/cat.0.jpg", "cat"), ("train/dog.0.jpg", "dog"), ("train/dog.12.jpg", "dog")]
+    assert found(tmp_path, classes=("cat", "dog")) == expected
+    assert list_images(tmp_path).left_out == {NO_CLASS: [f"{tmp_path}/test1/1.jpg", f"{tmp_path}/test1/2.jpg"]}
 
 
 def test_folders_are_classes_whatever_the_names_of_their_files(tmp_path, write_image):
@@ -79,8 +77,8 @@ def test_the_order_of_images_does_not_depend_on_the_file_system(tmp_path, write_
     for seed, name in enumerate(names):
         write_image(tmp_path / name, seed)
     before = list_images(tmp_path)
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda *a, **k: [(f, s, n[::-1]) for f, s, n in list(walk(*a, **k))[::-1]])
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext(list(scandir(path))[::-1]))
     assert list_images(tmp_path).names == before.names == [str(tmp_path / name) for name in sorted(names)]
 
 
@@ -113,7 +111,7 @@ def test_no_such_folder(tmp_path):
         list_images(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("arguments", [{"root": 3}, {"root": "x", "class_names": 5}, {"root": "x", "folder": "y"}])
+@pytest.mark.parametrize("arguments", [{"root": 3}, {"root": "x", "classes": 5}, {"root": "x", "folder": "y"}])
 def test_wrong_arguments_are_named(arguments):
     with pytest.raises(ArgumentError) as error:
         Folder(**arguments)
@@ -191,7 +189,7 @@ def test_digests_that_are_kept_are_used(tmp_path, write_image):
 
 
 def test_the_real_photographs(photographs):
-    images = list_images(photographs, class_names=("cat", "dog"))
+    images = list_images(photographs, classes=("cat", "dog"))
     assert np.bincount(images.labels).tolist() == [2500, 2500]
     assert all(("/cat." in name) == (label == 0) for name, label in zip(images.names, images.labels))
 
@@ -211,8 +209,9 @@ def test_labelled_images_of_known_classes_and_what_is_left_out(tmp_path, write_i
     with caplog.at_level("INFO"):
         found = evaluated(tmp_path, ("cat", "dog"))
     assert found == [("Dog/1.jpg", "dog"), ("dogs/2.jpg", "dog"), ("test/dog/4.png", "dog")]
-    assert f"{tmp_path}: 2 images left out: their class bird is unknown; known are cat, dog" in caplog.text
-    assert f"{tmp_path}: 1 images left out: neither folder nor file name tells their class" in caplog.text
+    assert f"left out, of other classes: bird: 2 ({tmp_path}/bird/1.jpg, {tmp_path}/bird/2.jpg)" in caplog.text
+    assert f"left out, neither folder nor file name tells a class: 1 ({tmp_path}/3.jpg)" in caplog.text
+    assert f"left out, not an image by its name: 1 ({tmp_path}/dog/notes.txt)" in caplog.text
     assert f"{tmp_path}: no images of cat" in caplog.text
 
 
@@ -225,7 +224,7 @@ def test_labelled_images_in_the_flat_layout_have_digests(tmp_path, write_image):
 
 def test_folders_without_images_of_known_classes_are_refused(tmp_path, write_image):
     write_image(tmp_path / "bird" / "1.jpg", 0)
-    with pytest.raises(UserError, match="no images of cat or dog; expected a folder of class folders"):
+    with pytest.raises(UserError, match="no images of cat, dog; expected a folder of class folders"):
         labelled_images(tmp_path, ("cat", "dog"))
     with pytest.raises(UserError, match="nowhere: no such folder"):
         labelled_images(tmp_path / "nowhere", ("cat", "dog"))
@@ -237,10 +236,70 @@ def test_a_folder_is_visited_once_whatever_links_lead_to_it(tmp_path, write_imag
     (tmp_path / "dog" / "again").symlink_to(tmp_path)
     with caplog.at_level("INFO"):
         assert len(labelled_images(tmp_path, ("cat", "dog")).names) == len(list_images(tmp_path).names) == 2
-    assert f"{tmp_path}/dog/again: a link to a folder that is listed already" in caplog.text
+    assert f"left out, links to folders that are listed already: 1 ({tmp_path}/dog/again)" in caplog.text
 
 
 def test_names_of_files_tell_a_class_only_where_folders_do_not(tmp_path, write_image):
     for seed, name in enumerate(("bird/cat.5.png", "dog/1.png")):
         write_image(tmp_path / name, seed)
     assert evaluated(tmp_path, ("cat", "dog")) == [("dog/1.png", "dog")]
+
+
+def test_splits_of_folders_and_what_is_no_image(tmp_path, write_image):
+    for seed, name in enumerate(["train/x/1.png", "valid/X/2.png", "test/y/3.png", "test/z/4.png", "5.png"]):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "train/notes.txt").write_text("no image")
+    images = list_images(tmp_path)
+    assert images.class_names == ("x", "y", "z")
+    splits = {os.path.relpath(name, tmp_path): split for name, split in zip(images.names, images.splits)}
+    assert splits == {"train/x/1.png": "train", "valid/X/2.png": "val", "test/y/3.png": "test", "test/z/4.png": "test"}
+    assert images.left_out == {
+        "not an image by its name": [f"{tmp_path}/train/notes.txt"],
+        NO_CLASS: [f"{tmp_path}/5.png"],
+    }
+
+
+def test_classes_in_this_order(tmp_path, write_image):
+    for seed, name in enumerate(["cat/1.png", "bird/2.png", "Dogs/3.png", "fish/4.png"]):
+        write_image(tmp_path / name, seed)
+    images = list_images(tmp_path, ["dog", "cat"])
+    assert images.class_names == ("dog", "cat") and images.labels.tolist() == [0, 1]
+    assert list(images.left_out) == ["of other classes: bird, fish"]
+
+
+@pytest.mark.parametrize(
+    "pattern, expected",
+    [
+        (r"(P\d+)_.*", ["P1", "P1", "P12"]),
+        (r"P\d+", ["P1", "P1", "P12"]),
+        (r"P(\d)", ["1", "1", "1"]),
+        (r".*_(\d+)", ["1", "2", "1"]),
+    ],
+)
+def test_a_pattern_tells_the_groups(tmp_path, write_image, pattern, expected):
+    for seed, name in enumerate(["a/P1_1.png", "a/P12_1.png", "b/P1_2.png", "b/other.png"]):
+        write_image(tmp_path / name, seed)
+    images = list_images(tmp_path, group_pattern=pattern)
+    groups = dict(zip((os.path.relpath(name, tmp_path) for name in images.names), images.groups))
+    assert [groups[name] for name in ("a/P1_1.png", "b/P1_2.png", "a/P12_1.png")] == expected
+    assert groups["b/other.png"] == f"{tmp_path}/b/other.png"  # alone
+
+
+@pytest.mark.parametrize(
+    "pattern, message", [("(P", "expected a regular expression"), ("Q", "matches the beginning of no")]
+)
+def test_patterns_that_tell_no_group(tmp_path, write_image, pattern, message):
+    for seed, name in enumerate(["a/P1_1.png", "b/P1_2.png"]):
+        write_image(tmp_path / name, seed)
+    with pytest.raises(ArgumentError, match=message) as error:
+        list_images(tmp_path, group_pattern=pattern)
+    assert error.value.argument == "group_pattern"
+
+
+def test_folders_that_may_be_splits_or_classes_stop_and_say_how_to_decide(tmp_path, write_image):
+    for seed, name in enumerate(["bus/1.png", "train/2.png", "val/3.png"]):
+        write_image(tmp_path / name, seed)
+    with pytest.raises(ArgumentError, match=r"root=.*may be splits or classes.*list all classes: classes=\[") as error:
+        list_images(tmp_path)
+    assert error.value.argument == "root"
+    assert list_images(tmp_path, ["bus", "train"]).class_names == ("bus", "train")

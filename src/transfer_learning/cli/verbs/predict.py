@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer_learning.utilities.files import printable
+from transfer_learning.utilities.text import printable
 
 EXAMPLES = (
     "outputs/runs/RUN photo.jpg holiday/ --top 3",

@@ -11,8 +11,9 @@ from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.formats import is_image_name
 from transfer_learning.data.images import Images
-from transfer_learning.data.sources.folder import Folder, is_image_name
+from transfer_learning.data.sources.folder import Folder
 from transfer_learning.utilities.errors import ArgumentError, first_line
 from transfer_learning.utilities.validation import PathArgument, validated
 
@@ -36,7 +37,7 @@ class DogsVsCats:
         """Raises UserError as `download` and `Folder` do."""
         if self.root is None:
             download(self.download_to)
-        return Folder(self.root or self.download_to, class_names=("cat", "dog")).list_images(file_digests)
+        return Folder(self.root or self.download_to, classes=("cat", "dog")).list_images(file_digests)
 
 
 def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:

@@ -1,0 +1,56 @@
+"""The files below a folder: each regular file once, whatever links lead to it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.text import printable
+
+LINKED = "links to folders that are listed already"
+SPECIAL = "pipes, sockets or devices"
+
+
+class Listing(NamedTuple):
+    """Files relative to a folder, sorted, and what was left out: reason -> paths."""
+
+    files: list[Path]
+    left_out: dict[str, Sequence[str]]
+
+
+def list_files(root: Path) -> Listing:
+    """Every file below `root`, without hidden files and those that macOS leaves behind.
+
+    A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link to a file
+    that does not exist is listed. Raises UserError for a folder that cannot be read.
+    """
+    files, special, repeated = list[Path](), list[str](), list[str]()
+    folders, links, visited = [root], list[Path](), set()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(links.index(min(links)))
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in visited:
+            repeated.append(printable(str(folder)))
+            continue
+        visited.add((state.st_dev, state.st_ino))
+        for entry in _entries(folder):
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(folder / entry.name)
+            elif entry.is_file() or not os.path.exists(entry.path):
+                files.append((folder / entry.name).relative_to(root))
+            else:
+                special.append(printable(entry.path))
+    left_out = {LINKED: sorted(repeated), SPECIAL: sorted(special)}
+    return Listing(
+        sorted(files, key=lambda file: file.as_posix()), {why: found for why, found in left_out.items() if found}
+    )
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        reason = f"{error.strerror}; every folder must be readable. Correct that, or move it away."
+        raise UserError(f"{error.filename}: {reason}") from error

@@ -1,0 +1,41 @@
+"""What was found: a short table of classes and splits, and what was left out and why."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.rank_zero import rank_zero_debug
+from tabulate import tabulate
+
+from transfer_learning.utilities.text import some
+
+SHOWN = 20  # classes that the terminal shows; the log file has all of them
+
+
+def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray], usable: int) -> None:
+    """Logs a table with a row for each class and a column for each split.
+
+    Args:
+        labels: of all images, (M,) int64.
+        splits: indices into the labels.
+        usable: the number of images that could be used; how many are in no split is said.
+    """
+    counts = [np.bincount(labels[rows], minlength=len(class_names)) for rows in splits.values()]
+    rows = [[name, *numbers] for name, *numbers in zip(class_names, *counts)]
+    total = [f"all {len(rows):,} classes" if len(rows) > SHOWN else "all", *(len(each) for each in splits.values())]
+    by_size = sorted(rows, key=lambda row: -sum(row[1:]))
+    shown = [*by_size[: SHOWN // 2], ["..."], *by_size[-SHOWN // 2 :]] if len(rows) > SHOWN else rows
+    for log, each in ((rank_zero_info, shown), (rank_zero_debug, rows if shown is not rows else [])):
+        if each:
+            log(tabulate([*each, total], ["class", *splits], intfmt=",", disable_numparse=[0]))
+    if unused := usable - sum(map(len, splits.values())):
+        rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits leave")
+
+
+def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
+    """Logs how many files were left out for each reason, and the first names; the others go to the log file."""
+    for reason, names in left_out.items():
+        if names:
+            rank_zero_info(f"left out, {reason}: {len(names):,} ({some(names)})")
+        for name in names[3:]:
+            rank_zero_debug(f"left out, {reason}: {name}")

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from transfer_learning.data.layout import labels_of
+from transfer_learning.utilities.errors import UserError
+
+
+def told(text, wanted=None):
+    """For each path of a text its class and its split, "-" for none, and "!" for a class that is not wanted."""
+    files = [Path(name) for name in text.split()]
+    return " ".join(
+        f"{label.class_name or '-'}{'' if label.is_wanted or not label.class_name else '!'}:{label.split or '-'}"
+        for label in labels_of(files, wanted)
+    )
+
+
+@pytest.mark.parametrize(
+    "paths, expected",
+    [
+        # class folders
+        ("cat/1.jpg dog/1.jpg 3.jpg", "cat:- dog:- -:-"),
+        ("PetImages/Cat/1.jpg PetImages/Dog/1.jpg", "Cat:- Dog:-"),
+        ("rose/IMG.1.jpg tulip/IMG.2.jpg", "rose:- tulip:-"),
+        # splits around class folders
+        ("train/x/1.jpg val/y/1.jpg test/x/1.jpg", "x:train y:val x:test"),
+        ("Training/x/1.jpg valid/y/1.jpg Testing/x/1.jpg", "x:train y:val x:test"),
+        ("data/train/x/1.jpg data/validation/y/1.jpg data/test_set/x/1.jpg", "x:train y:val x:test"),
+        ("train/x/1.jpg train/2.jpg test/7.jpg", "x:train -:train -:test"),
+        # splits inside class folders
+        ("x/train/1.jpg x/val/2.jpg y/train/1.jpg y/test/2.jpg", "x:train x:val y:train y:test"),
+        # file names
+        ("cat.1.jpg dog.1.jpg 3.jpg", "cat:- dog:- -:-"),
+        ("train/cat.1.jpg train/dog.2.jpg test1/3.jpg", "cat:train dog:train -:test"),
+        ("train/cat.1.jpg train/dog.2.jpg validation/cat.3.jpg", "cat:train dog:train cat:val"),
+        # a class that is called like a split
+        ("bus/1.jpg car/1.jpg train/1.jpg", "bus:- car:- train:-"),
+        ("train/bus/1.jpg train/train/1.jpg val/bus/1.jpg val/train/1.jpg", "bus:train train:train bus:val train:val"),
+        (
+            "train/dress/1.jpg train/test/1.jpg test/dress/1.jpg test/test/1.jpg",
+            "dress:train test:train dress:test test:test",
+        ),
+        ("vehicles/bus/1.jpg vehicles/Train/1.jpg", "bus:- Train:-"),
+        ("running/1.jpg training/1.jpg", "running:- training:-"),
+        ("rose/1.jpg tulip/1.jpg test1/1.jpg train_set/2.jpg", "rose:- tulip:- -:test -:train"),
+        ("extra/1.jpg train/cat.1.jpg train/dog.1.jpg", "extra:- -:train -:train"),
+        # names that differ in case
+        ("a/1.jpg A/1.jpg b/1.jpg", "a:- A:- b:-"),
+        ("train/Cat/1.jpg val/cat/1.jpg train/dog/1.jpg", "Cat:train Cat:val dog:train"),
+        ("train/a/1.jpg train/A/1.jpg test/a/1.jpg", "a:train A:train a:test"),
+        ("a.1.jpg A.1.jpg b.1.jpg", "a:- A:- b:-"),
+        ("train/a.1.jpg test/A.2.jpg train/b.3.jpg", "a:train a:test b:train"),
+        ("x/Straße/1.jpg x/STRASSE/1.jpg", "Straße:- STRASSE:-"),
+    ],
+)
+def test_class_and_split_of_paths(paths, expected):
+    assert told(paths) == expected
+
+
+@pytest.mark.parametrize(
+    "paths, wanted, expected",
+    [
+        ("cat/1.jpg bird/1.jpg dog/1.jpg", ["dog", "cat"], "cat:- bird!:- dog:-"),
+        ("Cats/1.jpg DOG/1.jpg dogs/1.jpg", ["cat", "dog"], "cat:- dog:- dog:-"),
+        ("dog/1.jpg dogs/1.jpg", ["cat", "dog"], "dog:- dog:-"),
+        ("dog/1.jpg dogs/1.jpg", ["dog", "dogs"], "dog:- dogs:-"),
+        ("cat/tabby/1.jpg dog/pug/1.jpg fish/1.jpg", ["cat", "dog"], "cat:- dog:- fish!:-"),
+        ("a/1.jpg A/1.jpg b/1.jpg", ["A", "b"], "a!:- A:- b:-"),
+        ("train/a/1.jpg val/A/1.jpg train/b/1.jpg", ["A", "b"], "A:train A:val b:train"),
+        ("pictures/cat.1.jpg pictures/dog.1.jpg pictures/fish.1.jpg", ["cat", "dog"], "cat:- dog:- fish!:-"),
+        ("bird/cat.1.jpg dog/1.jpg", ["cat", "dog"], "bird!:- dog:-"),
+        # the folder train is a split, so an unwanted class in it is not of the class train
+        ("train/bus/1.jpg train/car/1.jpg train/train/1.jpg", ["car", "train"], "bus!:train car:train train:train"),
+        # classes decide what is ambiguous
+        ("bus/1.jpg train/1.jpg test/1.jpg", ["bus", "train"], "bus:- train:- test!:-"),
+        ("train/1.jpg test/1.jpg", ["train", "test"], "train:- test:-"),
+        ("cat/1.jpg dog/1.jpg test/1.jpg", ["cat", "dog"], "cat:- dog:- test!:-"),
+    ],
+)
+def test_the_classes_that_are_wanted(paths, wanted, expected):
+    assert told(paths, wanted) == expected
+
+
+@pytest.mark.parametrize(
+    "paths, message",
+    [
+        ("bus/1.jpg train/1.jpg test/1.jpg", r"the folders test, train beside bus may be splits or classes\."),
+        ("x/bus/1.jpg x/car/2.jpg x/train/1.jpg x/val/1.jpg", "the folders train, val beside bus, car may be"),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes(paths, message):
+    with pytest.raises(UserError, match=message) as error:
+        told(paths)
+    assert "classes=[" in str(error.value)
+
+
+def test_what_was_decided_is_said(caplog):
+    with caplog.at_level("INFO"):
+        told("bus/1.jpg car/1.jpg train/1.jpg")
+        told("a/1.jpg A/1.jpg b/1.jpg")
+        told("train/Cat/1.jpg val/cat/1.jpg")
+    lines = [record.message for record in caplog.records]
+    assert lines == [
+        "train: taken as a class, not as a split, as are bus, car beside it",
+        "names that differ in case only are different classes here: a and A",
+        "names that differ in case only are one class here: Cat and cat",
+    ]

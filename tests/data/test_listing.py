@@ -1,0 +1,97 @@
+import os
+import socket
+
+import pytest
+
+from transfer_learning.data.listing import LINKED, SPECIAL, list_files
+from transfer_learning.utilities.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """folder(*paths): a folder with these files."""
+
+    def make(*paths):
+        root = tmp_path / "root"
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(path)
+        return root
+
+    return make
+
+
+def names(root):
+    return [file.as_posix() for file in list_files(root).files]
+
+
+def test_files_are_sorted_and_hidden_ones_are_left_out(folder):
+    root = folder("b/2", "b/1", "a/3/x", ".hidden/x", "a/._1", "__MACOSX/1", "c")
+    assert names(root) == ["a/3/x", "b/1", "b/2", "c"]
+    assert list_files(root).left_out == {}
+
+
+def test_a_link_to_a_folder_above_ends_there(folder):
+    root = folder("a/1", "b/1")
+    (root / "a/up").symlink_to("..")
+    (root / "b/self").symlink_to(".")
+    (root / "here").symlink_to(root)
+    assert names(root) == ["a/1", "b/1"]
+    assert list_files(root).left_out == {LINKED: [f"{root}/{name}" for name in ("a/up", "b/self", "here")]}
+
+
+def test_a_folder_inside_is_listed_by_its_own_path_whatever_links_lead_to_it(folder):
+    root = folder("z/1", "m/1")
+    (root / "a").symlink_to("z")
+    (root / "m/more").symlink_to("../z")
+    assert names(root) == ["m/1", "z/1"]
+    assert list_files(root).left_out == {LINKED: [f"{root}/a", f"{root}/m/more"]}
+
+
+def test_a_folder_outside_is_listed_by_the_first_link(folder, tmp_path):
+    (tmp_path / "outside/deep").mkdir(parents=True)
+    (tmp_path / "outside/deep/1").write_text("x")
+    root = folder("m/1")
+    for name in ("c", "b", "m/n"):
+        (root / name).symlink_to(tmp_path / "outside")
+    assert names(root) == ["b/deep/1", "m/1"]
+    assert list_files(root).left_out == {LINKED: [f"{root}/c", f"{root}/m/n"]}
+
+
+def test_two_folders_that_link_to_each_other_end(folder):
+    root = folder("a/1", "b/1")
+    (root / "a/b").symlink_to("../b")
+    (root / "b/a").symlink_to("../a")
+    assert names(root) == ["a/1", "b/1"]
+
+
+def test_links_to_files_are_files_and_broken_ones_too(folder):
+    root = folder("a/1")
+    (root / "a/2").symlink_to("1")
+    (root / "a/3").symlink_to("nowhere")
+    assert names(root) == ["a/1", "a/2", "a/3"]
+
+
+def test_pipes_sockets_and_devices_are_not_opened(folder, tmp_path, monkeypatch):
+    root = folder("a/1")
+    os.mkfifo(root / "a/pipe.jpg")
+    (root / "a/zero.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(root / "a")  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        found = list_files(root)
+    assert [file.as_posix() for file in found.files] == ["a/1"]
+    assert found.left_out == {SPECIAL: [f"{root}/a/{name}" for name in ("pipe.jpg", "socket.jpg", "zero.png")]}
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    root, scandir = folder("a/1", "b/1"), os.scandir
+
+    def locked(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=f"{root}/b: Permission denied; every folder must be readable"):
+        list_files(root)
