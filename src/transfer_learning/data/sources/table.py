@@ -1,0 +1,152 @@
+"""Images that a table lists: a row for each image, with its file, its class and, if known, its split and group."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from transfer_learning.data.digests import FileDigests
+from transfer_learning.data.formats import is_image_name, missing_plugin
+from transfer_learning.data.images import Images, images_of_files, too_few_classes
+from transfer_learning.data.layout import spellings
+from transfer_learning.data.listing import list_files
+from transfer_learning.data.splits import split_named
+from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.text import printable, some
+from transfer_learning.utilities.validation import PathArgument, validated
+
+Row = dict[str, str]
+
+
+@validated
+class Table:
+    """The images in the rows of a CSV or TSV file, which is UTF-8 text and has a header.
+
+    Args:
+        table: the file. Its columns are separated by tabs, semicolons or commas: the header tells.
+        file_column: the column of the files' paths relative to `root`, or of their names, with or without suffix.
+        label_column: the column of the classes.
+        root: the folder of the images; None is that of the table.
+        split_column: the column of the splits: train, val (or validation) and test.
+        group_column: the column of the groups, such as patients; an image without one is a group of its own.
+        classes: the classes to take, in this order; None takes all, in alphabetical order.
+    """
+
+    def __init__(
+        self,
+        table: PathArgument,
+        file_column: str,
+        label_column: str,
+        root: PathArgument | None = None,
+        split_column: str | None = None,
+        group_column: str | None = None,
+        classes: Sequence[str] | None = None,
+    ):
+        self.table, self.root = Path(table).expanduser(), Path(root or Path(table).parent).expanduser()
+        self.columns = {"file": file_column, "label": label_column, "split": split_column, "group": group_column}
+        self.classes = classes
+
+    def list_images(self, file_digests: FileDigests) -> Images:
+        """Raises ArgumentError: a file, folder or column is missing, a name fits several files, a file has two classes,
+        an unknown split, or fewer than two classes.
+        """
+        if not self.root.is_dir():
+            raise ArgumentError("root", str(self.root), "no such folder; expected that of the images.")
+        listed, found = list_files(self.root)
+        left_out = {reason: list(names) for reason, names in found.items()}
+        rows = self._rows_of_files([file for file in listed if is_image_name(file)], left_out)
+        wanted = set(self.classes or (row["label"] for row in rows.values()))
+        others = sorted({row["label"] for row in rows.values()} - wanted)
+        for file in [file for file, row in rows.items() if row["label"] not in wanted]:
+            left_out.setdefault(f"of other classes: {some(others)}", []).append(str(file))
+            del rows[file]
+        spellings((Path(), name) for name in wanted)  # says that names differ in case only
+        images = images_of_files(
+            [self.root / file for file in rows],
+            [row["label"] for row in rows.values()],
+            self.classes,
+            file_digests,
+            splits=[split_named(row.get("split", "")) for row in rows.values()],
+            groups=[row["group"] or str(file) for file, row in rows.items()] if self.columns["group"] else None,
+            left_out=left_out,
+        )
+        if reason := too_few_classes(images, self.classes):
+            raise ArgumentError("table", str(self.table), f"{reason}.")
+        return images
+
+    def _rows_of_files(self, files: Sequence[Path], left_out: dict[str, list[str]]) -> dict[Path, Row]:
+        """For each file its row, in the order of the files. Adds to `left_out` what has no row, class or file."""
+        find, of_file = FileNames(files), dict[Path, list[Row]]()
+
+        def leave_out(reason: str, name: str) -> None:
+            left_out.setdefault(reason, []).append(printable(name))
+
+        for line, name, row in self._rows():
+            place = f"{name or 'a row without a file'} in line {line}"
+            if (split := row.get("split")) and not split_named(split):
+                expected = f"{place} has the split {split!r}; expected train, val or test."
+                raise ArgumentError("split_column", self.columns["split"], expected)
+            found = find(name) if name else []
+            if len(found) > 1:
+                fitting = f"{place} may be each of {some([str(file) for file in found])}: add its folder or suffix."
+                raise ArgumentError("file_column", self.columns["file"], fitting)
+            if not found:
+                leave_out(f"in the table, but not in {self.root}", place)
+            else:
+                of_file.setdefault(found[0], []).append(row)
+        rows = {}
+        for file in files:
+            known = of_file.get(file, [])
+            if not known:
+                leave_out("without a row in the table", str(file))
+            elif any(row != known[0] for row in known):
+                leave_out("with rows that differ", str(file))
+            elif not known[0]["label"]:
+                leave_out("without a class in the table", str(file))
+            elif reason := missing_plugin(file):
+                leave_out(reason, str(file))
+            else:
+                rows[file] = known[0]
+        return rows
+
+    def _rows(self) -> Iterator[tuple[int, str, Row]]:
+        """For each row its line, its file, and its "label", "split" and "group", as far as there are such columns."""
+        try:
+            text = self.table.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = f"expected a table as UTF-8 text ({first_line(error)})"
+            raise ArgumentError("table", str(self.table), f"{reason}.") from error
+        header = text.partition("\n")[0]
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=header.count), restval="")
+        known = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = known
+        columns = {key: column for key, column in self.columns.items() if column is not None}
+        for key, column in columns.items():
+            if column not in known:
+                raise ArgumentError(
+                    f"{key}_column", column, f"no such column in {self.table}; it has {some(known, 20)}."
+                )
+        for row in reader:
+            cells = {key: row[column].strip() for key, column in columns.items()}
+            yield reader.line_num, cells.pop("file"), cells
+
+
+class FileNames:
+    """Finds files by what a table calls them: their path, or their name, with or without suffix."""
+
+    def __init__(self, files: Sequence[Path]):
+        forms = (
+            Path.as_posix,
+            lambda file: file.with_suffix("").as_posix(),
+            lambda file: file.name,
+            lambda file: file.stem,
+        )
+        self.by_form: list[dict[str, list[Path]]] = [{} for _ in forms]
+        for file in files:
+            for form, found in zip(forms, self.by_form):
+                found.setdefault(form(file), []).append(file)
+
+    def __call__(self, name: str) -> list[Path]:
+        """The files that are called so; several if it is ambiguous."""
+        path = PurePosixPath(name.replace("\\", "/")).as_posix()
+        return next((found[path] for found in self.by_form if path in found), [])
