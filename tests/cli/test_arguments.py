@@ -189,7 +189,7 @@ def test_key_that_the_program_gained_later_does_not_refuse_a_finished_run(finish
 
 def test_group_that_is_chosen_anew_refuses_a_finished_run(finished, in_process, cache):
     command = [*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", cache]
-    for argument in ("metrics=[f1]", "scheduler=cosine", "logger=[tensorboard,csv]", "+trainer.max_steps=7"):
+    for argument in ("metrics=[macro_f1]", "scheduler=cosine", "logger=[tensorboard,csv]", "+trainer.max_steps=7"):
         code, output = in_process(*command, argument)
         assert code == 1 and "has results of another config" in output, f"{argument}: {output}"
 
@@ -197,11 +197,11 @@ def test_group_that_is_chosen_anew_refuses_a_finished_run(finished, in_process, 
 def test_experiment_that_only_adds_keys_refuses_a_finished_run(finished, in_process, cache, tmp_path):
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     metric = "{_target_: torchmetrics.classification.MulticlassF1Score, _partial_: true}"
-    text = f"# @package _global_\nmetrics: {{f1: {metric}}}\n"
+    text = f"# @package _global_\nmetrics: {{macro_f1: {metric}}}\n"
     (tmp_path / "conf" / "experiment" / "more.yaml").write_text(text)
     where = [f"hydra.run.dir={finished}", cache, f"hydra.searchpath=[file://{tmp_path}/conf]"]
     code, output = in_process(*TINY, "trainer.max_epochs=2", *where, "experiment=more")
-    assert code == 1 and "metrics.f1._target_ was absent" in output, output
+    assert code == 1 and "metrics.macro_f1._target_ was absent" in output, output
 
 
 @pytest.mark.parametrize("way", ["resume={}", "rerun={}", "hydra.run.dir={}"])
@@ -378,7 +378,12 @@ GROUPS = "basic_cnn pretrained regularised_cnn vgg16_finetuned vgg16_frozen"
         ("SMALL model=vgg16_frozen model.weights=null model.unfreeze=block9", "model.unfreeze=block9: expected null,"),
         ("SMALL model=pretrained model.backbone=resnet19", "model.backbone=resnet19: expected one of torchvision's"),
         ("SMALL trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected more than 0."),
-        ("SMALL monitor=val/f1", "monitor=val/f1: no such metric; expected one of train/loss, train/acc, val/loss"),
+        ("SMALL monitor=val/f2", "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/balanced_acc"),
+        ("SMALL monitor=valid/macro_f1", "monitor=valid/macro_f1: no such metric; expected one of train/loss,"),
+        ("SMALL data.balance=over", "data.balance=over: expected 'none', 'sampler' or 'weights'"),
+        ("SMALL data.folds=1", "data.folds=1: expected 2 or more"),
+        ("SMALL data.folds=5 data.fold=5", "data.fold=5: expected 0 to 4"),
+        ("SMALL data.train_share=0", "data.train_share=0: expected"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
         ("model=basic", f"Available options in 'model': {GROUPS}"),

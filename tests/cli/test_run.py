@@ -141,7 +141,7 @@ def test_seed_of_the_split_does_not_follow_the_seed_of_the_run(composed):
     assert (cfg.data.seed, cfg.data.order_seed) == (0, 5)
 
 
-@pytest.mark.parametrize("monitor, mode", [("val/acc", "max"), ("val/loss", "min"), ("val/f1", "max")])
+@pytest.mark.parametrize("monitor, mode", [("val/acc", "max"), ("val/loss", "min"), ("val/macro_f1", "max")])
 def test_mode_of_the_monitor_follows_its_name(composed, monitor, mode):
     cfg = composed(f"monitor={monitor}", "callbacks=[checkpoints,early_stopping]")
     for callback in (cfg.callbacks.checkpoint_best, cfg.callbacks.early_stopping):
@@ -168,7 +168,7 @@ def test_callbacks_and_loggers_are_chosen_by_name(composed):
     assert set(composed("~callbacks.pictures").callbacks) == set(composed().callbacks) - {"pictures"}
     assert not composed("~logger.tensorboard").logger
     assert set(composed("logger=[tensorboard,csv]").logger) == {"tensorboard", "csv"}
-    assert set(composed("metrics=[f1]").metrics) == {"f1"}
+    assert set(composed("metrics=[macro_f1]").metrics) == {"macro_f1"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "--resolve"]])
@@ -389,7 +389,9 @@ def test_without_a_test_the_results_of_the_test_are_null(tmp_path, in_process, c
 
 def test_another_metric_may_choose_the_best_epoch(tmp_path, in_process, cache):
     where = [f"hydra.run.dir={tmp_path}/run", cache]
-    code, output = in_process(*TINY, *SMALL_CNN, "metrics=[f1]", "monitor=val/f1", *where)
+    code, output = in_process(*TINY, *SMALL_CNN, "monitor=val/macro_f1", *where)
     assert code == 0, output
     metrics = complete(tmp_path / "run")
-    assert (metrics["monitor"], metrics["monitor_mode"]) == ("val/f1", "max") and 0 <= metrics["monitor_best"] <= 1
+    assert (metrics["monitor"], metrics["monitor_mode"]) == ("val/macro_f1", "max") and 0 <= metrics[
+        "monitor_best"
+    ] <= 1

@@ -4,6 +4,7 @@ import json
 import re
 from copy import deepcopy
 
+import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -20,11 +21,14 @@ VALUES = ["abc", [1], -1, 0, [], 10**30]
 NAMES = re.compile(r"(.*\.)?_\w+_|name|choices\..*|recipe\.name|repeats|sweep|overrides|data\.(source|split)")
 TINY_CNN = "recipe.image_size=32 model.channels=[4] model.dense=[8]"
 COMBINATIONS = {  # overrides -> keys whose values vary
-    f"data=cartoons {TINY_CNN} scheduler=cosine logger=[tensorboard,csv] metrics=[f1] trainer=cpu "
+    f"data=cartoons {TINY_CNN} scheduler=cosine logger=[tensorboard,csv] metrics=[macro_f1] trainer=cpu "
     "callbacks=[layer_table,pictures,evaluation,checkpoints,progress,early_stopping]": r".*",
     "data=image_folder data.root=. model=pretrained model.backbone=resnet18 model.weights=null recipe.image_size=64 "
     "optimizer=adamw trainer=cpu": (
-        r"model\..*|recipe\.(image_size|interpolation)|optimizer\..*|data\.(root|class_names|.*_per_class)"
+        r"model\..*|recipe\.(image_size|interpolation)|optimizer\..*|data\.(root|classes|group_pattern|.*_per_class)"
+    ),
+    f"data=table data.table=. data.file_column=a data.label_column=b {TINY_CNN} optimizer=sgd trainer=cpu": (
+        r"data\.(root|table|classes|.*_column)"
     ),
     f"data=dogs_vs_cats {TINY_CNN} optimizer=sgd trainer=ddp_cpu": (
         r"optimizer\..*|data\.(root|download_to)|trainer\.strategy"
@@ -45,7 +49,8 @@ def built(monkeypatch, tmp_path):
     """built(cfg): builds all objects of a run and makes the checks before the first epoch, without any images."""
 
     def setup(self, stage=None):
-        self.class_names = ("cat", "dog")
+        self.class_names, self.labels = ("cat", "dog"), np.array([0, 1])
+        self.splits = {"train": np.array([0, 1])}
 
     def store_features(self, *_):
         raise Built
@@ -66,7 +71,7 @@ def built(monkeypatch, tmp_path):
     return build
 
 
-SLOW = [pytest.param(number, VALUES, marks=pytest.mark.slow) for number in range(3)]
+SLOW = [pytest.param(number, VALUES, marks=pytest.mark.slow) for number in range(4)]
 
 
 @pytest.mark.parametrize("number, values", [(0, ["abc", -1, []]), *SLOW])
@@ -111,12 +116,12 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
         ("+model.foo=1", "model.foo=1: no such argument; expected one of num_classes, image_size, channels,"),
         ("+data.foo=1", "data.foo=1: nothing reads it; expected one of "),
         ("+trainer.foo=1", "trainer.foo=1: "),
-        ("monitor=val/f2", "monitor=val/f2: no such metric; expected one of train/loss, train/acc, val/loss, val/acc."),
+        ("monitor=val/f2", "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/balanced_acc,"),
         (
-            "metrics=[f1] monitor=val/f2",
-            "monitor=val/f2: no such metric; expected one of train/loss, train/acc, train/f1,",
+            "metrics=[macro_f1] monitor=val/f2",
+            "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/macro_f1, val/balanced_acc.",
         ),
-        ("metrics=[f1] metrics.f1.average=most", "metrics.f1.average=most: "),
+        ("metrics=[macro_f1] metrics.macro_f1.average=most", "metrics.macro_f1.average=most: "),
         ("trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
         ("test=maybe", "test=maybe: expected a valid boolean"),
     ],

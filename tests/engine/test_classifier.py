@@ -16,8 +16,11 @@ from transfer_learning.optim.schedules import Cosine
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
-def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None):
-    """The same training in plain torch, with the losses written out. Returns the last epoch's means over its images."""
+def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None, weights=(1.0, 1.0)):
+    """The same training in plain torch, with the losses written out. Returns the last epoch's means over its images.
+
+    `weights` are factors of the losses of each class.
+    """
     loader, step = data.train_dataloader(), 0
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
@@ -27,7 +30,7 @@ def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None):
             second = torch.sigmoid(model.network(batch.inputs)[:, 0].double())
             p = torch.stack([1 - second, second], dim=1)
             targets = F.one_hot(batch.targets, 2) if batch.targets.ndim == 1 else batch.targets
-            each = -(targets * p.log()).sum(dim=1)
+            each = -(targets * p.log()).sum(dim=1) * (targets * torch.tensor(weights)).sum(dim=1)
             optimizer.zero_grad()
             each.mean().backward()
             before_step(step)
@@ -78,6 +81,36 @@ def test_trains_like_a_plain_loop_and_reports_its_means(fit, small_data, small_m
     loss, accuracy = evaluate(model.eval(), data, data.val_dataloader())
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-4)
     assert trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
+def test_class_weights_multiply_the_losses_of_training_alone(fit, small_data, small_model, settings):
+    data = small_data(**settings, batch_size=7)
+    model, reference = small_model(class_weights=[0.5, 3.0]), small_model()
+    fit(model, data)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.01)
+    loss, accuracy = plain_loop(reference, data, epochs=2, optimizer=optimizer, weights=(0.5, 3.0))
+    assert_same_parameters(model, reference)
+    row = model.history.rows[-1]
+    assert (row["train/loss"], row["train/acc"]) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
+    loss, _ = evaluate(reference, data, data.val_dataloader())
+    assert row["val/loss"] == pytest.approx(loss, rel=1e-4)
+    assert not any("class_weights" in key for key in model.state_dict())
+
+
+def test_class_weights_of_three_classes_are_those_of_torch(fit, small_data):
+    data = small_data()
+    data.labels = np.arange(len(data.labels)) % 3
+    torch.manual_seed(0)
+    network, weights = CNN(3, 32, channels=[4], dense=[8]), [0.2, 1.0, 2.5]
+    optimizer = partial(torch.optim.SGD, lr=0.0)
+    model = Classifier(network, list("abc"), data.preprocessing, optimizer, class_weights=weights)
+    fit(model, data, epochs=1)
+    batches = [data.on_after_batch_transfer(batch) for batch in data.train_dataloader()]
+    logits = torch.cat([network(batch.inputs) for batch in batches])
+    targets = torch.cat([batch.targets for batch in batches])
+    expected = F.cross_entropy(logits, targets, torch.tensor(weights), reduction="sum") / len(targets)
+    assert model.history.rows[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_three_classes_have_three_logits_and_cross_entropy(fit, small_data):

@@ -13,6 +13,8 @@ RENAMED = {  # pattern -> replacement
     r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
     r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",
     r"^(\+*model\.preprocess=(?:.*,)?)rescale\b": r"\1tutorial",
+    r"^(metrics=\[?(?:.*,)?)f1\b": r"\1macro_f1",
+    r"^(monitor=(?:.*,)?val/)f1\b": r"\1macro_f1",
     r"^(model=(?:.*,)?)frozen\b": r"\1pretrained",
     r"^(\+*)data\.class_names\b": r"\1data.classes",
     r"^data/split=shares$": "data/split=per_class data.train_per_class=null data.val_per_class=0.2",

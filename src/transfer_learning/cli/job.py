@@ -4,10 +4,11 @@ import logging
 import sys
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -17,6 +18,7 @@ from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
 from transfer_learning.cli.errors import keys_of, name_keys
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import CheckpointFile
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.training import train
@@ -66,8 +68,33 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
             raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
+    add_monitored_metric(cfg)
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
+
+
+def add_monitored_metric(cfg: DictConfig) -> None:
+    """Adds the metric that `monitor` names, such as `val/macro_f1`, from conf/metrics/. Raises UserError if unknown."""
+    name, metrics = str(cfg.monitor).rpartition("/")[2], cfg.get("metrics") or {}
+    files = {path.stem: path for path in (PROJECT / "conf" / "metrics").glob("*.yaml") if path.stem != "none"}
+    if name in files and name not in metrics:
+        with open_dict(cfg):
+            cfg.metrics = {**metrics, **OmegaConf.load(files[name])}
+    elif name not in ("acc", "loss", *metrics):
+        known = ", ".join(f"val/{each}" for each in dict.fromkeys(("acc", "loss", *metrics, *sorted(files))))
+        raise UserError(f"monitor={cfg.monitor}: no such metric; expected one of {known}.")
+
+
+def suggest_balance(data: ImageDataModule) -> None:
+    """Logs a line if the largest class has more than three times the training images of the smallest."""
+    counts = np.bincount(data.labels[data.splits["train"]], minlength=len(data.class_names))
+    small, large = int(counts.argmin()), int(counts.argmax())
+    if data.balance == "none" and counts[large] > 3 * counts[small]:
+        sizes = f"{counts[large]:,} images of {data.class_names[large]}, {counts[small]:,} of {data.class_names[small]}"
+        ways = (
+            "data.balance=sampler or data.balance=weights may help, and monitor=val/balanced_acc chooses the best epoch"
+        )
+        log.info(f"the training images are unbalanced ({sizes}): {ways} by the mean over classes")
 
 
 def recorded(cfg: DictConfig) -> dict[str, Any]:
@@ -94,9 +121,12 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
         raise UserError("trainer: several devices in a sweep are not supported; use one, or start single runs.")
     data = build_data(cfg)
     data.setup()
+    suggest_balance(data)
     pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
     network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
-    model = Classifier(network, data.class_names, data.preprocessing, optimizer, schedule, objective, metrics, cfg.seed)
+    weights = None if data.class_weights is None else data.class_weights.tolist()
+    settings = optimizer, schedule, objective, metrics, weights, cfg.seed
+    model = Classifier(network, data.class_names, data.preprocessing, *settings)
     folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     last = folder.last if folder.last.exists() else None
     plain: Any = OmegaConf.to_container(cfg, resolve=True)

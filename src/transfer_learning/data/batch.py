@@ -50,6 +50,8 @@ class SplitDataset(Dataset):
         indices, labels: of the images, (N,) int64.
         sample: epoch -> augmentation parameters of the N images for each step; None for no augmentation.
         choose: epoch -> the version of each image, (N,) int64; None takes the first.
+        draw: epoch -> positions of the images that it shows, (N,) int64, some of them several times; None shows each
+            image once. `sample` and `choose` are then for these N, so that an image differs from time to time.
         device: a device that keeps a copy of the split; None reads the array where it is.
     """
 
@@ -63,6 +65,7 @@ class SplitDataset(Dataset):
         labels: np.ndarray,
         sample: Callable[[int], Sequence[np.ndarray]] | None = None,
         choose: Callable[[int], np.ndarray] | None = None,
+        draw: Callable[[int], np.ndarray] | None = None,
         is_features: bool = False,
         device: torch.device | None = None,
     ):
@@ -73,6 +76,7 @@ class SplitDataset(Dataset):
         self.is_features, self.device = is_features, device
         self.sample = sample and lru_cache(1)(lambda epoch: [torch.from_numpy(p).to(device) for p in sample(epoch)])
         self.choose = choose and lru_cache(1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
+        self.draw = draw and lru_cache(1)(lambda epoch: torch.from_numpy(draw(epoch)).to(device))
 
     def __len__(self) -> int:
         return self.rows.shape[1]
@@ -80,10 +84,11 @@ class SplitDataset(Dataset):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         here = torch.tensor(positions).to(self.device, non_blocking=True)
         epoch = self.sampler.epoch if self.sampler else 0
-        inputs = self.array[self.rows[self.choose(epoch)[here], here] if self.choose else self.rows[0][here]]
+        images = self.draw(epoch)[here] if self.draw else here
+        inputs = self.array[self.rows[self.choose(epoch)[here], images] if self.choose else self.rows[0][images]]
         parameters = tuple(each[here] for each in self.sample(epoch)) if self.sample else ()
         inputs = features_from_rows(inputs) if self.is_features else inputs
-        return Batch(inputs, self.labels[here], self.indices[here], parameters, self.is_features)
+        return Batch(inputs, self.labels[images], self.indices[images], parameters, self.is_features)
 
 
 def features_to_rows(features: torch.Tensor) -> np.ndarray:

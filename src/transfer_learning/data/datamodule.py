@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.balance import balanced_draw, balanced_weights
 from transfer_learning.data.batch import Batch, SplitDataset, prepare
 from transfer_learning.data.cache import CachedArray, cache_errors
 from transfer_learning.data.digests import FileDigests
@@ -41,6 +42,8 @@ class ImageDataModule(pl.LightningDataModule):
         source, split, preprocessing: list the images, divide them, and turn them into pixels.
         augmentation: one step or several; None is `Affine()`, the tutorial's.
         augment: whether training images are augmented, differently in each epoch.
+        balance: "sampler" shows training images of each class equally often, with replacement, in epochs of unchanged
+            length; "weights" sets `class_weights`, for the losses of the training images.
         folds, fold: the number of folds of a cross-validation over the images for training and validation, and the one
             that validates; 0 folds are none.
         train_share, share_seed: the share of each class's training images that is used, and the seed of their choice.
@@ -65,6 +68,7 @@ class ImageDataModule(pl.LightningDataModule):
         preprocessing: Preprocessing | None = None,
         augmentation: Step | Sequence[Step] | None = None,
         augment: bool = False,
+        balance: Literal["none", "sampler", "weights"] = "none",
         folds: NonNegativeInt = 0,
         fold: NonNegativeInt = 0,
         train_share: Annotated[float, Field(gt=0, le=1)] = 1.0,
@@ -84,6 +88,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
         steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
+        self.balance = balance
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
         self.features: dict[str, Features] = {}
@@ -164,6 +169,18 @@ class ImageDataModule(pl.LightningDataModule):
         """The augmentation parameters of all M images in a view: a function of (view_seed, number, image)."""
         return self.augmentation.sample(len(self.labels), self.view_seed, number)
 
+    def draw(self, epoch: int) -> np.ndarray:
+        """The training images that an epoch shows, (N,) int64 positions, if classes are sampled equally often."""
+        rng = np.random.default_rng((self.order_seed, epoch, 2))
+        return balanced_draw(self.labels[self.splits["train"]], rng)
+
+    @property
+    def class_weights(self) -> np.ndarray | None:
+        """Weights of the training losses, (C,) float32; None without `balance="weights"`."""
+        if self.balance != "weights":
+            return None
+        return balanced_weights(self.labels[self.splits["train"]], len(self.class_names))
+
     def chosen_views(self, epoch: int) -> np.ndarray:
         """The view of each training image in an epoch, (N,) int64 in [0, views)."""
         return np.random.default_rng((self.order_seed, epoch, 1)).integers(self.views, size=len(self.splits["train"]))
@@ -171,6 +188,7 @@ class ImageDataModule(pl.LightningDataModule):
     def augmentation_parameters(self, epoch: int) -> tuple[np.ndarray, ...]:
         """For each step the parameters of each training image in an epoch, (N, K) float32."""
         rows = self.splits["train"]
+        rows = rows[self.draw(epoch)] if self.balance == "sampler" else rows
         if not self.views:
             return self.augmentation.sample(len(rows), self.order_seed, epoch)
         views, chosen = [self.view(number) for number in range(self.views)], self.chosen_views(epoch)
@@ -202,6 +220,7 @@ class ImageDataModule(pl.LightningDataModule):
             labels=self.labels[indices],
             sample=self.augmentation_parameters if augmented and not features else None,
             choose=self.chosen_views if augmented and features else None,
+            draw=self.draw if split == "train" and self.balance == "sampler" else None,
             is_features=features is not None,
             device=self._device_for_all_splits(),
         )

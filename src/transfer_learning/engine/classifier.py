@@ -44,9 +44,12 @@ class Classifier(pl.LightningModule):
         schedule: progress of the fit in [0, 1] -> factor of the learning rate, at each step; None is constant.
         objective: the loss, and the meaning of logits; None is `CrossEntropy()`.
         metrics: further metrics by name, such as `{"f1": partial(MulticlassF1Score, average="macro")}`.
+        class_weights: C factors of the training losses; None is 1 for each class. Losses of validation and test are not
+            weighted.
         seed: of dropout, which is a function of (seed, epoch, batch, device).
     """
 
+    class_weights: torch.Tensor | None  # (C,) float32
     # Both stay on the device, so that no step waits for it.
     all_finite: torch.Tensor  # whether every loss of the epoch has been finite
     finite_steps: torch.Tensor  # the number of training steps before the first loss that was not
@@ -60,6 +63,7 @@ class Classifier(pl.LightningModule):
         schedule: Schedule | None = None,
         objective: CrossEntropy | None = None,
         metrics: Mapping[str, MetricFactory] | None = None,
+        class_weights: Sequence[float] | None = None,
         seed: Seed = 0,
     ):
         super().__init__()
@@ -73,6 +77,8 @@ class Classifier(pl.LightningModule):
         self.learning_rates = dict[str, float]()
         self.trained_precision, self.temperature = "", 1.0
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.register_buffer("all_finite", torch.tensor(True), persistent=False)
         self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
 
@@ -117,6 +123,9 @@ class Classifier(pl.LightningModule):
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
         logits = self.network.trainable(features).float()
         losses = self.objective.losses(logits, batch.targets)
+        if split == "train" and self.class_weights is not None:
+            soft = batch.targets.ndim == 2
+            losses = losses * (batch.targets @ self.class_weights if soft else self.class_weights[batch.targets])
         self._record(batch, batch_index, split, logits.detach(), losses.detach())
         loss = losses.mean()
         if split != "test":

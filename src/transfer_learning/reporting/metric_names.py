@@ -1,6 +1,6 @@
 """Names of metrics for people, and which values are better. A metric's key is `split/name`, such as `val/acc`."""
 
-LABELS = {"acc": "accuracy", "lr": "learning rate"}
+LABELS = {"acc": "accuracy", "balanced_acc": "balanced accuracy", "macro_f1": "macro F1", "lr": "learning rate"}
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 LOWER_IS_BETTER = {"loss"}
 
