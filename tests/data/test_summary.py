@@ -5,7 +5,7 @@ from transfer_learning.data.summary import log_classes, log_left_out
 
 def logged(caplog, level, function, *arguments):
     caplog.clear()
-    with caplog.at_level(level, logger="pytorch_lightning.utilities.rank_zero"):
+    with caplog.at_level(level, logger="transfer_learning.details"):
         function(*arguments)
     return "\n".join(record.message for record in caplog.records).split("\n")
 

@@ -1,15 +1,16 @@
 """What was found: a short table of classes and splits, and what was left out and why."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from pytorch_lightning.utilities import rank_zero_info
-from pytorch_lightning.utilities.rank_zero import rank_zero_debug
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from tabulate import tabulate
 
 from transfer_learning.utilities.text import some
 
-SHOWN = 20  # classes that the terminal shows; the log file has all of them
+SHOWN = 20  # classes that the terminal shows
+log = logging.getLogger("transfer_learning.details")  # long lists: conf/config.yaml writes them to the log file alone
 
 
 def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray], usable: int) -> None:
@@ -25,9 +26,9 @@ def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[
     total = [f"all {len(rows):,} classes" if len(rows) > SHOWN else "all", *(len(each) for each in splits.values())]
     by_size = sorted(rows, key=lambda row: -sum(row[1:]))
     shown = [*by_size[: SHOWN // 2], ["..."], *by_size[-SHOWN // 2 :]] if len(rows) > SHOWN else rows
-    for log, each in ((rank_zero_info, shown), (rank_zero_debug, rows if shown is not rows else [])):
-        if each:
-            log(tabulate([*each, total], ["class", *splits], intfmt=",", disable_numparse=[0]))
+    rank_zero_info(_table([*shown, total], splits))
+    if shown is not rows:
+        log_details(_table([*rows, total], splits))
     if unused := usable - sum(map(len, splits.values())):
         rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits leave")
 
@@ -38,4 +39,13 @@ def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
         if names:
             rank_zero_info(f"left out, {reason}: {len(names):,} ({some(names)})")
         for name in names[3:]:
-            rank_zero_debug(f"left out, {reason}: {name}")
+            log_details(f"left out, {reason}: {name}")
+
+
+@rank_zero_only
+def log_details(text: str) -> None:
+    log.debug(text)
+
+
+def _table(rows: Sequence[Sequence], splits: Iterable[str]) -> str:
+    return tabulate(rows, ["class", *splits], intfmt=",", disable_numparse=[0])
