@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from transfer_learning.cli.build import build_data
+from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.sources.folder import Folder
 
@@ -39,3 +42,14 @@ def inputs_of():
         return torch.empty_like(inputs).index_copy(0, torch.tensor(positions), inputs)
 
     return read
+
+
+@pytest.fixture
+def composed_data():
+    """composed_data(*overrides): the data module that conf/ describes with these overrides."""
+
+    def make(*overrides: str) -> ImageDataModule:
+        with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+            return build_data(compose("config", list(overrides)))
+
+    return make

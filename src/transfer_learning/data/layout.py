@@ -88,9 +88,8 @@ def _split_folders(files: Sequence[Path], wanted: Sequence[str] | None) -> dict[
             is_class = bool(classes) or bool(_matches([folder.name], wanted))
         elif classes and others:
             names = some(sorted([folder.name, *others]))
-            ways = (
-                f"If they are classes, list all classes: classes=[{folder.name},{classes[0]}]; if not, move them away."
-            )
+            example = ",".join([*classes[:3], folder.name])
+            ways = f"If one of them is a class, list all classes, such as classes=[{example}]; if not, move them away."
             raise UserError(f"the folders {names} beside {some(classes)} may be splits or classes. {ways}")
         else:
             is_class = bool(classes)

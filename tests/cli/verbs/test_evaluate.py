@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from transfer_learning import load
+from transfer_learning.cli.verbs.evaluate import classes_table
 from transfer_learning.engine import evaluation
 from transfer_learning.reporting.prediction_table import read_predictions
 
@@ -148,3 +149,17 @@ def test_figures_of_earlier_results_are_removed(finished, verb, tmp_path):
     verb("evaluate", finished, "--out", tmp_path / "results")
     assert verb("evaluate", finished, "--split", "test", "--out", tmp_path / "results", "--overwrite").code == 0
     assert {path.stem.split("-")[1] for path in (tmp_path / "results").glob("*.png")} == {"test"}
+
+
+def test_of_many_classes_those_with_the_lowest_f1_are_shown():
+    def metrics(count):
+        return {"classes": {f"class {n}": {"precision": 1.0, "f1": (n * 7 % count) / count} for n in range(count)}}
+
+    few = classes_table({"val": metrics(3), "test": metrics(3)}).splitlines()
+    assert len(few) == 2 + 6
+    many = classes_table({"test": metrics(1000)}).splitlines()
+    assert len(many) == 2 + 20 + 1 and many[-1] == (
+        "test: the 20 classes with the lowest F1; evaluation.json has all 1,000"
+    )
+    shown = [float(line.split()[-1]) for line in many[2:-1]]
+    assert shown == [n / 1000 for n in range(20)]

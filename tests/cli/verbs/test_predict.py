@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from transfer_learning import load
+from transfer_learning.cli.verbs.predict import Result, summary
 from transfer_learning.engine import inference
 from transfer_learning.reporting.prediction_table import read_predictions
 
@@ -198,3 +199,11 @@ def test_file_names_that_are_not_unicode(finished, photographs_folder, verb, tmp
     assert output.code == 0, output.err
     assert rows_of(tmp_path / "p.csv")[0]["file"] == f"{tmp_path}/caf\\udce9.png"
     assert "caf\\udce9" in verb("predict", finished, os.fsdecode(strange)).out
+
+
+def test_of_many_classes_the_most_frequent_ones_are_counted():
+    names = tuple(f"class {n}" for n in range(1000))
+    probabilities = np.eye(1000)[[7] * 5 + [3] * 2 + [999]]
+    text = summary(Result([f"{n}.png" for n in range(8)], probabilities, names, False))
+    assert text.startswith("8 images: class 7 5, class 3 2, class 999 1, ") and text.endswith(" and 990 more")
+    assert summary(Result(["a", "b"], np.eye(2), ("cat", "dog"), False)) == "2 images: cat 1, dog 1"

@@ -14,6 +14,7 @@ from typing import Any
 
 EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN photographs/ --out results")
 MISTAKES = 20  # that are shown
+SHOWN = 20  # classes that are shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,10 +109,16 @@ def table(metrics: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:
 
 
 def classes_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each class of each set of images."""
-    by_class = [(name, *pair) for name, each in metrics.items() for pair in each["classes"].items()]
-    rows = [[name, class_name, *values.values()] for name, class_name, values in by_class]
-    return tabulated(["", "class", *by_class[0][2]], rows)
+    """A row for each class of each set of images; of many classes those with the lowest F1."""
+    rows, header, notes = [], list[str](), list[str]()
+    for name, each in metrics.items():
+        classes = list(each["classes"].items())
+        if len(classes) > SHOWN:
+            notes.append(f"{name}: the {SHOWN} classes with the lowest F1; evaluation.json has all {len(classes):,}")
+            classes = sorted(classes, key=lambda pair: pair[1]["f1"] or 0)[:SHOWN]
+        header = ["", "class", *classes[0][1]]
+        rows += [[name, class_name, *values.values()] for class_name, values in classes]
+    return "\n".join([tabulated(header, rows), *notes])
 
 
 def tabulated(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer_learning.utilities.text import printable
+from transfer_learning.utilities.text import printable, some
 
 EXAMPLES = (
     "outputs/runs/RUN photo.jpg holiday/ --top 3",
     "outputs/runs/RUN1 outputs/runs/RUN2 'photos/**/*.jpg' --out predictions.csv",
 )
 SIDE = 320  # pixels of an image with Grad-CAM, at least
+SHOWN = 10  # classes in the summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +164,10 @@ def write_explanations(model: Any, result: Result, folder: Path) -> None:
 
 
 def summary(result: Result) -> str:
-    """How many files were predicted as each class."""
+    """How many files were predicted as each class; of many classes the most frequent ones."""
     predicted = Counter(result.probabilities.argmax(axis=1).tolist())
-    counts = ", ".join(f"{name} {predicted[code]:,}" for code, name in enumerate(result.class_names))
-    return f"{len(result.files):,} images: {counts}"
+    codes = range(len(result.class_names))
+    if len(codes) > SHOWN:
+        codes = sorted(codes, key=lambda code: -predicted[code])
+    counts = [f"{result.class_names[code]} {predicted[code]:,}" for code in codes]
+    return f"{len(result.files):,} images: {some(counts, SHOWN)}"
