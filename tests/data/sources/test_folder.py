@@ -299,7 +299,9 @@ def test_patterns_that_tell_no_group(tmp_path, write_image, pattern, message):
 def test_folders_that_may_be_splits_or_classes_stop_and_say_how_to_decide(tmp_path, write_image):
     for seed, name in enumerate(["bus/1.png", "train/2.png", "val/3.png"]):
         write_image(tmp_path / name, seed)
-    with pytest.raises(ArgumentError, match=r"root=.*may be splits or classes.*list all classes, such as classes=\[") as error:
+    with pytest.raises(
+        ArgumentError, match=r"root=.*may be splits or classes.*list all classes, such as classes=\["
+    ) as error:
         list_images(tmp_path)
     assert error.value.argument == "root"
     assert list_images(tmp_path, ["bus", "train"]).class_names == ("bus", "train")
