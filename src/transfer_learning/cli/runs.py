@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import build_data
+from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.images import Images
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.utilities.errors import UserError
@@ -19,17 +20,29 @@ def folder_of(checkpoint: Path) -> Path:
     return folder
 
 
-def own_images(folder: Path) -> dict[str, Images]:
-    """The images of each split of a run, as its config describes them: "train", "val", "test".
-
-    Raises UserError if they are not those that the run was trained with.
-    """
-    run = RunFolder(folder)
-    config = run.config() or {}
+def own_config(folder: Path) -> DictConfig:
+    """The config of a run. Raises UserError if there is none, or if an older version wrote it."""
+    config = RunFolder(folder).config()
+    if config is None:
+        raise UserError(f"{folder}: not the folder of a run, which has config.yaml.")
     check_version(config, folder)
     cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
-    data = build_data(cfg)
+    return cfg
+
+
+def own_data(folder: Path) -> ImageDataModule:
+    """The data of a run, set up, as its config describes them.
+
+    Raises UserError if they are not those that the run was trained with.
+    """
+    data = build_data(own_config(folder))
     data.setup()
-    run.check_images(data)
+    RunFolder(folder).check_images(data)
+    return data
+
+
+def own_images(folder: Path) -> dict[str, Images]:
+    """The images of each split of a run: "train", "val", "test". Raises UserError as `own_data` does."""
+    data = own_data(folder)
     return {split: data.images.take(indices) for split, indices in data.splits.items()}

@@ -21,6 +21,7 @@ from transfer_learning.data.batch import Batch, SplitDataset, prepare
 from transfer_learning.data.cache import CachedArray, cache_errors
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.duplicates import duplicates
+from transfer_learning.data.exclusions import excluded_images
 from transfer_learning.data.features import Features, FrozenPart, compute_features
 from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
@@ -53,9 +54,11 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: images of a training step over all devices together; no more than there are without `train_share`.
         drop_duplicates: whether all but one of images with the same bytes are left out (see `duplicates`).
         cache_dir: the folder of decoded images, features and file digests.
+        exclude: a CSV file of images to leave out, such as an audit.csv (see `exclusions`); None leaves out none.
 
     Attributes (after `setup`):
         images: the M images that the source lists; `labels` and `class_names` are theirs.
+        readable: indices of those that could be decoded and are not excluded, int64.
         pixels: of these images, (M, H, W, 3) uint8, memory-mapped.
         splits: "train", "val", "test" -> indices into `images`.
         features: split -> `Features`, for splits of which features are handed out.
@@ -79,6 +82,7 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: Annotated[int, Field(ge=1)] = 30,
         drop_duplicates: bool = True,
         cache_dir: PathArgument = "outputs/cache",
+        exclude: PathArgument | None = None,
     ):
         super().__init__()
         if views and not augment:
@@ -91,6 +95,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.balance = balance
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
+        self.exclude = exclude
         self.features: dict[str, Features] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -103,12 +108,14 @@ class ImageDataModule(pl.LightningDataModule):
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
         self._log_given_splits(keeps_splits)
         left_out = {index: ("not readable as an image", reason) for index, reason in self._decode().items()}
-        readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
+        if self.exclude is not None:
+            left_out |= dict.fromkeys(excluded_images(self.images, self.exclude), (f"excluded by {self.exclude}", ""))
+        self.readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
         if self.drop_duplicates:
-            found = duplicates(self.images.take(readable), keeps_splits)
-            same = {readable[n]: (why, self.images.names[readable[other]]) for n, (why, other) in found.items()}
-            left_out |= same
-        used = np.array([index for index in readable if index not in left_out], dtype=np.int64)
+            found = duplicates(self.images.take(self.readable), keeps_splits)
+            for position, (reason, other) in found.items():
+                left_out[self.readable[position]] = reason, self.images.names[self.readable[other]]
+        used = np.array([index for index in self.readable if index not in left_out], dtype=np.int64)
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
         self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
@@ -135,7 +142,7 @@ class ImageDataModule(pl.LightningDataModule):
         log_classes(self.class_names, self.labels, self.splits, usable)
         reasons: dict[str, list[str]] = {}
         for index, (reason, detail) in left_out.items():
-            reasons.setdefault(reason, []).append(f"{self.images.names[index]} ({detail})")
+            reasons.setdefault(reason, []).append(self.images.names[index] + (detail and f" ({detail})"))
         log_left_out({**self.images.left_out, **reasons})
         for split, rows in self.splits.items():
             rank_zero_info(f"{split} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")

@@ -17,12 +17,12 @@ WIDTH = 800  # pixels of an embedded picture, at most
 MOST_CLASSES = 20  # of a confusion matrix as a table
 
 
-def write_page(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes the page atomically. `content`: variables of report.html.jinja, which escapes texts. Raises OSError."""
+def write_page(path: str | Path, content: Mapping[str, Any], template: str = "report.html.jinja") -> None:
+    """Writes a page atomically. `content`: variables of the template, which escapes texts. Raises OSError."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    write_text(path, environment.get_template("report.html.jinja").render(content))
+    write_text(path, environment.get_template(template).render(content))
 
 
 def embedded(path: Path) -> str:

@@ -166,8 +166,8 @@ def write_explanations(model: Any, result: Result, folder: Path) -> None:
 def summary(result: Result) -> str:
     """How many files were predicted as each class; of many classes the most frequent ones."""
     predicted = Counter(result.probabilities.argmax(axis=1).tolist())
-    codes = range(len(result.class_names))
+    codes = list(range(len(result.class_names)))
     if len(codes) > SHOWN:
-        codes = sorted(codes, key=lambda code: -predicted[code])
+        codes.sort(key=lambda code: -predicted[code])
     counts = [f"{result.class_names[code]} {predicted[code]:,}" for code in codes]
     return f"{len(result.files):,} images: {some(counts, SHOWN)}"

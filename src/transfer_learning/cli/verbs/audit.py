@@ -1,0 +1,123 @@
+"""Find near-duplicates, suspect labels and unusual images, from the features of a frozen network.
+
+Give RUN, the folder of a run, to audit its images; or, before any training, settings as train.py gets them: data=...,
+model=... (vgg16_frozen). Features that are stored are not computed again. Writes audit.csv and audit.html, a page with
+thumbnails, to a new folder. `train.py data.exclude=FOLDER/audit.csv` leaves out the images of the rows whose column
+`exclude` you fill with x.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = ("outputs/runs/RUN", "data=image_folder data.root=photographs/ --out results")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_or_settings", metavar="RUN | KEY=VALUE", nargs="+", help="a run, or settings")
+    parser.add_argument("--out", metavar="FOLDER", help="for the results (RUN/audit; with settings, ./audit)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER, filled in or not")
+    parser.add_argument("--top", metavar="N", type=int, default=40, help="findings of each kind on the page (40)")
+    parser.add_argument("--accelerator", help="auto (a GPU if there is one), cpu, gpu or mps (trainer.accelerator)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.runs import own_config
+    from transfer_learning.reporting.audit import write_audit_page, write_table
+    from transfer_learning.utilities.errors import UserError
+
+    given = options.run_or_settings
+    is_run = len(given) == 1 and ("=" not in given[0] or Path(given[0]).expanduser().is_dir())
+    if not is_run and (others := [each for each in given if "=" not in each]):
+        raise UserError(
+            f"{others[0]}: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."
+        )
+    folder = Path(given[0]).expanduser() if is_run else None
+    cfg = own_config(folder) if folder else composed(given)
+    out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)
+    audit, pixels = audited(cfg, folder, options.accelerator or cfg.trainer.accelerator)
+    is_new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_table(out / "audit.csv", audit)
+        write_audit_page(out / "audit.html", audit, pixels, options.top)
+    except BaseException:
+        if is_new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    print(tabulate(audit.counts(), ["finding", "number", "across splits"]))
+    print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
+    print(
+        f"{out / 'audit.html'}\n{out / 'audit.csv'}: fill `exclude` with x, then train.py data.exclude={out}/audit.csv"
+    )
+    return 0
+
+
+def composed(settings: Sequence[str]) -> Any:
+    """The config of data, model and trainer that settings on the command line of train.py describe."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from transfer_learning.cli.build import absolute_paths, check_added_keys
+    from transfer_learning.cli.errors import keys_of
+    from transfer_learning.cli.resolvers import PROJECT
+    from transfer_learning.utilities.hardware import native_precision
+
+    chosen = {"model", "system", "experiment"} & keys_of(settings)
+    overrides = [*settings, *([] if chosen else ["model=vgg16_frozen"])]
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # interpolations use it
+    with open_dict(cfg):
+        del cfg["hydra"]
+    try:
+        check_added_keys(cfg, list(settings))
+        absolute_paths(cfg)
+        if cfg.trainer.precision == "auto":
+            cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
+        parts = {
+            key: OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True) for key in ("data", "model")
+        }
+        return OmegaConf.create({**parts, "trainer": cfg.trainer})
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
+    """The audit of a config's images, or of the images of the run in `folder`, and their pixels."""
+    import pytorch_lightning as pl
+
+    from transfer_learning.cli.build import build, build_data
+    from transfer_learning.cli.errors import name_keys
+    from transfer_learning.cli.runs import own_data
+    from transfer_learning.engine.audit import audit
+    from transfer_learning.engine.classifier import Classifier
+    from transfer_learning.engine.training import compile_network, frozen_part
+    from transfer_learning.utilities.errors import ArgumentError, UserError
+    from transfer_learning.utilities.hardware import configure_process
+
+    configure_process()
+    settings: dict = {"precision": cfg.trainer.precision, "logger": False, "enable_checkpointing": False}
+    try:
+        trainer = pl.Trainer(accelerator=accelerator, devices=1, **settings)
+    except (ValueError, RuntimeError) as error:
+        raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
+    with name_keys(cfg):
+        data = own_data(folder) if folder else build_data(cfg)
+        data.setup()
+        size = data.preprocessing.image_size
+        network = build(cfg, "model", num_classes=len(data.class_names), image_size=size)
+        if cfg.trainer.compile:  # as the training did, whose features are stored
+            compile_network(network, trainer.strategy.root_device)
+        part = frozen_part(Classifier(network, data.class_names, data.preprocessing), trainer, cfg.trainer.compile)
+        if part is None:
+            reason = "has no frozen layers, whose features an audit compares"
+            way = "Audit the data with another model: data=... model=vgg16_frozen"
+            raise UserError(f"{cfg.model._target_}: {reason}. {way}")
+        return audit(data, part), data.pixels

@@ -1,0 +1,92 @@
+"""Unusual images: far from all others, of one colour, very dark or bright, very small, very wide or tall."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from transfer_learning.data.images import Images
+from transfer_learning.engine.duplicates import Neighbours
+
+FAR = 3.5  # the modified z-score above which a value is an outlier (Iglewicz and Hoaglin 1993)
+FLAT, DARK, BRIGHT = 4, 60, 200  # of 255: of the standard deviation, and of percentiles of the brightness
+ENLARGEMENT, RATIO = 4, 3  # of a very small image to what the network gets; of the sides of a very wide or tall one
+
+
+class Header(NamedTuple):
+    """What a file tells about its image before it is decoded."""
+
+    width: int  # pixels
+    height: int
+    mode: str  # Pillow's: "RGB", "L" ...
+    format: str  # "JPEG" ...; "none" for an image that is no file
+
+
+class Unusual(NamedTuple):
+    """Images that are unusual in one way, the most unusual first."""
+
+    indices: np.ndarray  # (U,) int64
+    scores: np.ndarray  # (U,) float
+
+
+def outliers(neighbours: Neighbours) -> Unusual:
+    """Images whose mean distance to their nearest images, 1 - cosine, has a modified z-score above 3.5: it is that many
+    standard deviations, estimated from the median absolute deviation, above the median. The scores are the distances.
+    """
+    distances = 1 - neighbours.cosines.mean(axis=1) if neighbours.cosines.size else np.zeros(len(neighbours.cosines))
+    median = np.median(distances)
+    deviation = 1.4826 * np.median(np.abs(distances - median))  # of a normal distribution, the standard deviation
+    return _first(-distances, distances > median + FAR * deviation)
+
+
+def unusable(thumbnails: np.ndarray) -> dict[str, Unusual]:
+    """From thumbnails (N, h, w, 3) uint8.
+
+    "one colour": the largest standard deviation of the three colours is below 4. Of other images, "dark": the 95th
+    percentile of brightness is below 60, and "bright": its 5th percentile is above 200. The scores are these numbers.
+    """
+    colours = thumbnails.reshape(len(thumbnails), -1, 3).astype(np.float32)
+    deviation, (low, high) = colours.std(axis=1).max(axis=1), np.percentile(colours.mean(axis=2), (5, 95), axis=1)
+    flat = deviation < FLAT
+    dark, bright = _first(high, ~flat & (high < DARK)), _first(-low, ~flat & (low > BRIGHT))
+    return {"one colour": _first(deviation, flat), "dark": dark, "bright": bright}
+
+
+def odd_sizes(headers: Sequence[Header], image_size: int) -> dict[str, Unusual]:
+    """From N headers, "small": the shorter side is less than a quarter of the `image_size` that a network gets, and
+    "stretched": the longer side is more than three times the shorter one. The scores are the side and the ratio.
+    """
+    sides = np.array([(each.width, each.height) for each in headers], dtype=float).reshape(-1, 2)
+    shorter, ratio = sides.min(axis=1), sides.max(axis=1) / sides.min(axis=1)
+    return {"small": _first(shorter, shorter * ENLARGEMENT < image_size), "stretched": _first(-ratio, ratio > RATIO)}
+
+
+def read_headers(images: Images, indices: np.ndarray) -> list[Header]:
+    """The headers of the readable images at (N,) indices."""
+
+    def read(index: int) -> Header:
+        with images.read(index) as image:
+            return Header(*image.size, image.mode, image.format or "none")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(read, indices))
+
+
+def summary(headers: Sequence[Header]) -> dict[str, str]:
+    """What N >= 1 headers have in common: widths, heights, modes and formats, with counts."""
+    found = {}
+    for name, values in (("width", [each.width for each in headers]), ("height", [each.height for each in headers])):
+        found[name] = f"{min(values)} to {max(values)} pixels, median {np.median(values):.0f}"
+    for name, texts in (("mode", [each.mode for each in headers]), ("format", [each.format for each in headers])):
+        found[name] = ", ".join(f"{text} {count:,}" for text, count in Counter(texts).most_common())
+    return found
+
+
+def _first(order: np.ndarray, is_found: np.ndarray) -> Unusual:
+    """The images that were found, in ascending order; scores are not negative."""
+    indices = np.flatnonzero(is_found)
+    indices = indices[np.argsort(order[indices], kind="stable")]
+    return Unusual(indices, np.abs(order[indices]))
