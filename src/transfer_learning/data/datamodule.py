@@ -1,7 +1,6 @@
 """The LightningDataModule: decodes a source's images once, splits them and hands out batches."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -26,8 +25,8 @@ from transfer_learning.data.features import Features, FrozenPart, compute_featur
 from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, decode
-from transfer_learning.data.splits import SPLITS, SplitStrategy
-from transfer_learning.data.summary import log_classes, log_left_out
+from transfer_learning.data.splits import SplitStrategy
+from transfer_learning.data.summary import log_classes, log_given_splits, log_images_left_out
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
@@ -106,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.images = self.source.list_images(FileDigests(self.cache_dir))
         self.labels, self.class_names = self.images.labels, self.images.class_names
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
-        self._log_given_splits(keeps_splits)
+        log_given_splits(self.images.splits or (), keeps_splits)
         left_out = {index: ("not readable as an image", reason) for index, reason in self._decode().items()}
         if self.exclude is not None:
             left_out |= dict.fromkeys(excluded_images(self.images, self.exclude), (f"excluded by {self.exclude}", ""))
@@ -119,7 +118,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
         self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
-        self._log_summary(left_out, len(used))
+        log_classes(self.class_names, self.labels, self.splits, len(used))
+        log_images_left_out(self.images, left_out)
+        self._log_shapes()
 
     def _decode(self) -> dict[int, str]:
         """Sets `pixels`. Returns the index of each unreadable image -> the reason."""
@@ -131,19 +132,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.pixels = found.array
         return found.unreadable
 
-    def _log_given_splits(self, are_kept: bool) -> None:
-        counts = Counter(split or "no split" for split in self.images.splits or ())
-        if set(counts) - {"no split"}:
-            numbers = ", ".join(f"{split} {counts[split]:,}" for split in (*SPLITS, "no split") if counts[split])
-            rank_zero_info(f"given splits: {numbers} images; {'they are kept' if are_kept else 'all are split anew'}")
-
-    def _log_summary(self, left_out: Mapping[int, tuple[str, str]], usable: int) -> None:
-        """`left_out`: index of an image -> why, and a detail."""
-        log_classes(self.class_names, self.labels, self.splits, usable)
-        reasons: dict[str, list[str]] = {}
-        for index, (reason, detail) in left_out.items():
-            reasons.setdefault(reason, []).append(self.images.names[index] + (detail and f" ({detail})"))
-        log_left_out({**self.images.left_out, **reasons})
+    def _log_shapes(self) -> None:
         for split, rows in self.splits.items():
             rank_zero_info(f"{split} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")
         shown = self.labels[np.random.default_rng(0).choice(self.splits["train"], 5)].tolist()

@@ -1,12 +1,15 @@
 """What was found: a short table of classes and splits, and what was left out and why."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from tabulate import tabulate
 
+from transfer_learning.data.images import Images
+from transfer_learning.data.splits import SPLITS
 from transfer_learning.utilities.text import some
 
 SHOWN = 20  # classes that the terminal shows
@@ -33,6 +36,14 @@ def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[
         rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits leave")
 
 
+def log_given_splits(splits: Sequence[str | None], are_kept: bool) -> None:
+    """Logs how many images are in splits that the source knows, if it knows any."""
+    counts = Counter(split or "no split" for split in splits)
+    if set(counts) - {"no split"}:
+        numbers = ", ".join(f"{split} {counts[split]:,}" for split in (*SPLITS, "no split") if counts[split])
+        rank_zero_info(f"given splits: {numbers} images; {'they are kept' if are_kept else 'all are split anew'}")
+
+
 def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
     """Logs how many files were left out for each reason, and the first names; the others go to the log file."""
     for reason, names in left_out.items():
@@ -40,6 +51,14 @@ def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
             rank_zero_info(f"left out, {reason}: {len(names):,} ({some(names)})")
         for name in names[3:]:
             log_details(f"left out, {reason}: {name}")
+
+
+def log_images_left_out(images: Images, left_out: Mapping[int, tuple[str, str]]) -> None:
+    """The same for what the source left out, and for these images: index -> the reason, and a detail or ""."""
+    reasons = {reason: list(names) for reason, names in images.left_out.items()}
+    for index, (reason, detail) in left_out.items():
+        reasons.setdefault(reason, []).append(images.names[index] + (detail and f" ({detail})"))
+    log_left_out(reasons)
 
 
 @rank_zero_only
