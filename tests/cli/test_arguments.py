@@ -379,7 +379,7 @@ GROUPS = "basic_cnn pretrained regularised_cnn vgg16_finetuned vgg16_frozen"
         ("SMALL model=pretrained model.backbone=resnet19", "model.backbone=resnet19: expected one of torchvision's"),
         ("SMALL trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected more than 0."),
         ("SMALL monitor=val/f2", "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/balanced_acc"),
-        ("SMALL monitor=valid/macro_f1", "monitor=valid/macro_f1: no such metric; expected one of train/loss,"),
+        ("SMALL monitor=valid/macro_f1", "monitor=valid/macro_f1: no such metric; expected one of val/acc, val/loss,"),
         ("SMALL data.balance=over", "data.balance=over: expected 'none', 'sampler' or 'weights'"),
         ("SMALL data.folds=1", "data.folds=1: expected 2 or more"),
         ("SMALL data.folds=5 data.fold=5", "data.fold=5: expected 0 to 4"),

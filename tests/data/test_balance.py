@@ -67,7 +67,7 @@ def test_weights_are_those_of_scikit_learn():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     weights = balanced_weights(labels, 3)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    assert weights.dtype == np.float32 and weights[labels].mean() == pytest.approx(1)
+    assert weights.dtype == np.float64 and weights[labels].mean() == pytest.approx(1)
 
 
 def test_a_class_without_images_has_no_weight():

@@ -2,21 +2,22 @@
 
 import logging
 import sys
+from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
-from transfer_learning.cli.errors import keys_of, name_keys
+from transfer_learning.cli.errors import as_typed, keys_of, name_keys
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import CheckpointFile
@@ -76,25 +77,26 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
 def add_monitored_metric(cfg: DictConfig) -> None:
     """Adds the metric that `monitor` names, such as `val/macro_f1`, from conf/metrics/. Raises UserError if unknown."""
     name, metrics = str(cfg.monitor).rpartition("/")[2], cfg.get("metrics") or {}
-    files = {path.stem: path for path in (PROJECT / "conf" / "metrics").glob("*.yaml") if path.stem != "none"}
+    files = {path.stem: path for path in sorted((PROJECT / "conf" / "metrics").glob("*.yaml")) if path.stem != "none"}
+    names = dict.fromkeys(("acc", "loss", *metrics, *files))
+    known = [f"{split}/{each}" for split in ("val", "train") for each in names]
+    if cfg.monitor is not None and cfg.monitor not in known:
+        raise UserError(f"monitor={as_typed(cfg.monitor)}: no such metric; expected one of {', '.join(known)}.")
     if name in files and name not in metrics:
         with open_dict(cfg):
             cfg.metrics = {**metrics, **OmegaConf.load(files[name])}
-    elif name not in ("acc", "loss", *metrics):
-        known = ", ".join(f"val/{each}" for each in dict.fromkeys(("acc", "loss", *metrics, *sorted(files))))
-        raise UserError(f"monitor={cfg.monitor}: no such metric; expected one of {known}.")
 
 
 def suggest_balance(data: ImageDataModule) -> None:
-    """Logs a line if the largest class has more than three times the training images of the smallest."""
-    counts = np.bincount(data.labels[data.splits["train"]], minlength=len(data.class_names))
-    small, large = int(counts.argmin()), int(counts.argmax())
-    if data.balance == "none" and counts[large] > 3 * counts[small]:
-        sizes = f"{counts[large]:,} images of {data.class_names[large]}, {counts[small]:,} of {data.class_names[small]}"
-        ways = (
-            "data.balance=sampler or data.balance=weights may help, and monitor=val/balanced_acc chooses the best epoch"
+    """Logs a line if a class has more than three times the training images of another one that has some."""
+    counts = Counter(data.labels[data.splits["train"]].tolist()).most_common()
+    (large, most), (small, fewest) = counts[0], counts[-1]
+    if data.balance == "none" and most > 3 * fewest:
+        sizes = f"{most:,} training images of {data.class_names[large]}, but {fewest:,} of {data.class_names[small]}"
+        ways = "data.balance=sampler or data.balance=weights balances them"
+        rank_zero_info(
+            f"{sizes}: {ways}, monitor=val/balanced_acc chooses the epoch that is best for all classes alike"
         )
-        log.info(f"the training images are unbalanced ({sizes}): {ways} by the mean over classes")
 
 
 def recorded(cfg: DictConfig) -> dict[str, Any]:
@@ -124,8 +126,7 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     suggest_balance(data)
     pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
     network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
-    weights = None if data.class_weights is None else data.class_weights.tolist()
-    settings = optimizer, schedule, objective, metrics, weights, cfg.seed
+    settings = optimizer, schedule, objective, metrics, cfg.seed, data.class_weights
     model = Classifier(network, data.class_names, data.preprocessing, *settings)
     folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     last = folder.last if folder.last.exists() else None

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def balanced_draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def balanced_draw(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Draws N of N images with replacement, so that each class is drawn with the same probability.
 
     Args:
@@ -12,17 +12,16 @@ def balanced_draw(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns:
         Positions in `labels`, (N,) int64.
     """
-    counts = np.bincount(labels)
-    probabilities = 1 / counts[labels]
-    return rng.choice(len(labels), size=len(labels), p=probabilities / probabilities.sum())
+    probabilities = 1 / np.bincount(labels)[labels]
+    return generator.choice(len(labels), size=len(labels), p=probabilities / probabilities.sum())
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """A weight for each class, (num_classes,) float32, whose sums over the images of each class are equal.
+    """The weight of each class, (num_classes,) float64, such that the images of each class weigh the same together.
 
-    It is N / (C * n_c), scikit-learn's "balanced", so the mean over N images of C classes is 1; 0 for a class without
-    images. `labels` are class codes, (N,) int64.
+    It is N / (C * n) for the n of N images of a class, scikit-learn's "balanced", where C is the number of classes that
+    have images; others have weight 0. The mean over images is 1. `labels` are class codes, (N,) int64.
     """
     counts = np.bincount(labels, minlength=num_classes)
     present = np.count_nonzero(counts)
-    return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0).astype(np.float32)
+    return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0.0)

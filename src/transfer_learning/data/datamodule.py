@@ -167,22 +167,22 @@ class ImageDataModule(pl.LightningDataModule):
 
     def draw(self, epoch: int) -> np.ndarray:
         """The training images that an epoch shows, (N,) int64 positions, if classes are sampled equally often."""
-        rng = np.random.default_rng((self.order_seed, epoch, 2))
-        return balanced_draw(self.labels[self.splits["train"]], rng)
+        generator = np.random.default_rng((self.order_seed, epoch, 0, 1))  # (seed, epoch, 2) is the augmentation's
+        return balanced_draw(self.labels[self.splits["train"]], generator)
 
     @property
-    def class_weights(self) -> np.ndarray | None:
-        """Weights of the training losses, (C,) float32; None without `balance="weights"`."""
+    def class_weights(self) -> list[float] | None:
+        """C factors of the training losses, as `Classifier` takes them; None without `balance="weights"`."""
         if self.balance != "weights":
             return None
-        return balanced_weights(self.labels[self.splits["train"]], len(self.class_names))
+        return balanced_weights(self.labels[self.splits["train"]], len(self.class_names)).tolist()
 
     def chosen_views(self, epoch: int) -> np.ndarray:
-        """The view of each training image in an epoch, (N,) int64 in [0, views)."""
+        """The view of each training image that an epoch shows, (N,) int64 in [0, views)."""
         return np.random.default_rng((self.order_seed, epoch, 1)).integers(self.views, size=len(self.splits["train"]))
 
     def augmentation_parameters(self, epoch: int) -> tuple[np.ndarray, ...]:
-        """For each step the parameters of each training image in an epoch, (N, K) float32."""
+        """For each step the parameters of each training image that an epoch shows, (N, K) float32."""
         rows = self.splits["train"]
         rows = rows[self.draw(epoch)] if self.balance == "sampler" else rows
         if not self.views:

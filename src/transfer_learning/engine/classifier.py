@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pydantic import NonNegativeFloat
 
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
@@ -43,10 +44,10 @@ class Classifier(pl.LightningModule):
         optimizer: parameter groups -> optimizer; None for a model that only predicts.
         schedule: progress of the fit in [0, 1] -> factor of the learning rate, at each step; None is constant.
         objective: the loss, and the meaning of logits; None is `CrossEntropy()`.
-        metrics: further metrics by name, such as `{"f1": partial(MulticlassF1Score, average="macro")}`.
-        class_weights: C factors of the training losses; None is 1 for each class. Losses of validation and test are not
-            weighted.
+        metrics: further metrics by name, such as `{"macro_f1": partial(MulticlassF1Score, average="macro")}`.
         seed: of dropout, which is a function of (seed, epoch, batch, device).
+        class_weights: C factors of the losses of training images, so `train/loss` has them too; losses of validation
+            and test are not weighted. None is 1 for each class.
     """
 
     class_weights: torch.Tensor | None  # (C,) float32
@@ -63,10 +64,13 @@ class Classifier(pl.LightningModule):
         schedule: Schedule | None = None,
         objective: CrossEntropy | None = None,
         metrics: Mapping[str, MetricFactory] | None = None,
-        class_weights: Sequence[float] | None = None,
         seed: Seed = 0,
+        class_weights: Sequence[NonNegativeFloat] | None = None,
     ):
         super().__init__()
+        if class_weights is not None and len(class_weights) != len(class_names):
+            expected = f"expected {len(class_names)} numbers, one for each class."
+            raise ArgumentError("class_weights", class_weights, expected)
         self.network = network.to(memory_format=torch.channels_last)  # the memory format of the batches
         self.class_names = tuple(class_names)
         self.preprocessing = preprocessing
@@ -124,8 +128,8 @@ class Classifier(pl.LightningModule):
         logits = self.network.trainable(features).float()
         losses = self.objective.losses(logits, batch.targets)
         if split == "train" and self.class_weights is not None:
-            soft = batch.targets.ndim == 2
-            losses = losses * (batch.targets @ self.class_weights if soft else self.class_weights[batch.targets])
+            codes, weights = batch.targets, self.class_weights
+            losses = losses * (weights[codes] if codes.ndim == 1 else (codes * weights).sum(dim=1))
         self._record(batch, batch_index, split, logits.detach(), losses.detach())
         loss = losses.mean()
         if split != "test":
