@@ -1,15 +1,41 @@
-"""Image formats by the names of files."""
+"""Which files are images by their names, and which library reads their format."""
 
+from contextlib import suppress
 from mimetypes import guess_type
 from pathlib import Path
 
 from PIL import Image
 
+with suppress(ImportError):  # the extra `formats`
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+NEEDS = dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif: pip install -e '.[formats]'")
+NEEDS |= {".avif": "a Pillow with AVIF: pip install --force-reinstall pillow"}  # some systems' own Pillow has none
+
 
 def is_image_name(path: Path) -> bool:
     """Whether the file's name is that of an image in any format; reading it shows whether it is one."""
-    return path.suffix.lower() in Image.registered_extensions() or (guess_type(path.name)[0] or "").startswith("image/")
+    suffix = path.suffix.lower()
+    known = suffix in Image.registered_extensions() or suffix in NEEDS
+    return known or (guess_type(path.name)[0] or "").startswith("image/")
 
 
-def missing_plugin(path: Path) -> str | None:
-    return None
+def missing_plugin(path: str | Path) -> str | None:
+    """What is not installed, but needed to read a file with such a name; None if nothing is missing."""
+    suffix = Path(path).suffix.lower()
+    missing = suffix in NEEDS and suffix not in Image.registered_extensions()
+    return f"needs {NEEDS[suffix]}" if missing else None
+
+
+def readable_formats() -> list[str]:
+    """Pillow's names of the formats that can be read here, sorted."""
+    return sorted(set(Image.registered_extensions().values()))
+
+
+def count_frames(image: Image.Image) -> int:
+    """The number of frames (pages) of an opened file; those after a broken one do not count."""
+    with suppress(Exception):  # decoders raise many kinds of errors; the first frame may be right
+        return getattr(image, "n_frames", 1)
+    return 1
