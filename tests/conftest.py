@@ -63,7 +63,8 @@ def data_module(tmp_path):
     """
 
     def make(source: Source, per_class: tuple, augmentation: Step | None = None, **settings) -> ImageDataModule:
-        preprocessing = {key: settings.pop(key) for key in ("image_size", "interpolation", "resize") if key in settings}
+        names = ("image_size", "interpolation", "resize", "depth")
+        preprocessing = {key: settings.pop(key) for key in names if key in settings}
         split = PerClass(*per_class, seed=settings.pop("seed", 0))
         settings = {"cache_dir": tmp_path / "cache"} | settings
         data = ImageDataModule(source, split, Preprocessing(**preprocessing), augmentation, **settings)

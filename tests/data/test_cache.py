@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from transfer_learning.data.cache import HEADER, CachedArray, list_arrays, remove_unused
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.files import read_json, write_json
 
 KEY = {"what": "squares", "of": "numbers"}
 
@@ -28,7 +29,7 @@ class Squares:
     def get(self, numbers):
         """(N, 2) rows in the order of the numbers, and the reasons of unreadable ones."""
         found = self.get_rows(numbers)
-        return np.array(found.array[found.rows]), found.unreadable
+        return np.array(found.array[found.rows]), found.remarks["unreadable"]
 
     def get_rows(self, numbers):
         numbers = list(numbers)
@@ -37,7 +38,8 @@ class Squares:
     def compute(self, numbers):
         self.computed += numbers
         reasons = {place: "odd" for place, n in enumerate(numbers) if n % 2 and n > 500}
-        return np.array([[n, n * n] for n in numbers]), reasons
+        sizes = {place: [n, n / 3] for place, n in enumerate(numbers) if n % 100 == 0}
+        return np.array([[n, n * n] for n in numbers]), {"unreadable": reasons, "sizes": sizes}
 
 
 def expected(numbers):
@@ -59,7 +61,7 @@ def test_rows_are_what_compute_returns_and_are_computed_once(squares):
     second = squares()
     found = second.get_rows(range(600))
     assert isinstance(found.array, np.memmap) and not found.array.flags.writeable
-    assert found.rows.dtype == np.int64 and found.unreadable == unreadable
+    assert found.rows.dtype == np.int64 and found.remarks["unreadable"] == unreadable
     assert np.array_equal(found.array[found.rows], rows) and not second.computed
 
 
@@ -82,6 +84,26 @@ def test_ids_come_in_any_order_and_more_than_once(squares):
     assert np.array_equal(one.get(numbers[::-1])[0], expected(numbers[::-1])) and len(one.computed) == 4
 
 
+def test_remarks_of_each_kind_are_kept_with_their_ids_as_plain_values(squares):
+    for _ in range(2):  # the second time from the file
+        found = squares().get_rows([400, 7, 503, 100, 400])
+        assert found.remarks == {
+            "unreadable": {2: "odd"},
+            "sizes": {0: [400, 400 / 3], 3: [100, 100 / 3], 4: [400, 400 / 3]},
+        }
+    added = squares().get_rows([100, 200])
+    assert added.remarks == {"unreadable": {}, "sizes": {0: [100, 100 / 3], 1: [200, 200 / 3]}}
+
+
+def test_a_listing_of_an_older_version_is_computed_anew(squares, tmp_path):
+    squares().get(range(600))
+    (listing,) = tmp_path.glob("*.json")
+    listed = read_json(listing)
+    write_json(listing, {key: value for key, value in listed.items() if key != "remarks"} | {"unreadable": {}})
+    again = squares()
+    assert again.get(range(600))[1] == dict.fromkeys(range(501, 600, 2), "odd") and len(again.computed) == 600
+
+
 def test_another_key_is_another_file(squares, tmp_path):
     others = squares(KEY | {"of": "others"})
     squares().get(range(10))
@@ -100,7 +122,7 @@ def test_rows_are_added_and_old_ones_stay_where_they_are(squares, tmp_path):
     assert np.array_equal(after.array[:500], before.array)
     assert np.array_equal(before.array[before.rows], expected(range(10, 510)))  # mapped before, and still right
     rows, unreadable = squares().get(range(10, 510))
-    assert np.array_equal(rows, expected(range(10, 510))) and unreadable == before.unreadable
+    assert np.array_equal(rows, expected(range(10, 510))) and unreadable == before.remarks["unreadable"]
     assert len(list(tmp_path.glob("squares-*.rows"))) == 1
 
 

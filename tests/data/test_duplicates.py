@@ -14,16 +14,20 @@ def images(labels, digests, splits=None):
     return replace(found, splits=splits and [split_names[each] for each in splits])
 
 
+def found_in(images, keep_splits=False):
+    return duplicates(images, np.arange(len(images.names)), keep_splits)
+
+
 def kept(found, keep_splits=False):
-    return sorted(set(range(len(found.names))) - set(duplicates(found, keep_splits)))
+    return sorted(set(range(len(found.names))) - set(found_in(found, keep_splits)))
 
 
 def test_one_of_equal_images_is_kept_and_none_of_contradictory_ones():
     found = images([0, 0, 1, 1, 0, 1], "aabcdd")
-    assert duplicates(found) == {
-        1: ("the same bytes as another image", 0),
-        4: ("the same bytes as an image of another class", 5),
-        5: ("the same bytes as an image of another class", 4),
+    assert found_in(found) == {
+        1: ("the same bytes as another image", "image 0"),
+        4: ("the same bytes as an image of another class", "image 5"),
+        5: ("the same bytes as an image of another class", "image 4"),
     }
 
 
@@ -54,4 +58,9 @@ def test_splits_that_are_not_kept_do_not_count():
 
 def test_the_split_of_the_other_image_is_named():
     found = images([0, 0, 1], "aab", "tev")
-    assert duplicates(found, keep_splits=True) == {0: ("the same bytes as a test image", 1)}
+    assert found_in(found, keep_splits=True) == {0: ("the same bytes as a test image", "image 1")}
+
+
+def test_only_images_that_may_be_used_count():
+    found = images([0, 0, 0, 1], "aaab")
+    assert duplicates(found, np.array([1, 2, 3])) == {2: ("the same bytes as another image", "image 1")}

@@ -15,7 +15,8 @@ from transfer_learning.utilities.errors import ArgumentError, UserError
 def decoded(path, size, interpolation="nearest", digest="digest"):
     """The (size, size, 3) pixels of one file, or the reason why it is unreadable."""
     images = Images([str(path)], np.zeros(1, dtype=np.int64), ("a", "b"), [digest], read=lambda index: Image.open(path))
-    pixels, reasons = decode(images, Preprocessing(size, interpolation), [0])
+    pixels, remarks = decode(images, Preprocessing(size, interpolation), [0])
+    reasons = remarks["unreadable"]
     assert not reasons or not pixels.any()  # black
     return reasons.get(0, pixels[0])
 
@@ -169,7 +170,8 @@ def test_the_tutorials_preprocessing_is_the_default():
         ({"image_size": 1.5}, "image_size=1.5: expected"),
         ({"interpolation": "cubic"}, "interpolation='cubic': expected .*'bicubic'"),
         ({"resize": "fit"}, "resize='fit': expected .*'pad'"),
-        ({"size": 3}, "size=3: no such argument; expected one of image_size, interpolation, resize"),
+        ({"depth": "16"}, "depth='16': expected .*'image'"),
+        ({"size": 3}, "size=3: no such argument; expected one of image_size, interpolation, resize, depth"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -195,8 +197,9 @@ def test_positions_of_unreadable_images_are_those_among_the_images_asked_for(tmp
 
     names = [f"image {index}" for index in range(8)]
     images = Images(names, np.zeros(8, dtype=np.int64), ("a", "b"), names, read)
-    pixels, reasons = decode(images, Preprocessing(4), [7, 5, 2])
-    assert pixels[:, 0, 0, 0].tolist() == [7, 0, 2] and reasons == {1: "ValueError: broken"}
+    pixels, remarks = decode(images, Preprocessing(4), [7, 5, 2])
+    assert pixels[:, 0, 0, 0].tolist() == [7, 0, 2]
+    assert remarks == {"unreadable": {1: "ValueError: broken"}, "range": {}, "frames": {}}
 
 
 def test_a_file_that_disappears_is_not_a_broken_image(tmp_path):

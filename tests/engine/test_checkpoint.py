@@ -89,7 +89,8 @@ def test_preprocessing_and_precision_of_the_training(saved, small_data, small_mo
     model = Classifier(model.network, data.class_names, data.preprocessing, model.optimizer)
     saved(model, data, path, precision="bf16-mixed")
     about = torch.load(path, weights_only=True)["model"]
-    assert about["preprocessing"] == {"image_size": 32, "interpolation": "nearest", "resize": "crop"}
+    expected = {"image_size": 32, "interpolation": "nearest", "resize": "crop", "depth": None}
+    assert about["preprocessing"] == expected
     loaded = load(path)
     assert loaded.preprocessing == data.preprocessing == Preprocessing(32, "nearest", "crop")
     assert loaded.trained_precision == about["precision"] == "bf16-mixed"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,14 +23,15 @@ except ImportError:  # Windows
 CHUNK = 256  # rows that are computed and held in memory at once
 HEADER = 128  # bytes before the first row
 
-# positions of ids -> (one row each, of any shape and dtype; {place of an unreadable one among them: the reason})
-Compute = Callable[[list[int]], tuple[np.ndarray, dict[int, str]]]
+Remarks = dict[str, dict[int, Any]]  # kind -> {place of a row: a plain value}
+# positions of ids -> (one row each, of any shape and dtype; remarks on places among them)
+Compute = Callable[[list[int]], tuple[np.ndarray, Remarks]]
 
 
 class Rows(NamedTuple):
     array: np.ndarray  # all rows of the file, (R, ...), memory-mapped and read-only
     rows: np.ndarray  # the row of each id, (N,) int64
-    unreadable: dict[int, str]  # the position of each id whose row has no meaning -> the reason
+    remarks: Remarks  # of each kind that `Compute` returns; the places are positions of ids
 
 
 class CachedArray:
@@ -65,7 +66,10 @@ class CachedArray:
                     listed = self._listed()
                     missing = self._append(listed, ids, compute)
         rows = np.array([listed["ids"][each] for each in ids], dtype=np.int64)
-        unreadable = {n: listed["unreadable"][each] for n, each in enumerate(ids) if each in listed["unreadable"]}
+        remarks = {
+            kind: {n: values[each] for n, each in enumerate(ids) if each in values}
+            for kind, values in listed["remarks"].items()
+        }
         shape = (len(listed["ids"]), *listed["shape"])
         try:
             with open(self.path, "rb") as file:
@@ -76,18 +80,18 @@ class CachedArray:
         with suppress(OSError):  # the cache may be read-only
             os.utime(self.path)  # when it was last used
         rank_zero_info(f"{self.path}: {len(ids)} rows, {missing} of them computed now; {array.nbytes / 1e6:,.1f} MB")
-        return Rows(array, rows, unreadable)
+        return Rows(array, rows, remarks)
 
     def _listed(self) -> dict:
-        """{"ids": {id: row}, "unreadable": {id: reason}, "dtype", "shape"} of the rows that are complete."""
+        """{"ids": {id: row}, "remarks": {kind: {id: value}}, "dtype", "shape"} of the rows that are complete."""
         listed = read_json(self.path.with_suffix(".json")) or {}
         with suppress(OSError, KeyError, TypeError, ValueError):
             size = len(listed["ids"]) * math.prod(listed["shape"]) * np.dtype(listed["dtype"]).itemsize
             with open(self.path, "rb") as file:
                 if file.read(HEADER) == self.header and os.fstat(file.fileno()).st_size >= HEADER + size:
                     ids = {each: row for row, each in enumerate(listed["ids"])}
-                    return listed | {"ids": ids, "unreadable": dict(listed["unreadable"])}
-        return {"ids": {}, "unreadable": {}}
+                    return listed | {"ids": ids, "remarks": dict(listed["remarks"])}
+        return {"ids": {}, "remarks": {}}
 
     def _append(self, listed: dict, ids: Sequence[str], compute: Compute) -> int:
         """Computes and stores the rows of ids that are missing, and adds them to `listed`. Returns their number."""
@@ -111,13 +115,15 @@ class CachedArray:
     def _append_chunk(
         self, file: BinaryIO, listed: dict, ids: Sequence[str], positions: list[int], compute: Compute
     ) -> None:
-        rows, reasons = compute(positions)
+        rows, remarks = compute(positions)
         file.seek(HEADER + len(listed["ids"]) * rows[0].nbytes)
         file.write(np.ascontiguousarray(rows).data)
         file.flush()
         os.fsync(file.fileno())
         listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:]), "about": self.about}
-        listed["unreadable"] |= {ids[positions[place]]: reason for place, reason in reasons.items()}
+        for kind, values in remarks.items():
+            known = listed["remarks"].setdefault(kind, {})
+            known |= {ids[positions[place]]: value for place, value in values.items()}
         listed["ids"] |= {ids[n]: row for row, n in enumerate(positions, len(listed["ids"]))}
         write_json(self.path.with_suffix(".json"), listed | {"ids": list(listed["ids"])})
 

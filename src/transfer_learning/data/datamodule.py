@@ -10,23 +10,24 @@ import pytorch_lightning as pl
 import torch
 from pydantic import Field, NonNegativeInt
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
-from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader, DistributedSampler
 
 from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.balance import balanced_draw, balanced_weights
 from transfer_learning.data.batch import Batch, SplitDataset, prepare
-from transfer_learning.data.cache import CachedArray, cache_errors
+from transfer_learning.data.cache import CachedArray, Remarks, cache_errors
+from transfer_learning.data.depth import check_ranges
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.duplicates import duplicates
 from transfer_learning.data.exclusions import excluded_images
 from transfer_learning.data.features import Features, FrozenPart, compute_features
 from transfer_learning.data.folds import check_fold, cross_validation, subset
+from transfer_learning.data.formats import readable_formats
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.data.splits import SplitStrategy
-from transfer_learning.data.summary import log_classes, log_given_splits, log_images_left_out
+from transfer_learning.data.summary import log_classes, log_frames, log_given_splits, log_images_left_out, log_shapes
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
@@ -106,37 +107,37 @@ class ImageDataModule(pl.LightningDataModule):
         self.labels, self.class_names = self.images.labels, self.images.class_names
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
         log_given_splits(self.images.splits or (), keeps_splits)
-        left_out = {index: ("not readable as an image", reason) for index, reason in self._decode().items()}
-        if self.exclude is not None:
-            left_out |= dict.fromkeys(excluded_images(self.images, self.exclude), (f"excluded by {self.exclude}", ""))
-        self.readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
-        if self.drop_duplicates:
-            found = duplicates(self.images.take(self.readable), keeps_splits)
-            for position, (reason, other) in found.items():
-                left_out[self.readable[position]] = reason, self.images.names[self.readable[other]]
+        left_out = self._left_out(self._decode(), keeps_splits)
         used = np.array([index for index in self.readable if index not in left_out], dtype=np.int64)
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
         self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
         log_classes(self.class_names, self.labels, self.splits, len(used))
         log_images_left_out(self.images, left_out)
-        self._log_shapes()
+        log_shapes(self.class_names, self.labels, self.splits, self.pixels)
 
-    def _decode(self) -> dict[int, str]:
-        """Sets `pixels`. Returns the index of each unreadable image -> the reason."""
+    def _decode(self) -> Remarks:
+        """Sets `pixels`. Returns the remarks of `decode` on images, by index."""
         settings, ids = self.preprocessing, [str(index) for index in range(len(self.labels))]
         name = f"pixels-{settings.image_size}-{settings.interpolation}-{settings.resize}"
         key = {"preprocessing": asdict(settings), "images": sha256_of(list(self.images.digests))}
+        key["formats"] = readable_formats()  # with another library, unreadable images may be readable
         about = f"{type(self.source).__name__}, such as {self.images.names[0]}"
         found = CachedArray(self.cache_dir, name, key, about).get(ids, partial(decode, self.images, settings))
         self.pixels = found.array
-        return found.unreadable
+        return found.remarks
 
-    def _log_shapes(self) -> None:
-        for split, rows in self.splits.items():
-            rank_zero_info(f"{split} dataset shape: {(len(rows), *self.pixels.shape[1:])} {self.pixels.dtype}")
-        shown = self.labels[np.random.default_rng(0).choice(self.splits["train"], 5)].tolist()
-        rank_zero_info(f"five labels: {[self.class_names[code] for code in shown]} -> {shown}")
+    def _left_out(self, remarks: Remarks, keeps_splits: bool) -> dict[int, tuple[str, str]]:
+        """Sets `readable`. Returns the index of each image that is left out -> the reason, and a detail or ""."""
+        if self.preprocessing.depth is None:
+            check_ranges(self.images.names, remarks["range"])
+        log_frames(self.images.names, remarks["frames"])
+        left_out = {index: ("not readable as an image", reason) for index, reason in remarks["unreadable"].items()}
+        left_out |= excluded_images(self.images, self.exclude)
+        self.readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
+        if self.drop_duplicates:
+            left_out |= duplicates(self.images, self.readable, keeps_splits)
+        return left_out
 
     def store_features(self, frozen_part: FrozenPart | None, splits: Sequence[str] = ("train", "val", "test")) -> None:
         """From now on hands out stored features of the splits, but images if they are freshly augmented in each epoch.

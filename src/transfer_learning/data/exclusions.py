@@ -40,13 +40,14 @@ def read_exclusions(path: PathArgument) -> set[str]:
     return {row["sha256"].strip() for row in rows if row["exclude"].strip().lower() in YES}
 
 
-def excluded_images(images: Images, path: PathArgument) -> list[int]:
-    """The indices of the images that a file of exclusions leaves out.
+def excluded_images(images: Images, path: PathArgument | None) -> dict[int, tuple[str, str]]:
+    """The images that a file of exclusions leaves out: index -> (the reason, ""); without a file none.
 
     An image is known by its bytes, so copies of an excluded file are excluded too. Logs how many excluded images are
     not among `images`. Raises ArgumentError as `read_exclusions` does.
     """
-    excluded = read_exclusions(path)
+    excluded = set() if path is None else read_exclusions(path)
     if unknown := len(excluded.difference(images.digests)):
         rank_zero_info(f"{path}: {unknown} of its {len(excluded)} excluded images are not among these images")
-    return [index for index, digest in enumerate(images.digests) if digest in excluded]
+    found = [index for index, digest in enumerate(images.digests) if digest in excluded]
+    return dict.fromkeys(found, (f"excluded by {path}", ""))

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from transfer_learning.data.depth import is_deep_colour, reopened
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable, some
@@ -94,7 +95,9 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
         item = items[index]
         if isinstance(item, np.ndarray):
             return Image.fromarray(item)
-        return item.copy() if isinstance(item, Image.Image) else Image.open(item)
+        if not isinstance(item, Image.Image):
+            return Image.open(item)
+        return reopened(item) if is_deep_colour(item) else item.copy()  # which has only 8 bits a channel
 
     named = [printable(str(item)) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]
     return Images(named, np.zeros(len(items), np.int64), (), [UNREADABLE] * len(items), read)

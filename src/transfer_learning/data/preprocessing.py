@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
+from transfer_learning.data.cache import Remarks
+from transfer_learning.data.depth import Deep, read_deep
 from transfer_learning.data.digests import UNREADABLE
+from transfer_learning.data.formats import count_frames, missing_plugin
 from transfer_learning.data.images import Images
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.validation import validated
@@ -25,16 +28,31 @@ class Preprocessing:
         image_size: side of the square in pixels.
         interpolation: Pillow's; "bilinear" and "bicubic" are antialiased.
         resize: "stretch" ignores the aspect ratio, "crop" keeps the centre, "pad" adds black bars.
+        depth: which values of an image with more than 8 bits a channel become 0 to 255. "dtype": all that its type can
+            have, 0 to 65535 of 16 bits; of floats [0, 1], so that floats of another scale, such as 0 to 255 or CT
+            numbers, are errors. "image": its own minimum to maximum over all channels, so that images of different
+            brightness become similar. Then one of a single value becomes 128. NaN becomes 0, an infinite value 0 or
+            255. None is "dtype", and the data module stops if images use less than a quarter of their type's range.
     """
 
     image_size: Annotated[int, Field(ge=1, le=16384)] = 150
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     resize: Literal["stretch", "crop", "pad"] = "stretch"
+    depth: Literal["dtype", "image"] | None = None
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Rotates an image upright, as its EXIF data say, and resizes it: (image_size, image_size, 3) uint8, RGB."""
-        if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 8
-            image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+        """Rotates an image upright, as its EXIF data say, and resizes it: (image_size, image_size, 3) uint8, RGB.
+
+        Raises ValueError: an image with more than 8 bits a channel that `depth` does not cover.
+        """
+        return self.resized(image, read_deep(image))
+
+    def resized(self, image: Image.Image, deep: Deep | None) -> np.ndarray:
+        """As `__call__`, where `deep` is what `read_deep` found in the image."""
+        if deep:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            image = Image.fromarray(deep.as_bytes(self.depth))
+            image.getexif()[ExifTags.Base.Orientation] = orientation
         if "transparency" in image.info:  # Pillow warns if a palette loses its transparency in one step
             image = image.convert("RGBA")
         resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[self.resize]
@@ -42,29 +60,38 @@ class Preprocessing:
         return np.array(resize(ImageOps.exif_transpose(image).convert("RGB"), (self.image_size,) * 2, method))
 
 
-def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
+def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int]) -> tuple[np.ndarray, Remarks]:
     """Reads and preprocesses images.
 
     Returns:
-        pixels, (N, image_size, image_size, 3) uint8, and the position of each unreadable image, which is black, -> the
-        reason.
+        pixels, (N, image_size, image_size, 3) uint8, and remarks on positions: "unreadable", the reason why an image is
+        black; "range", the `Deep.range` of one with more than 8 bits a channel; "frames", how many if more than one.
 
     Raises:
-        UserError: a file could be read when it was listed, but not now.
+        UserError: a file could be read when it was listed, but not now; there is not enough memory.
     """
-    pixels, reasons = np.zeros((len(indices), *(preprocessing.image_size,) * 2, 3), dtype=np.uint8), {}
+    pixels = np.zeros((len(indices), *(preprocessing.image_size,) * 2, 3), dtype=np.uint8)
+    remarks: Remarks = {"unreadable": {}, "range": {}, "frames": {}}
 
     def decode_one(position: int) -> None:
         index = indices[position]
         try:
             with images.read(index) as image:
-                pixels[position] = preprocessing(image)
+                deep = read_deep(image)
+                if deep:
+                    remarks["range"][position] = deep.range
+                pixels[position] = preprocessing.resized(image, deep)
+                frames = count_frames(image)
+                if frames > 1:
+                    remarks["frames"][position] = frames
         except Exception as error:  # decoders raise many kinds of errors for a broken file
-            if getattr(error, "errno", None) and not images.digests[index].startswith(UNREADABLE):
-                reason = f"disappeared after it was listed ({first_line(error)}). Run it again."
-                raise UserError(f"{images.names[index]}: {reason}") from error
-            reasons[position] = first_line(error)
+            is_memory = isinstance(error, MemoryError)
+            if (is_memory or getattr(error, "errno", None)) and not images.digests[index].startswith(UNREADABLE):
+                what = "not enough memory to decode it" if is_memory else "disappeared after it was listed"
+                raise UserError(f"{images.names[index]}: {what} ({first_line(error)}). Run it again.") from error
+            plugin = missing_plugin(images.names[index]) if isinstance(error, UnidentifiedImageError) else None
+            remarks["unreadable"][position] = plugin or first_line(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         list(pool.map(decode_one, range(len(indices))))
-    return pixels, reasons
+    return pixels, remarks

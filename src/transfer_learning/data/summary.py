@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -36,6 +36,16 @@ def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[
         rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits leave")
 
 
+def log_shapes(
+    class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray], pixels: np.ndarray
+) -> None:
+    """Logs the shape of each split's images, of pixels (M, H, W, 3), and five labels as names and codes."""
+    for split, rows in splits.items():
+        rank_zero_info(f"{split} dataset shape: {(len(rows), *pixels.shape[1:])} {pixels.dtype}")
+    shown = labels[np.random.default_rng(0).choice(splits["train"], 5)].tolist()
+    rank_zero_info(f"five labels: {[class_names[code] for code in shown]} -> {shown}")
+
+
 def log_given_splits(splits: Sequence[str | None], are_kept: bool) -> None:
     """Logs how many images are in splits that the source knows, if it knows any."""
     counts = Counter(split or "no split" for split in splits)
@@ -59,6 +69,13 @@ def log_images_left_out(images: Images, left_out: Mapping[int, tuple[str, str]])
     for index, (reason, detail) in left_out.items():
         reasons.setdefault(reason, []).append(images.names[index] + (detail and f" ({detail})"))
     log_left_out(reasons)
+
+
+def log_frames(names: Sequence[str], frames: Collection[int]) -> None:
+    """Logs how many of the named files have several frames; `frames` are their indices."""
+    if frames:
+        files = some([names[index] for index in sorted(frames)], 1)
+        rank_zero_info(f"several frames, of which the first is used: {len(frames):,} files ({files})")
 
 
 @rank_zero_only

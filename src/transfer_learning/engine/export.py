@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transfer_learning.data.images import Images
 from transfer_learning.data.preprocessing import decode
 from transfer_learning.engine.classifier import Classifier
-from transfer_learning.engine.inference import BATCH_SIZE, Inference
+from transfer_learning.engine.inference import BATCH_SIZE, Inference, report_narrow
 from transfer_learning.utilities.errors import UserError, first_line, needs
 from transfer_learning.utilities.files import atomic_write
 
@@ -115,12 +115,14 @@ def metadata(model: Classifier) -> dict[str, str]:
 def compare(run: Run, exact: Classifier, model: Classifier, images: Images) -> Check:
     """Compares a file with its model in float32 and in the precision of the training."""
     references = Inference(exact, "cpu"), Inference(model)
-    unreadable: dict[str, str] = {}
+    unreadable, ranges = dict[str, str](), dict[str, Sequence[float]]()
     differences, correct, count = np.zeros(2), np.zeros(2), 0
     starts = [0, 1, 3, *range(8, len(images.names), BATCH_SIZE)]  # batches of 1, 2, 5 and more images
     stops = [*starts[1:], len(images.names)]
     for start, stop in tqdm(list(zip(starts, stops)), desc="check", unit="batch", leave=False, disable=None):
-        pixels, reasons = decode(images, model.preprocessing, range(start, min(stop, len(images.names))))
+        pixels, remarks = decode(images, model.preprocessing, range(start, min(stop, len(images.names))))
+        reasons = remarks["unreadable"]
+        ranges |= {images.names[start + n]: each for n, each in remarks["range"].items() if n not in reasons}
         unreadable |= {images.names[start + position]: reason for position, reason in reasons.items()}
         read = [position for position in range(len(pixels)) if position not in reasons]
         if read:
@@ -129,6 +131,7 @@ def compare(run: Run, exact: Classifier, model: Classifier, images: Images) -> C
             differences = np.maximum(differences, [np.abs(found - each).max() for each in expected])
             correct += [np.sum(each.argmax(axis=1) == labels) for each in (found, expected[1])]
             count += len(read)
+    report_narrow(ranges, [model.preprocessing])
     if not count:
         raise UserError("none of the images for the check can be read.")
     return Check(count, unreadable, *differences.tolist(), *(correct / count).tolist())

@@ -1,6 +1,6 @@
 """Predictions for any images, with the preprocessing and in the precision of the training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from transfer_learning.data.batch import as_floats
+from transfer_learning.data.cache import Remarks
+from transfer_learning.data.depth import narrow
 from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
@@ -112,17 +115,31 @@ def pixel_chunks(
     indices = list(range(len(images.names)))
     chunks = [indices[start : start + CHUNK] for start in range(0, len(indices), CHUNK)]
 
-    def decoded(chunk: list[int]) -> dict[Preprocessing, tuple[np.ndarray, dict[int, str]]]:
+    def decoded(chunk: list[int]) -> dict[Preprocessing, tuple[np.ndarray, Remarks]]:
         return {each: decode(images, each, chunk) for each in dict.fromkeys(settings)}
 
+    ranges: dict[str, Sequence[float]] = {}
     bar = tqdm(total=len(indices), unit="image", leave=False, disable=None)
     with bar, ThreadPoolExecutor(1) as pool:
         following = [pool.submit(decoded, chunk) for chunk in chunks[:1]]
         for number, chunk in enumerate(chunks, 1):
             found = following.pop().result()
             following = [pool.submit(decoded, each) for each in chunks[number : number + 1]]
-            reasons = found[settings[0]][1]
+            remarks = found[settings[0]][1]
+            reasons = remarks["unreadable"]
+            ranges |= {images.names[chunk[n]]: each for n, each in remarks["range"].items() if n not in reasons}
             read = [position for position in range(len(chunk)) if position not in reasons]
             pixels = {each: rows[read] for each, (rows, _) in found.items()}
             bar.update(len(chunk))
             yield [chunk[n] for n in read], pixels, {chunk[n]: reason for n, reason in reasons.items()}
+    report_narrow(ranges, settings)
+
+
+def report_narrow(ranges: Mapping[str, Sequence[float]], settings: Sequence[Preprocessing]) -> None:
+    """Logs one line if a preprocessing without a choice of depth makes images nearly black, or nearly of one colour.
+
+    `ranges` are those of `narrow`.
+    """
+    wrong = narrow(ranges, together=False)
+    if wrong and any(each.depth is None for each in settings):
+        rank_zero_info(f"{wrong}: dark or of little contrast for this model, which was trained with depth=null")

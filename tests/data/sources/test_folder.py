@@ -65,11 +65,17 @@ def test_any_number_of_class_folders_already_split_or_not(tmp_path, write_image)
     assert np.bincount(images.labels).tolist() == [1, 2, 1]
 
 
-def test_a_format_that_pillow_cannot_read_is_still_listed(tmp_path, write_image):
+def test_a_format_that_needs_a_plugin_is_left_out_and_the_plugin_named(tmp_path, write_image, monkeypatch):
+    monkeypatch.setattr("transfer_learning.data.formats.NEEDS", {".xyz": "a plugin: pip install it"})
     write_image(tmp_path / "rose" / "1.png", 0)
     (tmp_path / "daisy").mkdir()
-    (tmp_path / "daisy" / "phone.HEIC").write_bytes(b"from a telephone")
-    assert list_images(tmp_path).class_names == ("daisy", "rose")
+    (tmp_path / "daisy" / "phone.XYZ").write_bytes(b"from a telephone")
+    with pytest.raises(
+        ArgumentError, match="classes found: rose; expected .*left out, needs a plugin: pip install it: "
+    ):
+        list_images(tmp_path)
+    write_image(tmp_path / "daisy" / "2.png", 1)
+    assert list_images(tmp_path).left_out == {"needs a plugin: pip install it": [f"{tmp_path}/daisy/phone.XYZ"]}
 
 
 def test_the_order_of_images_does_not_depend_on_the_file_system(tmp_path, write_image, monkeypatch):

@@ -63,15 +63,20 @@ def classify(inference: Any, file: str) -> tuple[dict[str, float], np.ndarray | 
         probable one, (H, W, 3) uint8; None if the network has no maps.
 
     Raises:
-        UserError: the file cannot be read as an image.
+        UserError: the file cannot be read as an image, or would be nearly black.
     """
+    from transfer_learning.data.depth import narrow
+    from transfer_learning.data.formats import missing_plugin
     from transfer_learning.data.images import unlabelled
     from transfer_learning.data.preprocessing import decode
     from transfer_learning.utilities.errors import UserError
 
-    pixels, reasons = decode(unlabelled([file]), inference.model.preprocessing, [0])
-    if reasons:
-        raise UserError(f"{Path(file).name}: not readable as an image")
+    pixels, remarks = decode(unlabelled([file]), inference.model.preprocessing, [0])
+    if remarks["unreadable"]:
+        raise UserError(f"{Path(file).name}: {missing_plugin(file) or 'not readable as an image'}")
+    dark = narrow({Path(file).name: remarks["range"][0]}, together=False) if remarks["range"] else None
+    if dark and inference.model.preprocessing.depth is None:
+        raise UserError(f"{dark}: too dark or of too little contrast for this model")
     probabilities = inference.probabilities(pixels)
     named = dict(zip(inference.model.class_names, probabilities[0].tolist()))
     return named, explanation(inference, pixels, probabilities.argmax(axis=1))
