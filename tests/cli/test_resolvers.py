@@ -51,6 +51,12 @@ def test_no_character_needs_quotes_in_a_shell(overrides):
         ("${if_else:null,1,false}", False),
         ("${if_null:null,1}", 1),
         ("${if_null:0,1}", 0),
+        ("${epochs_of_share:30,1.0}", 30),
+        ("${epochs_of_share:30,1}", 30),
+        ("${epochs_of_share:30,0.01}", 300),
+        ("${epochs_of_share:10,0.3}", 18),
+        ("${epochs_of_share:30,0}", 30),  # the data module refuses it
+        ("${epochs_of_share:30,all}", 30),
         ("${monitor_mode:val/loss}", "min"),
         ("${monitor_mode:val/acc}", "max"),
         ("${model_name:vgg16,null}", "vgg16_frozen"),

@@ -3,12 +3,17 @@
 import csv
 import json
 import shutil
+from pathlib import Path
+from statistics import mean
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import train
 from transfer_learning.engine.classifier import Classifier
 
+PROJECT = Path(train.__file__).parent
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 TINY = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=2", "model.channels=[4]", "model.dense=[16]"]
 TINY += ["~callbacks.evaluation", "~callbacks.pictures"]  # which take most of the time
@@ -126,3 +131,65 @@ def test_job_that_ends_with_a_programming_error_has_the_traceback_in_its_log(swe
 def test_name_of_a_sweep_needs_a_multirun(in_process, tmp_path):
     code, output = in_process(*TINY, "sweep=mine", f"hydra.run.dir={tmp_path}/run")
     assert code == 1 and "sweep=mine: names a multirun; add -m" in output
+
+
+def test_cross_validation_over_seeds_ends_with_a_row_for_each_setting(sweep, tmp_path):
+    settings = ["data.folds=2", "data.fold=0,1", "data.batch_size=10", "seed=0,1", "optimizer.lr=1e-3,1e-4"]
+    code, output, rows = sweep(*settings)
+    assert code == 0 and len(rows) == 8 and {"data.fold", "seed", "optimizer.lr"} <= set(rows[0])
+    lines = (tmp_path / "sweep" / "leaderboard.md").read_text().split("\n\n")[1].strip().split("\n")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][:3] == ["optimizer.lr", "n", "val/acc_best, mean"] and len(cells) == 2 + 2
+    for rate, n, average, *_ in cells[2:]:
+        found = [float(row["val/acc_best"]) for row in rows if row["optimizer.lr"] == rate]
+        assert n == "4" and float(average) == pytest.approx(mean(found), abs=1e-4)
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "2 folds × 2 seeds" in page and "2 folds × 2 seeds" not in output
+    held = {row["data.fold"]: validation_images(tmp_path / "sweep" / row["folder"]) for row in rows}
+    assert not held["0"] & held["1"] and len(held["0"] | held["1"]) == 2 * (20 + 8)
+
+
+def validation_images(folder):
+    with open(folder / "split.csv", newline="") as file:
+        return {row["sha256"] for row in csv.DictReader(file) if row["split"] == "val"}
+
+
+def test_learning_curve_of_any_model_and_data(sweep, tmp_path):
+    settings = ["experiment=learning_curve", "model=basic_cnn", "data.train_share=0.05,0.2,1.0", "seed=0,1"]
+    code, output, rows = sweep(*settings, "trainer.max_epochs=1")
+    assert code == 0, output
+    assert sorted((row["data.train_share"], row["seed"]) for row in rows) == [
+        (share, seed) for share in ("0.05", "0.2", "1.0") for seed in ("0", "1")
+    ]
+    images = {json.loads(path.read_text())["images_train"] for path in (tmp_path / "sweep").glob("*/metrics.json")}
+    assert images == {2, 8, 40}
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "training images</text>" in page
+
+
+def test_learning_curve_as_it_is(composed):
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        params = compose("config", ["experiment=learning_curve"], return_hydra_config=True).hydra.sweeper.params
+    assert params == {"data.train_share": "0.01,0.03,0.1,0.3,1.0", "seed": "0,1,2"}
+    cfg = composed("experiment=learning_curve", "data.train_share=0.01", "seed=2")
+    assert (cfg.trainer.max_epochs, cfg.data.share_seed, cfg.model.pool) == (300, 2, "average")
+    cfg = composed("experiment=learning_curve", "data.train_share=0.1", "model=pretrained", "model.backbone=resnet18")
+    assert (cfg.trainer.max_epochs, cfg.choices.model, cfg.data.image_size) == (95, "resnet18_frozen", 224)
+    cfg = composed("experiment=learning_curve", "data=image_folder", "data.root=x", "data.train_share=0.1")
+    assert cfg.data.source.endswith("Folder")
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("data.train_share=0", "data.train_share=0: expected"),
+        ("data.train_share=all", "data.train_share=all: expected"),
+        ("data.train_share=3", "data.train_share=3: expected"),
+        ("data.folds=1", "data.folds=1: expected"),
+        ("data.fold=1", "data.fold=1: expected"),
+        ("data.folds=60", "data.folds=60: fewer images"),
+    ],
+)
+def test_wrong_shares_and_folds_are_named_as_they_are_typed(sweep, setting, message):
+    code, output, _ = sweep("experiment=learning_curve", "model=basic_cnn", "data.train_share=1.0", "seed=0", setting)
+    assert code == 1 and message in output and "Traceback" not in output

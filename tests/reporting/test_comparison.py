@@ -93,3 +93,36 @@ def test_verdicts_use_corrected_p_values():
     assert [found.verdict(n) for n in range(4)] == ["≈ best", "best", "≈ best", "below best"]
     assert len(found.pairs) == 6 and found.with_best[3][0].difference == pytest.approx(-0.2)
     assert found.with_best[3][0] == found.pairs[1, 3].swapped()
+
+
+def test_mean_difference_of_two_single_models_is_their_difference():
+    a, b = two_models(300, 60, 40, 100)
+    difference, low, high = Comparisons([table(a), table(b)]).mean_difference([0], [1])
+    spread = np.std(a.astype(float) - b) / len(a) ** 0.5
+    assert difference == pytest.approx(a.mean() - b.mean())
+    assert (low, high) == pytest.approx((difference - 1.96 * spread, difference + 1.96 * spread))
+    assert (low, high) == pytest.approx(compare(a, b)[1:3], abs=0.2 * spread)
+
+
+def test_mean_difference_of_repeated_models_covers_images_and_repetitions():
+    """The interval has about the width that repeated experiments show: new images, and new models."""
+    rng = np.random.default_rng(0)
+
+    def experiment():
+        difficulty = rng.normal(size=(1, 400))  # of the images, for all models
+        a, b = (rng.normal(skill + 0.1 * rng.normal(size=(3, 1)), 1, (3, 400)) > difficulty for skill in (1.2, 1.0))
+        found = Comparisons([table(right) for right in (*a, *b)])
+        return found.mean_difference([0, 1, 2], [3, 4, 5])
+
+    found = np.array([experiment() for _ in range(200)])
+    truth = found[:, 0].mean()
+    assert 0.9 <= np.mean((found[:, 1] < truth) & (truth < found[:, 2])) <= 0.995
+
+
+def test_mean_difference_needs_the_same_images():
+    right = np.arange(10) < 7
+    other = [f"other {n}" for n in range(10)]
+    found = Comparisons([table(right), table(right, other), None, table(~right)])
+    assert found.mean_difference([0], [1]) is None and found.mean_difference([0, 1], [3]) is None
+    assert found.mean_difference([0], [2]) is None and found.mean_difference([2], [2]) is None
+    assert found.mean_difference([0], [3])[0] == pytest.approx(0.4)

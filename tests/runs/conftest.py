@@ -24,20 +24,30 @@ def add_run(tmp_path):
     """add_run(name, wrong, *overrides): the folder tmp_path/runs/NAME of a finished run.
 
     Of its 40 validation images the first `wrong` ones are wrong, of its 20 test images half as many. `images` changes
-    the images, `classes` their names; `without` names files that are not written; `config` are further keys.
+    the images, `classes` their names; `without` names files that are not written; `config` are further keys, `metrics`
+    further metrics.
     """
 
     def add(
-        name, wrong, *overrides, images="image", classes=("cat", "dog"), without=(), monitor="val/acc", config=None
+        name,
+        wrong,
+        *overrides,
+        images="image",
+        classes=("cat", "dog"),
+        without=(),
+        monitor="val/acc",
+        config=None,
+        metrics=None,
     ):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         settings = [text.replace("model=", "choices.model=") for text in overrides]
         made = OmegaConf.merge(CONFIG, config or {}, OmegaConf.from_dotlist(settings))
         made = OmegaConf.merge(made, {"overrides": list(overrides), "hydra": {}})
+        extra = metrics or {}
         metrics = {"monitor": monitor, "monitor_mode": "max", "monitor_best": 0.5, "val/acc_best": 1 - wrong / 40}
         metrics |= {"test/acc": 1 - wrong // 2 / 20, "seconds": 12.0, "seconds_per_epoch": 4.0, "epochs": 3}
-        metrics |= {"epoch_best": 2, "images_val": 40, "images_test": 20}
+        metrics |= {"epoch_best": 2, "images_val": 40, "images_test": 20} | extra
         rows = [{"epoch": n, "train/acc": 0.6, "val/acc": 0.5, "train/loss": 0.6, "val/loss": 0.7} for n in (1, 2, 3)]
         contents = {"train.log": "", "config.yaml": OmegaConf.to_yaml(made), "metrics.json": json.dumps(metrics)}
         for file in set(contents) - set(without):

@@ -1,12 +1,13 @@
 import csv
 import json
 import re
+from statistics import mean, stdev
 
 import pytest
 from omegaconf import OmegaConf
 
 from transfer_learning.cli.sweep import Leaderboard
-from transfer_learning.runs.leaderboard import Job, jobs, markdown, table, write_leaderboard
+from transfer_learning.runs.leaderboard import Job, jobs, markdown, repetition_table, table, text, write_leaderboard
 
 COLUMNS = ["seed", "state", "val/acc_best", "test/acc", "seconds", "reason"]
 
@@ -113,6 +114,56 @@ def test_jobs_of_several_monitors_are_grouped(add_job, tmp_path):
     ]
 
 
+GROUPED = [
+    "n",
+    *(f"{name}, {text}" for name in ("val/acc_best", "test/acc") for text in ("mean", "standard deviation")),
+]
+
+
+def test_jobs_that_differ_in_seed_and_fold_alone_are_one_row(add_job, tmp_path):
+    values = {"cnn": (0.5, 0.6, 0.9, 0.7), "vgg": (0.8, 0.9, 0.75, 0.85), "one": (0.95,)}
+    for model, accuracies in values.items():
+        for n, accuracy in enumerate(accuracies):
+            settings = [f"data.fold={n // 2}", f"model={model}", f"+seed={n % 2}", "data.folds=2"]
+            add_job(f"{model} {n}", settings[n % 2 :] + settings[: n % 2], results(accuracy, accuracy - 0.25))
+    header, *rows = repetition_table(jobs(tmp_path), ("seed", "data.fold"))
+    assert header == ["model", *GROUPED] and [row[0] for row in rows] == ["one", "vgg", "cnn"]
+    for model, n, *numbers in rows:
+        tests = [value - 0.25 for value in values[model]]
+        expected = [
+            each(v) if len(v) > 1 or each is mean else None for v in (values[model], tests) for each in (mean, stdev)
+        ]
+        assert n == len(values[model]) and numbers == [each and pytest.approx(each) for each in expected]
+
+
+def test_groups_say_how_many_of_their_jobs_have_finished(add_job, tmp_path):
+    for model, seed, value in (("a", 0, 0.5), ("a", 1, 0.75), ("a", 2, None), ("b", 0, None), ("b", 1, None)):
+        failed = "no memory" if (model, seed) == ("b", 0) else None
+        add_job(f"{model}{seed}", [f"model={model}", f"seed={seed}"], value and results(value, None), failed)
+    header, *rows = repetition_table(jobs(tmp_path), ("seed",))
+    assert header == ["model", "n", "val/acc_best, mean", "val/acc_best, standard deviation"]
+    assert rows == [["a", "2 of 3", 0.625, pytest.approx(0.125 * 2**0.5)], ["b", "0 of 2", None, None]]
+
+
+def test_groups_with_a_small_loss_are_first_and_monitors_are_not_mixed(add_job, tmp_path):
+    for n, (monitor, mode, loss) in enumerate(
+        [("val/loss", "min", 0.5), ("val/loss", "min", 0.1), ("val/acc", "max", 0.2)]
+    ):
+        for seed in (0, 1):
+            settings = [f"monitor={monitor}", f"seed={seed}", f"lr={n}"]
+            add_job(f"{n} {seed}", settings, results(loss + seed / 10, None, monitor, mode))
+    header, *rows = repetition_table(jobs(tmp_path), ("seed",))
+    assert header[:4] == ["monitor", "lr", "n", "monitor_best, mean"]
+    assert [row[:2] for row in rows] == [["val/acc", "2"], ["val/loss", "1"], ["val/loss", "0"]]
+
+
+def test_without_repetitions_there_is_one_table(add_job, tmp_path):
+    for n in range(3):
+        add_job(f"{n}", [f"lr={n}", f"seed={n}"], results(0.5))
+    assert repetition_table(jobs(tmp_path), ("seed",))[1:] == []
+    assert text(jobs(tmp_path), ("seed",)) == markdown(table(jobs(tmp_path)))
+
+
 @pytest.mark.parametrize(
     "content", ["{}", "[]", "1", json.dumps({"val/acc_best": 0.5}), results("many"), results(0.5, seconds=None)]
 )
@@ -128,7 +179,7 @@ def test_markdown_is_aligned_and_escapes_bars():
 
 
 def test_csv_also_names_the_folders(sweep):
-    write_leaderboard(sweep, jobs(sweep))
+    write_leaderboard(sweep, jobs(sweep), ("seed",))
     with open(sweep / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*COLUMNS, "folder"]
@@ -144,9 +195,11 @@ def test_sweep_ends_with_a_table_two_files_and_an_exit_code(sweep, capsys, monke
     assert end.value.code == 1 and f"2 of 5 jobs in {sweep} finished" in printed
     with open(sweep / "leaderboard.csv", newline="") as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["1", "0", "2", "3", "4"]
-    text = (sweep / "leaderboard.md").read_text()
-    assert text in printed
-    assert {line.replace("\\|", "").count("|") for line in text.strip().split("\n")} == {len(COLUMNS) + 1}
+    written = (sweep / "leaderboard.md").read_text()
+    assert written in printed
+    of_jobs, of_groups = written.strip().split("\n\n")
+    assert {line.replace("\\|", "").count("|") for line in of_jobs.split("\n")} == {len(COLUMNS) + 1}
+    assert "| 2 of 5 | 0.8125 " in of_groups
 
     for seed in (2, 3, 4):
         (sweep / f"model=cnn,seed={seed}" / "FAILED").unlink(missing_ok=True)

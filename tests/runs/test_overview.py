@@ -7,7 +7,13 @@ from transfer_learning.runs.overview import report
 from transfer_learning.runs.results import Keys
 from transfer_learning.utilities.errors import UserError
 
-KEYS = Keys(("seed", "data.fold"), ("overrides", "hydra", "reference"), {"model": "choices.model"}, "reference")
+KEYS = Keys(
+    replicates=("data.fold", "seed"),
+    ignored=("overrides", "hydra", "reference"),
+    names={"model": "choices.model"},
+    reference="reference",
+    train_shares=("data.train_share",),
+)
 
 
 class Page(HTMLParser):
@@ -72,7 +78,7 @@ def test_page_and_terminal_have_the_same_table(sweep, page):
     assert column(runs, "comparison") == ["best", "≈ best", "below best", "below best"]
     assert column(runs, "p (Holm)") == ["", "0.500", "< 0.001", "< 0.001"]
     assert column(runs, "difference")[1].startswith("−0.050 (−0.1")
-    assert [row[2:4] for row in repetitions[1:]] == [["2", "0.925 ± 0.035"], ["2", "0.475 ± 0.035"]]
+    assert [row[2:4] for row in repetitions[1:]] == [["2 seeds", "0.925 ± 0.035"], ["2 seeds", "0.475 ± 0.035"]]
     assert len(pairs) == 1 + 6
     for row in runs[1:] + repetitions[1:]:
         assert any(all(cell in line for cell in row) for line in shown.splitlines())
@@ -172,6 +178,100 @@ def test_accuracy_against_a_number_that_varies(add_run, page):
     assert {"model=basic", "model=vgg16"} <= set(re.findall(r"<text[^>]*>([^<]*)<", found.text))
     add_run("another", 9, "data.train_per_class=0.5", "optimizer.lr=0.01")
     assert page()[0].text.count('class="wide"') == 1  # two learning rates are no curve
+
+
+def texts_of(chart):
+    return set(re.findall(r"<text[^>]*>([^<]*)<", chart))
+
+
+def test_learning_curve_is_drawn_against_the_number_of_training_images(add_run, page):
+    for share, images, wrong in ((0.01, 30, 20), (0.1, 300, 8), (1.0, 3000, 4)):
+        for seed in (0, 1):
+            metrics = {"images_train": images + seed * (share < 1)}  # groups: not exactly the share
+            add_run(f"{share} {seed}", wrong + seed, f"data.train_share={share}", f"seed={seed}", metrics=metrics)
+    found, shown = page()
+    assert found.text.count('class="wide"') == 1
+    texts = texts_of(found.text)
+    assert {"30", "300", "3000", "training images"} <= texts and "data.train_share" not in texts
+    note = "From 300 to 3000 training images, accuracy changes by +0.100 ("
+    assert note in found.text and note in shown
+    assert "another sample of validation images" in found.text
+
+
+def test_each_line_of_a_learning_curve_has_its_own_numbers_of_images(add_run, page):
+    for model, size in (("basic", 3000), ("vgg16", 500)):
+        for n, share in enumerate((0.1, 0.5, 1.0)):
+            metrics = {"images_train": round(share * size)}
+            add_run(f"{model} {n}", 10 - 2 * n, f"data.train_share={share}", f"model={model}", metrics=metrics)
+    found, shown = page()
+    assert {"50", "250", "300", "500", "1500", "3000"} <= texts_of(found.text)
+    assert "From 1500 to 3000 training images (model=basic), accuracy" in shown
+    assert "From 250 to 500 training images (model=vgg16), accuracy" in shown
+
+
+def test_without_predictions_or_on_other_images_a_learning_curve_has_no_difference(add_run, page):
+    for n, share in enumerate((0.1, 0.5, 1.0)):
+        add_run(f"{n}", 9 - n, f"data.train_share={share}", images=f"fold {n}", metrics={"images_train": 100 * n + 100})
+    found, shown = page()
+    assert found.text.count('class="wide"') == 1 and "accuracy changes" not in found.text + shown
+    assert {"100", "200", "300"} <= texts_of(found.text)
+
+
+def test_runs_that_do_not_know_their_number_of_images_are_drawn_against_the_share(add_run, page):
+    for n, share in enumerate((0.1, 0.5, 1.0)):
+        add_run(f"{n}", 9 - n, f"data.train_share={share}", metrics={"images_train": 100} if n else None)
+    found, _ = page()
+    assert {"0.1", "0.5", "1", "data.train_share"} <= texts_of(found.text) and "accuracy changes" not in found.text
+
+
+@pytest.fixture
+def cross_validated(add_run):
+    """Three folds with two seeds each, of two models; a fold has its own validation images."""
+    for model, wrong in (("basic", 20), ("vgg16", 4)):
+        for n in range(6):
+            settings = [f"model={model}", "data.folds=3", f"data.fold={n // 2}", f"seed={n % 2}"]
+            add_run(f"{model} {n}", wrong + n, *settings, images=f"fold {n // 2}")
+
+
+def test_repetitions_name_folds_and_seeds(cross_validated, page):
+    found, shown = page()
+    repetitions = next(table for table in found.tables if "n" in table[0])
+    assert column(repetitions, "n") == ["3 folds × 2 seeds"] * 2
+    assert column(repetitions, "model") == ["vgg16", "basic"] and column(repetitions, "data.fold") == ["0, 1, 2"] * 2
+    assert column(repetitions, "validation accuracy, mean") == ["0.838 ± 0.047", "0.438 ± 0.047"]
+    assert "3 folds × 2 seeds" in shown and "cross-validated accuracy" in found.text
+    assert "cross-validated accuracy" not in page("test")[0].text  # that is of other images
+
+
+def test_runs_of_different_folds_are_not_compared(cross_validated, page):
+    found, _ = page()
+    assert set(column(found.tables[0], "images")) == {"set 1", "set 2", "set 3"}
+    pairs = next(table for table in found.tables if table[0][0] == "A")
+    assert len(pairs) == 1 + 3 * 6  # of each fold the pairs of its four runs
+
+
+def test_a_missing_run_is_seen_in_the_number_of_repetitions(add_run, page):
+    for fold, seed in ((0, 0), (0, 1), (1, 0)):
+        add_run(f"a {fold} {seed}", 4, "optimizer.lr=0.1", f"data.fold={fold}", f"seed={seed}")
+    add_run("b", 8, "optimizer.lr=0.2", "data.fold=0", "seed=0")
+    for n in (0, 1):
+        add_run(f"c {n}", 9, "optimizer.lr=0.3", "data.fold=0", "seed=0")  # the same run twice
+    found, _ = page()
+    repetitions = next(table for table in found.tables if "n" in table[0])
+    assert column(repetitions, "n") == ["3 (2 folds × 2 seeds)", "1", "2"]
+
+
+def test_interval_of_a_cross_validated_mean_is_for_the_images_of_all_folds(add_run, page, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("transfer_learning.runs.overview.dependence_chart", lambda *each: drawn.append(each) or "")
+    for rate in (0.1, 0.2, 0.3):
+        for fold in range(3):
+            for seed in range(2):
+                settings = [f"optimizer.lr={rate}", f"data.fold={fold}", f"seed={seed}"]
+                add_run(f"{rate} {fold} {seed}", 10, *settings, images=f"fold {fold}")
+    page()
+    ((_, _, lines),) = drawn
+    assert lines == {"all runs": [(rate, [0.75] * 6, 3 * 40) for rate in (0.1, 0.2, 0.3)]}
 
 
 def test_published_results_are_shown_beside_those_of_the_run(add_run, page):

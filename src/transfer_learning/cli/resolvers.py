@@ -15,6 +15,7 @@ from transfer_learning.reporting.metric_names import default_mode
 PROJECT = Path(__file__).resolve().parents[3]
 MAY_CHANGE = ("data.cache_dir", "data.download_to")  # keys that may change on resume
 MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
+REPLICATES = ("data.fold", "seed")  # runs that differ in these alone are repetitions
 
 
 def folder_name(overrides: str) -> str:
@@ -40,6 +41,12 @@ def model_name(backbone: str, unfreeze: str | None) -> str:
     return str(backbone).replace("/", "_") + (f"_finetuned_{unfreeze}" if unfreeze else "_frozen")
 
 
+def epochs_of_share(epochs: int, share: float) -> int:
+    """Epochs with a share of the images. The number of steps falls with its square root: fewer images need fewer."""
+    valid = type(share) in (int, float) and 0 < share <= 1  # other values are refused later
+    return round(epochs / share**0.5) if valid else epochs
+
+
 def run_id(folder: str) -> str:
     """An id for services that keep runs, from the last two parts of the run's folder: at most 109 characters."""
     name = "-".join(Path(str(folder)).parts[-2:])
@@ -47,6 +54,7 @@ def run_id(folder: str) -> str:
 
 
 for name, function in {
+    "epochs_of_share": epochs_of_share,
     "folder_name": folder_name,
     "input_spec": input_spec,
     "model_name": model_name,

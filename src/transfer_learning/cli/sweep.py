@@ -7,8 +7,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from transfer_learning.cli.errors import one_line
+from transfer_learning.cli.resolvers import REPLICATES
 from transfer_learning.cli.verbs import report
-from transfer_learning.runs.leaderboard import jobs, markdown, table, write_leaderboard
+from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
 
 
 class Leaderboard(Callback):
@@ -18,9 +19,9 @@ class Leaderboard(Callback):
         folder = Path(config.hydra.sweep.dir)
         found = jobs(folder)
         finished = sum(job.state == "finished" for job in found)
-        print(f"{markdown(table(found))}\n{finished} of {len(found)} jobs in {folder} finished", flush=True)
+        print(f"{text(found, REPLICATES)}\n{finished} of {len(found)} jobs in {folder} finished", flush=True)
         try:
-            write_leaderboard(folder, found)
+            write_leaderboard(folder, found, REPLICATES)
         except OSError as error:  # Hydra would turn it into a warning
             sys.exit(str(error))
         try:

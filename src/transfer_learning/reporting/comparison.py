@@ -59,6 +59,7 @@ class Comparisons:
         pairs: the comparison of models a < b with the same set.
         corrected: their p-values, corrected for the number of pairs.
         best: for each set, the model with the most correct images, the first of them.
+        correct: for each model, which of its images it classifies correctly, (N,) bool.
         with_best: each other model against the best of its set, and the p-value, corrected for the number of these.
     """
 
@@ -66,15 +67,30 @@ class Comparisons:
         images = [_images(table) if table else None for table in tables]
         known = list(dict.fromkeys(filter(None, images)))
         self.sets = [known.index(each) if each else None for each in images]
-        correct = [_correct(table) if table else np.zeros(0, dtype=bool) for table in tables]
+        self.correct = [_correct(table) if table else np.zeros(0, dtype=bool) for table in tables]
         members = [[model for model, each in enumerate(self.sets) if each == number] for number in range(len(known))]
         pairs = [pair for each in members for pair in combinations(each, 2)]
-        self.pairs = {(a, b): compare(correct[a], correct[b]) for a, b in sorted(pairs)}
+        self.pairs = {(a, b): compare(self.correct[a], self.correct[b]) for a, b in sorted(pairs)}
         self.corrected = dict(zip(self.pairs, holm([pair.p for pair in self.pairs.values()])))
-        self.best = [max(each, key=lambda model: int(correct[model].sum())) for each in members]
+        self.best = [max(each, key=lambda model: int(self.correct[model].sum())) for each in members]
         others = {model: best for best, each in zip(self.best, members) for model in each if model != best}
         found = [self.pairs.get((a, b)) or self.pairs[b, a].swapped() for a, b in others.items()]
         self.with_best = dict(zip(others, zip(found, holm([pair.p for pair in found]))))
+
+    def mean_difference(self, a: Sequence[int], b: Sequence[int]) -> tuple[float, float, float] | None:
+        """The mean accuracy of models `a` minus that of `b`, and its 95 % interval; None if their images differ.
+
+        The interval is for another sample of images, and for other repetitions of the models.
+        """
+        sets = {self.sets[model] for model in (*a, *b)}
+        if len(sets) > 1 or None in sets:
+            return None
+        correct = [np.array([self.correct[model] for model in models]) for models in (a, b)]
+        differences = correct[0].mean(axis=0) - correct[1].mean(axis=0)  # of each image
+        variance = differences.var() / len(differences)
+        variance += sum(each.mean(axis=1).var(ddof=1) / len(each) for each in correct if len(each) > 1)
+        difference, half = float(differences.mean()), 1.96 * float(variance) ** 0.5
+        return difference, difference - half, difference + half
 
     def verdict(self, model: int) -> str:
         """What is known about a model and the best one on the same images, which are named unless they are set 1."""

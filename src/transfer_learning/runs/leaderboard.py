@@ -1,8 +1,9 @@
 """The leaderboard of a sweep: a table of all jobs in its folder, the best first."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
@@ -24,12 +25,12 @@ class Job(NamedTuple):
 
 def jobs(folder: Path) -> list[Job]:
     """The jobs in a sweep's folder: the best by the monitored metric first, those that have not finished last."""
+    return sorted((read_job(log.parent)[0] for log in sorted(folder.glob("*/train.log"))), key=_rank)
 
-    def rank(job: Job) -> tuple:
-        sign = -1 if job.metrics.get("monitor_mode") == "max" else 1
-        return (not job.metrics, job.metrics.get("monitor", ""), sign * job.metrics.get("monitor_best", 0))
 
-    return sorted((read_job(log.parent)[0] for log in sorted(folder.glob("*/train.log"))), key=rank)
+def _rank(job: Job) -> tuple:
+    sign = -1 if job.metrics.get("monitor_mode") == "max" else 1
+    return (not job.metrics, job.metrics.get("monitor", ""), sign * job.metrics.get("monitor_best", 0))
 
 
 def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]]:
@@ -62,17 +63,49 @@ def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]
 
 def table(found: Sequence[Job]) -> list[list[Any]]:
     """The header and one row per job: settings that vary, state, result, the test if there was one, and the reason."""
-    keys = list(dict.fromkeys(key for job in found for key in job.settings))
-    keys = [key for key in keys if len({job.settings.get(key) for job in found}) > 1]
-    monitors = {job.metrics["monitor"] for job in found if job.metrics}
-    best = f"{monitors.pop()}_best" if len(monitors) == 1 else "monitor_best"
-    tested = ["test/acc"] if any(job.metrics.get("test/acc") is not None for job in found) else []
+    keys, best, tested = _columns(found)
     rows: list[list[Any]] = [[*keys, "state", best, *tested, "seconds", "reason"]]
     for job in found:
         results = [job.metrics.get(key) for key in ("monitor_best", *tested)]
         seconds = round(job.metrics["seconds"], 1) if job.metrics else None
         rows.append([*(job.settings.get(key) for key in keys), job.state, *results, seconds, job.reason])
     return rows
+
+
+def repetition_table(found: Sequence[Job], replicates: Collection[str]) -> list[list[Any]]:
+    """The header and one row per group of jobs that differ in the settings `replicates` alone, the best mean first.
+
+    n is the number of finished jobs, "2 of 3" if not all have finished. Without rows if no job is repeated.
+    """
+    keys, best, tested = _columns(found)
+    keys = [key for key in keys if key not in replicates]
+    groups: dict[frozenset, list[Job]] = {}
+    for job in found:
+        fixed = frozenset(each for each in job.settings.items() if each[0] not in replicates)
+        groups.setdefault(fixed, []).append(job)
+    rows = []
+    for members in groups.values():
+        metrics = [job.metrics for job in members if job.metrics]
+        n = f"{len(metrics)} of {len(members)}" if len(metrics) < len(members) else len(members)
+        values = [[each[key] for each in metrics if each.get(key) is not None] for key in ("monitor_best", *tested)]
+        numbers = [number for each in values for number in _mean_and_deviation(each)]
+        summary = members[0]._replace(metrics={**metrics[0], "monitor_best": numbers[0]} if metrics else {})
+        rows.append((_rank(summary), [*(summary.settings.get(key) for key in keys), n, *numbers]))
+    header = [*keys, "n", *(f"{name}, {text}" for name in (best, *tested) for text in ("mean", "standard deviation"))]
+    return [header, *(row for _, row in sorted(rows, key=lambda each: each[0]) if len(groups) < len(found))]
+
+
+def _columns(found: Sequence[Job]) -> tuple[list[str], str, list[str]]:
+    """The settings that vary, the name of the monitored result, and the test's if there was one."""
+    keys = list(dict.fromkeys(key for job in found for key in job.settings))
+    monitors = {job.metrics["monitor"] for job in found if job.metrics}
+    best = f"{monitors.pop()}_best" if len(monitors) == 1 else "monitor_best"
+    tested = ["test/acc"] if any(job.metrics.get("test/acc") is not None for job in found) else []
+    return [key for key in keys if len({job.settings.get(key) for job in found}) > 1], best, tested
+
+
+def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
+    return mean(values) if values else None, stdev(values) if len(values) > 1 else None
 
 
 def markdown(rows: Sequence[Sequence[Any]]) -> str:
@@ -82,11 +115,17 @@ def markdown(rows: Sequence[Sequence[Any]]) -> str:
     return tabulate(cells, header, "github", disable_numparse=True) + "\n"
 
 
-def write_leaderboard(folder: Path, found: Sequence[Job]) -> None:
-    """Writes leaderboard.md and leaderboard.csv, which also names the folder of each job. Raises OSError."""
+def text(found: Sequence[Job], replicates: Collection[str]) -> str:
+    """The table of all jobs and, if some are repeated, that of the groups."""
+    tables = [table(found), repetition_table(found, replicates)]
+    return "\n".join(markdown(rows) for rows in tables if rows[1:])
+
+
+def write_leaderboard(folder: Path, found: Sequence[Job], replicates: Collection[str]) -> None:
+    """Writes leaderboard.md, and leaderboard.csv with a row per job, which also has its folder. Raises OSError."""
     rows = table(found)
     write_csv(
         folder / "leaderboard.csv",
         ([*row, name] for row, name in zip(rows, ["folder", *(job.folder for job in found)])),
     )
-    write_text(folder / "leaderboard.md", markdown(rows))
+    write_text(folder / "leaderboard.md", text(found, replicates))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from tabulate import tabulate
 
 from transfer_learning.reporting.charts import curve_charts, dependence_chart, style
-from transfer_learning.reporting.comparison import Comparison, Comparisons
+from transfer_learning.reporting.comparison import Comparisons
 from transfer_learning.reporting.metric_names import SPLITS, label
 from transfer_learning.reporting.page import confusion_matrix, embedded, write_page
 from transfer_learning.reporting.report import wilson_interval
@@ -47,6 +48,7 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
     }
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         details = list(pool.map(partial(_details, split=split, settings=settings, keys=keys), runs))
+    dependences = _dependences(runs, settings, keys, split, found)
     content = {
         "tables": {**shown, "pairs": _pair_table(found)},
         "split": SPLITS[split],
@@ -58,10 +60,11 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
         "details": details,
         "sources": sorted({str(run.config.get(f"{keys.reference}.source", "")) for run in runs} - {""}),
         "curves": [Markup(chart) for chart in curve_charts([run.epochs for run in runs])],
-        "dependences": [Markup(chart) for chart in _dependences(runs, settings, keys, split)],
+        "dependences": [(Markup(chart), notes) for chart, notes in dependences],
     }
     write_page(out, content)
     texts = [_for_terminal(*table) for table in shown.values() if table[1:]]
+    texts += ["\n".join(notes) for _, notes in dependences if notes]
     texts += ["\n".join(f"run {number}: {run.path}" for number, run in enumerate(runs, 1))]
     notes = [(str(run.path), note) for run in runs for note in run.missing] + left_out
     alike = {note: [path for path, each in notes if each == note] for _, note in notes}
@@ -95,7 +98,7 @@ def _run_table(runs: Sequence[Run], settings: list[str], keys: Keys, split: str,
             *(_number(metrics["monitor_best"], ".4f") if metrics["monitor"] == key else "" for key in monitors),
             *["" if images is None else f"set {images + 1}"] * several,
             found.verdict(number),
-            _difference(pair) if pair else "",
+            _interval(*pair[:3]) if pair else "",
             _p(p),
             *(_number(metrics.get(key), "g") for key in ("epoch_best", "epochs")),
             *(_number(metrics.get(key), ".1f") for key in ("seconds_per_epoch", "seconds")),
@@ -113,8 +116,17 @@ def _repetition_table(runs: Sequence[Run], settings: list[str], keys: Keys, spli
         values = [sorted({run.text(key, keys) for run in members}) for key in settings]
         spread = f" ± {stdev(accuracies):.3f}" if len(members) > 1 else ""
         result = f"{mean(accuracies):.3f}{spread}", _number(mean(seconds) if seconds else None, ".1f")
-        table.append([*map(", ".join, values), str(len(members)), *result])
+        table.append([*map(", ".join, values), _repeated(members, keys), *result])
     return table
+
+
+def _repeated(members: Sequence[Run], keys: Keys) -> str:
+    """How often a run is repeated: 5 folds × 3 seeds."""
+    numbers = {key.rpartition(".")[2]: len({run.text(key, keys) for run in members}) for key in keys.replicates}
+    text = " × ".join(f"{number} {name}s" for name, number in numbers.items() if number > 1)
+    if prod(numbers.values()) == len(members) > 1:
+        return text
+    return f"{len(members)} ({text})" if text else str(len(members))
 
 
 def _published_table(runs: Sequence[Run], settings: list[str], keys: Keys) -> Table:
@@ -135,26 +147,52 @@ def _pair_table(found: Comparisons) -> Table:
     table = [["A", "B", "A − B (95 % interval)", "only A correct", "only B correct", "p", "p (Holm)"]]
     for (a, b), pair in found.pairs.items():
         counts = str(pair.only_a), str(pair.only_b)
-        table.append([str(a + 1), str(b + 1), _difference(pair), *counts, _p(pair.p), _p(found.corrected[a, b])])
+        table.append([str(a + 1), str(b + 1), _interval(*pair[:3]), *counts, _p(pair.p), _p(found.corrected[a, b])])
     return table
 
 
-def _dependences(runs: Sequence[Run], settings: list[str], keys: Keys, split: str) -> list[str]:
-    """A chart for each setting that has three numbers or more."""
+def _dependences(
+    runs: Sequence[Run], settings: list[str], keys: Keys, split: str, found: Comparisons
+) -> list[tuple[str, list[str]]]:
+    """A chart for each setting that has three numbers or more, and notes on it."""
     charts = []
     for key in (each for each in settings if each not in keys.replicates):
         values = [run.setting(key, keys) for run in runs]
         others = [each for each in settings if each != key and each not in keys.replicates]
         if all(type(value) in (int, float) for value in values) and len(set(values)) > 2:
-            lines: dict[str, dict[float, list[Run]]] = {}
-            for run, value in zip(runs, values):
-                lines.setdefault(_title(run, others, keys) or "all runs", {}).setdefault(value, []).append(run)
-            points = {
-                name: [(x, [run.accuracy or 0.0 for run in each], each[0].images) for x, each in sorted(line.items())]
-                for name, line in sorted(lines.items())
-            }
-            charts.append(dependence_chart(key, f"{SPLITS[split]} accuracy", points))
+            lines: dict[str, dict[float, list[int]]] = {}
+            for number, (run, value) in enumerate(zip(runs, values)):
+                lines.setdefault(_title(run, others, keys) or "all runs", {}).setdefault(value, []).append(number)
+            sizes: list[int] = [run.job.metrics.get("images_train", 0) for run in runs]
+            counts = sizes if key in keys.train_shares and all(sizes) else None
+            points = {name: _points(line, runs, found, counts) for name, line in sorted(lines.items())}
+            chart = dependence_chart("training images" if counts else key, f"{SPLITS[split]} accuracy", points)
+            charts.append((chart, _last_steps(lines, points, found) if counts else []))
     return charts
+
+
+def _points(
+    line: Mapping[float, list[int]], runs: Sequence[Run], found: Comparisons, counts: Sequence[int] | None
+) -> list[tuple[float, list[float], int]]:
+    """For each value of a setting, or its mean count: the runs' accuracies, and the number of images of all of them."""
+    points = []
+    for value, numbers in sorted(line.items()):
+        images = sum({found.sets[number]: runs[number].images for number in numbers}.values())
+        x = round(mean(counts[number] for number in numbers)) if counts else value
+        points.append((x, [runs[number].accuracy or 0.0 for number in numbers], images))
+    return points
+
+
+def _last_steps(lines: Mapping[str, Mapping[float, list[int]]], points: Mapping, found: Comparisons) -> list[str]:
+    """For each line, what the last step to more training images has gained."""
+    notes = []
+    for name in points:
+        *_, fewer, more = [[], *(numbers for _, numbers in sorted(lines[name].items()))]
+        if fewer and (gain := found.mean_difference(more, fewer)):
+            (before, *_), (after, *_) = points[name][-2:]
+            line = f" ({name})" if len(points) > 1 else ""
+            notes.append(f"From {before} to {after} training images{line}, accuracy changes by {_interval(*gain)}")
+    return notes
 
 
 def _details(run: Run, split: str, settings: list[str], keys: Keys) -> Mapping[str, Any]:
@@ -189,8 +227,8 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _difference(pair: Comparison) -> str:
-    return f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})".replace("-", "−")
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
 
 
 def _p(value: float | None) -> str:

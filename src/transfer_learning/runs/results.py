@@ -23,6 +23,7 @@ class Keys(NamedTuple):
     ignored: Collection[str]  # they change no result
     names: Mapping[str, str]  # for a group that a command selects, the key that has its name
     reference: str  # published results
+    train_shares: Collection[str] = ()  # in charts, the number of training images takes their place
 
 
 @dataclass(frozen=True, eq=False)

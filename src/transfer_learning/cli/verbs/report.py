@@ -31,14 +31,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
     """Writes the page of the runs at or below paths, and returns what the terminal shows. Raises UserError, OSError."""
-    from transfer_learning.cli.resolvers import MAY_CHANGE
+    from transfer_learning.cli.resolvers import MAY_CHANGE, REPLICATES
     from transfer_learning.runs.overview import report
     from transfer_learning.runs.results import Keys
 
     keys = Keys(
-        replicates=("seed", "data.fold"),
+        replicates=REPLICATES,
         ignored=("repeats", "sweep", "name", "recipe", "logger", "reference", "overrides", "hydra", *MAY_CHANGE),
         names={"model": "choices.model", "optimizer": "choices.optimizer"},
         reference="reference",
+        train_shares=("data.train_share",),
     )
     return f"{report(paths, out, split, keys)}\n\npage: {out}"
