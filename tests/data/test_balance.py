@@ -67,7 +67,7 @@ def test_weights_are_those_of_scikit_learn():
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     weights = balanced_weights(labels, 3)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    assert weights.dtype == np.float64 and weights[labels].mean() == pytest.approx(1)
+    assert weights.dtype == np.float32 and weights[labels].mean() == pytest.approx(1)
 
 
 def test_a_class_without_images_has_no_weight():
@@ -154,3 +154,28 @@ def test_only_training_images_are_drawn_and_only_weights_are_weights(unbalanced)
 def test_another_balance_is_refused(unbalanced):
     with pytest.raises(ArgumentError, match="balance='over': expected 'none', 'sampler' or 'weights'"):
         unbalanced(balance="over")
+
+
+def test_draws_are_independent_of_every_step_of_the_augmentation(unbalanced):
+    """Each step has a generator that is a function of (seed, epoch, step)."""
+
+    class Generators:
+        version = 1
+
+        def sample(self, count, generator):
+            seen.append(generator.bit_generator.state["state"]["state"])
+            return np.zeros((count, 1), np.float32)
+
+        def apply(self, images, targets, parameters):
+            return images, targets
+
+    def state(labels, generator):
+        seen.append(generator.bit_generator.state["state"]["state"])
+        return np.arange(len(labels))
+
+    seen = []
+    data = unbalanced(balance="sampler", augment=True, augmentation=[Generators() for _ in range(6)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transfer_learning.data.datamodule.balanced_draw", state)
+        data.augmentation_parameters(3)
+    assert len(seen) == len(set(seen)) == 7

@@ -113,6 +113,35 @@ def test_class_weights_of_three_classes_are_those_of_torch(fit, small_data):
     assert model.history.rows[0]["train/loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
+def test_class_weights_in_any_precision(fit, small_data, small_model, precision, settings):
+    """Equal weights are a factor of the whole loss. bf16-true rounds the mean too."""
+    rows = []
+    for weights in (None, [3.0, 3.0]):
+        model = small_model(learning_rate=0.0, class_weights=weights)
+        fit(model, small_data(**settings), epochs=1, precision=precision)
+        rows.append(model.history.rows[0])
+    assert rows[1]["train/loss"] == pytest.approx(3 * rows[0]["train/loss"], rel=1e-2 if "true" in precision else 1e-5)
+    assert rows[1]["val/loss"] == rows[0]["val/loss"]
+
+
+def test_class_weights_multiply_the_losses_of_any_objective(fit, small_data, small_model):
+    data, model = small_data(), small_model(learning_rate=0.0, objective=SquaredError(), class_weights=[0.5, 3.0])
+    fit(model, data, epochs=1)
+    batches = [data.on_after_batch_transfer(batch) for batch in data.train_dataloader()]
+    second = torch.cat([model.network(batch.inputs)[:, 0].sigmoid() for batch in batches])
+    codes = torch.cat([batch.targets for batch in batches])
+    expected = (torch.where(codes == 1, 3.0, 0.5) * (second - codes) ** 2).mean().item()
+    assert model.history.rows[0]["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0], [1.0, -1.0], [1.0, float("nan")], ["a", "b"]])
+def test_wrong_class_weights_are_refused(small_model, weights):
+    with pytest.raises(ArgumentError, match="^class_weights=.*expected "):
+        small_model(class_weights=weights)
+
+
 def test_three_classes_have_three_logits_and_cross_entropy(fit, small_data):
     data = small_data()
     data.labels = np.arange(len(data.labels)) % 3

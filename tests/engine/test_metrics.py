@@ -1,9 +1,14 @@
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from sklearn import metrics as independent
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
 from transfer_learning.engine.classifier import Classifier
@@ -12,6 +17,7 @@ from transfer_learning.engine.training import train
 from transfer_learning.models.cnn import CNN
 from transfer_learning.utilities.errors import ArgumentError
 
+PROJECT = Path(__file__).resolve().parents[2]
 F1 = {"f1": partial(MulticlassF1Score, average="macro")}
 
 
@@ -62,6 +68,53 @@ def test_further_metrics_of_a_fit(fit, small_data, num_classes):
         predicted = (logits[:, 0] > 0).long() if num_classes == 2 else logits.argmax(dim=1)
         assert found == pytest.approx(macro_f1(predicted.numpy(), codes, num_classes))
     assert all("train/f1" in row for row in model.history.rows)
+
+
+def configured(name):
+    """The metric that `metrics=[NAME]` and `monitor=val/NAME` select."""
+    return {name: instantiate(OmegaConf.load(PROJECT / "conf" / "metrics" / f"{name}.yaml"))[name]}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_configured_metrics_of_a_fit_are_those_of_scikit_learn(fit, small_data, num_classes):
+    """With classes of different sizes, each predicted now and then."""
+    data = small_data(per_class=(12, 15, 15))
+    data.labels = np.where(np.arange(len(data.labels)) % 5 < 2, 0, np.arange(len(data.labels)) % num_classes)
+    torch.manual_seed(0)
+    network = CNN(num_classes, 32, channels=[4], dense=[8])
+    metrics = configured("balanced_acc") | configured("macro_f1")
+    optimizer = partial(torch.optim.SGD, lr=0.0)
+    model = Classifier(network, list("abc")[:num_classes], data.preprocessing, optimizer, metrics=metrics)
+    codes = torch.from_numpy(data.labels[data.splits["val"]])
+    with torch.no_grad():  # centres the logits
+        inputs = torch.cat([data.on_after_batch_transfer(batch).inputs for batch in data.val_dataloader()])
+        list(network.parameters())[-1].sub_(network(inputs).median(dim=0).values)
+    trainer = fit(model, data, epochs=1)
+    predicted = model.objective.predicted(model.predictions["val"].logits).numpy()
+    codes = model.predictions["val"].labels.numpy()
+    assert len(set(predicted.tolist())) == num_classes
+    expected = (
+        independent.balanced_accuracy_score(codes, predicted),
+        independent.f1_score(codes, predicted, average="macro"),
+    )
+    found = [trainer.callback_metrics[f"val/{name}"].item() for name in ("balanced_acc", "macro_f1")]
+    assert found == pytest.approx(expected) and found[0] != pytest.approx((predicted == codes).mean())
+
+
+@pytest.mark.parametrize(
+    "predicted, balanced_acc, macro_f1",
+    [
+        ([0, 0, 1, 1, 0], (2 / 3 + 1 / 2) / 2, (4 / 6 + 2 / 4) / 2),  # the third class has no images: left out ...
+        ([0, 0, 2, 1, 0], (2 / 3 + 1 / 2) / 3, (4 / 6 + 2 / 3) / 3),  # ... but 0 if it is predicted
+    ],
+)
+def test_class_without_images_counts_if_it_is_predicted(predicted, balanced_acc, macro_f1):
+    codes = torch.tensor([0, 0, 0, 1, 1])
+    for name, expected in (("balanced_acc", balanced_acc), ("macro_f1", macro_f1)):
+        metric = configured(name)[name](num_classes=3)
+        assert metric(F.one_hot(torch.tensor(predicted), 3).float(), codes).item() == pytest.approx(expected), name
+    found = independent.f1_score(codes, predicted, average="macro")
+    assert found == pytest.approx(macro_f1)  # scikit-learn's balanced accuracy leaves the class out in both cases
 
 
 def test_metric_of_probabilities(fit, small_data, small_model):

@@ -305,6 +305,26 @@ def test_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, small_data, p
     assert torch.equal(straight, resumed)
 
 
+@pytest.mark.parametrize("settings", [{"balance": "sampler"}, {"balance": "weights"}])
+def test_resumed_fit_of_balanced_classes_equals_an_uninterrupted_one(
+    tmp_path, small_data, small_model, quiet_trainer, settings
+):
+    def fit(epochs, resume=None):
+        data = small_data(augment=True, **settings)
+        data.splits["train"] = data.splits["train"][data.labels[data.splits["train"]] <= np.arange(24) % 3 // 2]
+        model = small_model(dropout=0.3, class_weights=data.class_weights)
+        checkpoint = ModelCheckpoint(tmp_path, filename=f"{epochs}", enable_version_counter=False)
+        trainer = quiet_trainer(max_epochs=epochs, enable_checkpointing=True, callbacks=[checkpoint])
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in model.history.rows]
+        return rows, torch.cat([value.flatten() for value in model.state_dict().values()])
+
+    rows, straight = fit(4)
+    fit(2)
+    resumed_rows, resumed = fit(4, resume=tmp_path / "2.ckpt")
+    assert torch.equal(straight, resumed) and resumed_rows == rows
+
+
 def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
     for schedule in (None, Cosine()):
         trainer = quiet_trainer(max_epochs=-1, max_steps=7)

@@ -17,11 +17,11 @@ def balanced_draw(labels: np.ndarray, generator: np.random.Generator) -> np.ndar
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The weight of each class, (num_classes,) float64, such that the images of each class weigh the same together.
+    """The weight of each class, (num_classes,) float32, such that the images of each class weigh the same together.
 
     It is N / (C * n) for the n of N images of a class, scikit-learn's "balanced", where C is the number of classes that
     have images; others have weight 0. The mean over images is 1. `labels` are class codes, (N,) int64.
     """
     counts = np.bincount(labels, minlength=num_classes)
     present = np.count_nonzero(counts)
-    return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0.0)
+    return np.where(counts > 0, len(labels) / (present * np.maximum(counts, 1)), 0).astype(np.float32)

@@ -166,6 +166,7 @@ def _metrics(
         "test/acc_low": interval[0],
         "test/acc_high": interval[1],
         "test/loss": best.get("test/loss"),
+        **{key: value for key, value in best.items() if key.startswith("test/")},  # of further metrics
         "parameters_trainable": trainable,
         "parameters_frozen": frozen,
         "images_train": images["train"],

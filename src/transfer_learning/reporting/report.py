@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from transfer_learning.reporting.metric_names import LABELS, SPLITS, label
+from transfer_learning.reporting.metric_names import SPLITS, label
 from transfer_learning.utilities.files import atomic_write, write_csv, write_text
 
 
@@ -45,7 +45,8 @@ def curves(epochs: Sequence[Mapping], monitor: str | None = None) -> Figure:
             values = [row[f"{split}/{name}"] for row in known]
             marker = "." if len(known) < 40 else None
             axes.plot([row["epoch"] for row in known], values, label=SPLITS[split], marker=marker)
-        axes.set(title=LABELS.get(name, name).capitalize(), xlabel="epoch")
+        title = label(name)
+        axes.set(title=title[:1].upper() + title[1:], xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -62,6 +63,9 @@ def summary(folder: str | Path, metrics: Mapping) -> str:
         interval = f"(95 % interval {metrics['test/acc_low']:.4f} to {metrics['test/acc_high']:.4f})"
         tested = f"{metrics['test/acc']:.4f} on {metrics['images_test']} images"
         lines += [f"test accuracy of that epoch {tested} {interval}"]
+        monitored = f"test/{metrics['monitor'].rpartition('/')[2]}"
+        if monitored != "test/acc" and monitored in metrics:
+            lines += [f"{label(monitored)} of that epoch {metrics[monitored]:.4f}"]
     start = f"the first step began {metrics['seconds_to_first_step']:.1f} s after the start"
     lines += [f"{metrics['seconds']:.0f} s on {metrics['device']}, precision {metrics['precision']}; {start}"]
     has_events = any(Path(folder).glob("events.out.tfevents*"))
