@@ -264,7 +264,7 @@ def test_other_classes_that_are_called_like_a_split(write, data, files, classes)
 
 def test_two_folders_called_like_splits_beside_a_class_stop_the_run(write, data):
     root = write("bus/N.png:5", "train/N.png:5", "test/N.png:5")
-    with pytest.raises(UserError, match="root=.*the folders test, train beside bus may be splits or classes"):
+    with pytest.raises(UserError, match="root=.*test and train beside bus may be a split or a class"):
         data("data=image_folder", f"data.root={root}")
     module = data("data=image_folder", f"data.root={root}", "data.classes=[train,bus]")
     assert module.class_names == ("train", "bus") and np.bincount(module.labels).tolist() == [5, 5]

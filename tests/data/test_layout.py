@@ -29,6 +29,14 @@ def told(text, wanted=None):
         ("train/x/1.jpg train/2.jpg test/7.jpg", "x:train -:train -:test"),
         # splits inside class folders
         ("x/train/1.jpg x/val/2.jpg y/train/1.jpg y/test/2.jpg", "x:train x:val y:train y:test"),
+        (
+            "seg_train/seg_train/sea/1.jpg seg_test/seg_test/sea/1.jpg seg_train/seg_train/ice/1.jpg",
+            "sea:train sea:test ice:train",
+        ),
+        ("1_train/x/1.jpg 2_val/x/1.jpg my-train/x/1.jpg", "x:train x:val x:-"),
+        ("x_train/1.jpg y_train/1.jpg", "x_train:- y_train:-"),
+        ("x/1.jpg y/1.jpg test/x/1.jpg", "x:- y:- x:test"),
+        ("cat/train/1.jpg cat/test/2.jpg bird/3.jpg", "cat:train cat:test bird:-"),
         # file names
         ("cat.1.jpg dog.1.jpg 3.jpg", "cat:- dog:- -:-"),
         ("train/cat.1.jpg train/dog.2.jpg test1/3.jpg", "cat:train dog:train -:test"),
@@ -51,6 +59,8 @@ def told(text, wanted=None):
         ("a.1.jpg A.1.jpg b.1.jpg", "a:- A:- b:-"),
         ("train/a.1.jpg test/A.2.jpg train/b.3.jpg", "a:train a:test b:train"),
         ("x/Straße/1.jpg x/STRASSE/1.jpg", "Straße:- STRASSE:-"),
+        ("upper/A/1.jpg lower/a/1.jpg", "A:- a:-"),
+        ("train/cafe\u0301/1.jpg test/caf\u00e9/1.jpg train/tea/1.jpg", "cafe\u0301:train cafe\u0301:test tea:train"),
     ],
 )
 def test_class_and_split_of_paths(paths, expected):
@@ -61,8 +71,10 @@ def test_class_and_split_of_paths(paths, expected):
     "paths, wanted, expected",
     [
         ("cat/1.jpg bird/1.jpg dog/1.jpg", ["dog", "cat"], "cat:- bird!:- dog:-"),
-        ("Cats/1.jpg DOG/1.jpg dogs/1.jpg", ["cat", "dog"], "cat:- dog:- dog:-"),
-        ("dog/1.jpg dogs/1.jpg", ["cat", "dog"], "dog:- dog:-"),
+        ("Cats/1.jpg DOG/1.jpg x/Dog/1.jpg", ["cat", "dog"], "cat:- dog:- dog:-"),
+        ("dog/1.jpg dogs/1.jpg", ["cat", "dog"], "dog:- dogs!:-"),
+        ("x/Cat/1.jpg y/CAT/1.jpg y/dog/1.jpg", ["cat", "dog"], "cat:- cat:- dog:-"),
+        ("bus/1.jpg car/1.jpg train/train/1.jpg", ["bus", "train"], "bus:- car!:- train:-"),
         ("dog/1.jpg dogs/1.jpg", ["dog", "dogs"], "dog:- dogs:-"),
         ("cat/tabby/1.jpg dog/pug/1.jpg fish/1.jpg", ["cat", "dog"], "cat:- dog:- fish!:-"),
         ("a/1.jpg A/1.jpg b/1.jpg", ["A", "b"], "a!:- A:- b:-"),
@@ -84,8 +96,10 @@ def test_the_classes_that_are_wanted(paths, wanted, expected):
 @pytest.mark.parametrize(
     "paths, message",
     [
-        ("bus/1.jpg train/1.jpg test/1.jpg", r"the folders test, train beside bus may be splits or classes\."),
-        ("x/bus/1.jpg x/car/2.jpg x/train/1.jpg x/val/1.jpg", "the folders train, val beside bus, car may be"),
+        ("bus/1.jpg train/1.jpg test/1.jpg", r"test and train beside bus may be a split or a class"),
+        ("x/bus/1.jpg x/car/2.jpg x/train/1.jpg x/val/1.jpg", "train and val beside bus, car may be"),
+        ("bus/1.jpg car/1.jpg train/steam/1.jpg train/freight/1.jpg", "train beside bus, car may be"),
+        ("bus/1.jpg car/1.jpg train/train/1.jpg", "train beside bus, car may be"),
     ],
 )
 def test_folders_that_may_be_splits_or_classes(paths, message):
@@ -101,7 +115,7 @@ def test_what_was_decided_is_said(caplog):
         told("train/Cat/1.jpg val/cat/1.jpg")
     lines = [record.message for record in caplog.records]
     assert lines == [
-        "train: taken as a class, not as a split, as are bus, car beside it",
+        "train: taken as a class, not as a split, since bus, car beside it is one",
         "names that differ in case only are different classes here: a and A",
         "names that differ in case only are one class here: Cat and cat",
     ]

@@ -1,7 +1,8 @@
 """What the folders and names of image files tell: the class of each image, and its split."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable, some
 
 NUMBERED = re.compile(r"(.+)\.\d+\.\w+")  # Kaggle's flat layout: cat.123.jpg
+PREFIXED = re.compile(r"(.+[ _.-])(\w+)")
 Place = tuple[Path, str]  # a folder, and a name in it that may be that of a class
 
 
@@ -35,18 +37,22 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
         UserError: folders that may be splits as well as classes.
     """
     splits = _split_folders(files, wanted)
-    above = {holder: [each for each in _chain(holder) if each not in splits] for holder in {f.parent for f in files}}
-    in_folders = [[(each.parent, each.name) for each in above[file.parent]] for file in files]
+    in_folders = [[(each.parent, each.name) for each in _chain(file.parent) if each not in splits] for file in files]
     in_names = [[(file.parent, found[1])] if (found := NUMBERED.fullmatch(file.name)) else [] for file in files]
+    is_in_class_folder = [bool(file.parent.name) and file.parent not in splits for file in files]
     places = in_folders
     if wanted:
         if not _matches(_names(in_folders), wanted) and _matches(_names(in_names), wanted):
             places = in_names
-    elif any(file.parent in above[file.parent] for file in files):
-        places = [found[:1] if file.parent not in splits else [] for file, found in zip(files, in_folders)]
+    elif any(is_in_class_folder):
+        around = {each for file, inside in zip(files, is_in_class_folder) if inside for each in file.parent.parents}
+        places = [  # a folder around splits is a class, too, unless it is around classes
+            [place for place in found[:1] if inside or place[0] / place[1] not in around]
+            for found, inside in zip(in_folders, is_in_class_folder)
+        ]
     elif len(_names(in_names)) > 1 or len(_names(in_folders)) < 2:
         places = in_names
-    spelling = spellings(place for found in places for place in found)
+    spelling = spellings((place for found in places for place in found), splits, join=bool(wanted))
     matches = _matches(spelling.values(), wanted) if wanted else {name: name for name in spelling.values()}
     labels = []
     for file, of_file in zip(files, places):
@@ -69,49 +75,66 @@ def _names(places: Iterable[Iterable[Place]]) -> set[str]:
 def _split_folders(files: Sequence[Path], wanted: Sequence[str] | None) -> dict[Path, str]:
     """The folders that are called like a split, unless they are classes -> the split.
 
-    With images directly in it, such a folder is a class where the folders beside it are classes.
+    Such a folder is a class if it is the only one among class folders. Raises UserError if that is not clear.
     """
-    holders: dict[Path, set[str]] = {}  # folders with images directly in them -> classes that their files' names tell
+    names_in: dict[Path, set[str]] = {}  # folders with images directly in them -> classes that their files' names tell
     for file in files:
         found = NUMBERED.fullmatch(file.name)
-        holders.setdefault(file.parent, set()).update([found[1]] if found else [])
-    around = {each for holder in holders for each in _chain(holder.parent)}
-    splits = {each: split for each in {*around, *holders} if (split := split_named(each.name))}
-    may_be_class = [each for each in splits if each in holders and each not in around and len(holders[each]) < 2]
-    if not wanted:
-        may_be_class = [each for each in may_be_class if each.name.isalpha()]  # not test1 or train_set
-    for folder in sorted(may_be_class):
-        beside = [each for each in holders if each.parent == folder.parent and each != folder]
-        classes = sorted(each.name for each in beside if not split_named(each.name))
-        others = [each.name for each in may_be_class if each.parent == folder.parent and each != folder]
+        names_in.setdefault(file.parent, set()).update([found[1]] if found else [])
+    around = {each for folder in names_in for each in _chain(folder.parent)}
+    splits = _named_like_splits({*around, *names_in})
+    classes = {}
+    for folder in sorted(splits):
+        siblings = [each for each in {*around, *names_in} if each.name and each.parent == folder.parent]
+        beside = sorted(each.name for each in siblings if each in names_in and each not in splits)
+        rivals = sorted(each.name for each in siblings if each in splits and each != folder)
+        inside = {each.name for each in (*around, *names_in) if each.parent == folder}
         if wanted:
-            is_class = bool(classes) or bool(_matches([folder.name], wanted))
-        elif classes and others:
-            names = some(sorted([folder.name, *others]))
-            example = ",".join([*classes[:3], folder.name])
-            ways = f"If one of them is a class, list all classes, such as classes=[{example}]; if not, move them away."
-            raise UserError(f"the folders {names} beside {some(classes)} may be splits or classes. {ways}")
-        else:
-            is_class = bool(classes)
-        if is_class:
-            del splits[folder]
-        if is_class and not wanted:
-            rank_zero_info(f"{folder}: taken as a class, not as a split, as are {some(classes)} beside it")
+            may_be_class = not inside or (bool(beside) and not rivals)
+            if may_be_class and (_matches([folder.name], wanted) or (beside and not inside)):
+                classes[folder] = beside
+        elif beside and folder.name.isalpha() and len(names_in.get(folder, ())) < 2 and not inside & set(beside):
+            if rivals or inside:
+                every = sorted([folder.name, *rivals, *beside])
+                ways = f"List the classes, such as classes=[{','.join(every)}], or move what is none to another folder."
+                called = " and ".join([folder.name, *rivals])
+                raise UserError(f"{called} beside {some(beside)} may be a split or a class. {ways}")
+            classes[folder] = beside
+            rank_zero_info(f"{folder}: taken as a class, not as a split, since {some(beside)} beside it is one")
+    return {folder: split for folder, split in splits.items() if folder not in classes}
+
+
+def _named_like_splits(folders: Collection[Path]) -> dict[Path, str]:
+    """The folders that are called like a split, or like one after a word or number: `seg_train` and `seg_test`."""
+    splits = {each: split for each in folders if (split := split_named(each.name))}
+    alike: dict[tuple[Path, str], dict[Path, str]] = {}
+    for folder in folders:
+        found = PREFIXED.fullmatch(folder.name)
+        if folder not in splits and found and (split := split_named(found[2])):
+            alike.setdefault((folder.parent, found[1].strip("0123456789")), {})[folder] = split
+    for group in alike.values():
+        if "train" in group.values() and len(set(group.values())) > 1:
+            splits |= group
     return splits
 
 
-def spellings(places: Iterable[Place]) -> dict[Place, str]:
-    """For each place the name of its class. Names that differ in case only are different classes if one folder has both
-    of them; else they are one, and the first spelling is kept.
+def spellings(places: Iterable[Place], splits: Collection[Path] = (), join: bool = False) -> dict[Place, str]:
+    """For each place the name of its class. Names that differ in case only are one class if they are in the same folder
+    of different splits, and the first spelling is kept; else they are different classes.
+
+    Args:
+        splits: the folders of splits.
+        join: whether names are one class in different folders, too, but never beside each other.
     """
     alike: dict[str, dict[Place, None]] = {}
     for place in places:
-        alike.setdefault(printable(place[1]).casefold(), {})[place] = None
+        alike.setdefault(_form(place[1]), {})[place] = None
     spelling: dict[Place, str] = {}
     joined, apart = list[str](), list[str]()
     for group in alike.values():
         names = list(dict.fromkeys(name for _, name in group))
-        differ = len({folder for folder, _ in group}) < len(group)
+        around = {tuple(each.name for each in _chain(folder) if each not in splits) for folder, _ in group}
+        differ = len({folder for folder, _ in group}) < len(group) or (len(around) > 1 and not join)
         spelling |= {place: place[1] if differ else names[0] for place in group}
         if len(names) > 1:
             (apart if differ else joined).append(" and ".join(map(printable, names)))
@@ -122,18 +145,18 @@ def spellings(places: Iterable[Place]) -> dict[Place, str]:
 
 
 def _matches(names: Iterable[str], wanted: Sequence[str]) -> Mapping[str, str]:
-    """For each name that stands for a wanted class that class: the same name, or another case of letters or its plural.
-
-    Where names differ in case only, the one that is spelled like the wanted class is taken.
+    """For each name that stands for a wanted class that class: the same name, or in another case of letters; if there
+    is none, its plural. Where names differ in case only, the one that is spelled like the wanted class is taken.
     """
     names = set(names)
-    forms: dict[str, str] = {}
-    for suffix in ("s", ""):
-        forms |= {printable(each).casefold() + suffix: each for each in wanted}
-    exact = {printable(each).casefold() for each in wanted if each in names}
-    found = {}
-    for name in names:
-        form = printable(name).casefold()
-        if name in wanted or (form in forms and form not in exact):
-            found[name] = name if name in wanted else forms[form]
-    return found
+    forms = {_form(name) for name in names}
+    wanted_forms = {_form(each): each for each in wanted}
+    plurals = {form + "s": each for form, each in wanted_forms.items() if form not in forms}
+    exact = {_form(each) for each in wanted if each in names}
+    found = {name: {**plurals, **wanted_forms}.get(_form(name)) for name in names if _form(name) not in exact}
+    return {name: each for name, each in found.items() if each} | {each: each for each in wanted if each in names}
+
+
+def _form(name: str) -> str:
+    """What names have in common that differ only in case, in how accents are encoded, or in spaces around them."""
+    return unicodedata.normalize("NFC", printable(name)).casefold().strip()

@@ -25,12 +25,12 @@ def found(root, classes=None):
 
 
 def test_class_folders_in_any_case_of_letters(tmp_path, write_image):
-    for seed, name in enumerate(["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "more/cat/2.PNG", "more/DOGS/x y.jpg"]):
+    for seed, name in enumerate(["PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "more/cat/2.PNG", "more/DOG/x y.jpg"]):
         write_image(tmp_path / name, seed)
     assert found(tmp_path, classes=("cat", "dog")) == [
         ("PetImages/Cat/1.jpg", "cat"),
         ("PetImages/Dog/1.jpg", "dog"),
-        ("more/DOGS/x y.jpg", "dog"),
+        ("more/DOG/x y.jpg", "dog"),
         ("more/cat/2.PNG", "cat"),
     ]
 
@@ -207,14 +207,14 @@ def evaluated(root, class_names):
 
 
 def test_labelled_images_of_known_classes_and_what_is_left_out(tmp_path, write_image, caplog):
-    names = ["Dog/1.jpg", "dogs/2.jpg", "bird/1.jpg", "bird/2.jpg", "3.jpg", "test/dog/4.png", "dog/notes.txt"]
+    names = ["Dog/1.jpg", "x/dog/2.jpg", "bird/1.jpg", "bird/2.jpg", "3.jpg", "test/dog/4.png", "dog/notes.txt"]
     for seed, name in enumerate(names[:-1]):
         write_image(tmp_path / name, seed)
     (tmp_path / "dog").mkdir()
     (tmp_path / names[-1]).write_text("no image")
     with caplog.at_level("INFO"):
         found = evaluated(tmp_path, ("cat", "dog"))
-    assert found == [("Dog/1.jpg", "dog"), ("dogs/2.jpg", "dog"), ("test/dog/4.png", "dog")]
+    assert found == [("Dog/1.jpg", "dog"), ("test/dog/4.png", "dog"), ("x/dog/2.jpg", "dog")]
     assert f"left out, of other classes: bird: 2 ({tmp_path}/bird/1.jpg, {tmp_path}/bird/2.jpg)" in caplog.text
     assert f"left out, neither folder nor file name tells a class: 1 ({tmp_path}/3.jpg)" in caplog.text
     assert f"left out, not an image by its name: 1 ({tmp_path}/dog/notes.txt)" in caplog.text
@@ -306,7 +306,7 @@ def test_folders_that_may_be_splits_or_classes_stop_and_say_how_to_decide(tmp_pa
     for seed, name in enumerate(["bus/1.png", "train/2.png", "val/3.png"]):
         write_image(tmp_path / name, seed)
     with pytest.raises(
-        ArgumentError, match=r"root=.*may be splits or classes.*list all classes, such as classes=\["
+        ArgumentError, match=r"root=.*may be a split or a class.*List the classes, such as classes="
     ) as error:
         list_images(tmp_path)
     assert error.value.argument == "root"
