@@ -251,7 +251,7 @@ def test_a_batch_size_that_the_devices_cannot_share_is_refused(folder_data):
 
 
 def test_the_tutorials_split_of_the_real_photographs(photographs, tmp_path):
-    data = ImageDataModule(DogsVsCats(photographs), PerClass(), Preprocessing(8), cache_dir=tmp_path)
+    data = ImageDataModule(DogsVsCats(photographs), PerClass(1500, 500, 500), Preprocessing(8), cache_dir=tmp_path)
     data.setup()
     assert {split: np.bincount(data.labels[rows]).tolist() for split, rows in data.splits.items()} == {
         "train": [1500, 1500],

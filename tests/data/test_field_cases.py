@@ -124,7 +124,7 @@ def test_validation_without_test_and_both_splits_anew(write, data, capsys):
         "data.test_per_class=3",
     )
     assert counts(anew) == {"train": {"x": 9, "y": 9}, "val": {"x": 2, "y": 2}, "test": {"x": 3, "y": 3}}
-    with pytest.raises(UserError, match="the source knows no splits"):
+    with pytest.raises(UserError, match="no splits are given"):
         data("data=image_folder", f"data.root={root}/train", "data/split=folders")
 
 
@@ -143,6 +143,36 @@ def test_copies_across_given_splits_are_dropped_from_training_and_named(write, d
     assert f"left out, the same bytes as a test image: 3 ({root}/train/x/copy.png ({root}/test/x/0.png)," in caplog.text
     kept = data("data=image_folder", f"data.root={root}", "data.drop_duplicates=false")
     assert counts(kept)["train"] == {"x": 8, "y": 7}
+
+
+def test_a_training_split_of_copies_is_an_error_and_not_split_anew(write, data, caplog):
+    root = write("test/x/N.png:6", "test/y/N.png:6", "val/x/N.png:2", "val/y/N.png:2")
+    for label in "xy":
+        (root / "train" / label).mkdir(parents=True)
+        for number in range(6):
+            (root / "train" / label / f"{number}.png").write_bytes(
+                (root / "test" / label / f"{number}.png").read_bytes()
+            )
+    with caplog.at_level("INFO"), pytest.raises(UserError, match="all train images are left out"):
+        data("data=image_folder", f"data.root={root}")
+    assert "left out, the same bytes as a test image: 12 (" in caplog.text
+
+
+def test_class_folders_beside_a_test_folder_are_training_images(write, data):
+    root = write("x/N.png:10", "y/N.png:10", "test/x/N.png:3", "test/y/N.png:3")
+    module = data("data=image_folder", f"data.root={root}")
+    assert counts(module) == {"train": {"x": 8, "y": 8}, "val": {"x": 2, "y": 2}, "test": {"x": 3, "y": 3}}
+    assert all(("/test/" in name) == (split == "test") for name, split in splits_of_files(module).items())
+
+
+def test_a_class_of_the_test_split_alone_is_said(write, data, caplog):
+    root = write(
+        *(f"{split}/{label}/N.png:4" for split in ("train", "val", "test") for label in "xy"), "test/z/N.png:2"
+    )
+    with caplog.at_level("INFO"):
+        module = data("data=image_folder", f"data.root={root}")
+    assert counts(module)["test"] == {"x": 4, "y": 4, "z": 2}
+    assert "no train images of z" in caplog.messages and "no val images of z" in caplog.messages
 
 
 # tables

@@ -6,7 +6,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from transfer_learning.data.images import Images
-from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass, split_named
+from transfer_learning.data.splits import (
+    Given,
+    GivenOrPerClass,
+    PerClass,
+    check_kept_splits,
+    has_splits,
+    split_named,
+    with_training_split,
+)
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 LABELS = np.array([0, 1] * 50)
@@ -139,9 +147,9 @@ def test_fractions_are_shares_of_each_class():
     assert list(counts_of(splits, labels).values()) == [[6, 21], [2, 7], [2, 7]]
 
 
-def test_the_tutorials_sizes_are_the_default():
+def test_the_tutorials_sizes():
     labels = np.repeat([0, 1], 2500)
-    splits = PerClass()(images(labels, [f"image {index}" for index in range(5000)]))
+    splits = PerClass(1500, 500, 500)(images(labels, [f"image {index}" for index in range(5000)]))
     assert counts_of(splits, labels) == {"train": [1500, 1500], "val": [500, 500], "test": [500, 500]}
 
 
@@ -225,7 +233,7 @@ def test_a_number_for_training_takes_so_many_of_the_given_training_images():
 @pytest.mark.parametrize("text", ["tttt", "vvee", "----", "ee", "tt--"])
 def test_without_training_images_and_others_no_splits_are_given(text):
     given_images = with_splits(text * 10)
-    with pytest.raises(ArgumentError, match="the source knows no splits"):
+    with pytest.raises(UserError, match="no splits are given"):
         Given()(given_images)
     assert not GivenOrPerClass().keeps_splits(given_images)
     anew = GivenOrPerClass(0.6, 0.2, 0.2)(given_images)
@@ -233,7 +241,9 @@ def test_without_training_images_and_others_no_splits_are_given(text):
 
 
 def test_images_without_a_split_beside_given_ones_are_an_error():
-    with pytest.raises(ArgumentError, match="no split is known for name of image 4, name of image 5"):
+    with pytest.raises(
+        UserError, match=r"2 images are in no split \(name of image 4, name of image 5\), but others are"
+    ):
         GivenOrPerClass()(with_splits("ttve--"))
 
 
@@ -278,7 +288,7 @@ def test_the_split_of_groups_does_not_depend_on_names_and_order():
 
 
 def test_too_few_groups():
-    with pytest.raises(ArgumentError, match="2 groups cannot be divided"):
+    with pytest.raises(ArgumentError, match="2 groups are too few, or too large, for the test split"):
         PerClass(0.6, 0.2, 0.2)(in_groups([0, 1] * 10, 10))
 
 
@@ -294,3 +304,37 @@ def test_a_missing_split_is_taken_from_training_images_by_groups():
     splits = Given(val_per_class=0.34)(with_splits("t" * 24 + "e" * 4, groups=groups))
     held = [{groups[row] for row in splits[split]} for split in SPLITS]
     assert held[0] | held[1] == {f"P{n}" for n in range(6)} and not held[0] & held[1] and held[2] == {"T"}
+
+
+@pytest.mark.parametrize("per_class", [(None, 0.2, 0.2), (2, 2, 2), (None, 1, 1)])
+@pytest.mark.parametrize("size, labels", [(4, [0, 1] * 3), (5, [0, 1] * 3), (4, [0] * 3 + [1] * 5), (2, [0, 1] * 10)])
+def test_each_split_has_a_group_of_each_class_that_has_enough_groups(per_class, size, labels):
+    grouped = in_groups(np.repeat(labels, size), size)
+    splits = PerClass(*per_class)(grouped)
+    assert all(min(counts) > 0 for counts in counts_of(splits, grouped.labels).values())
+
+
+def test_images_beside_a_given_test_split_are_training_images():
+    alone = with_training_split(with_splits("----ee"))
+    assert alone.splits == ["train"] * 4 + ["test"] * 2 and has_splits(alone)
+    for text in ("tt--ee", "------", "tt--"):
+        assert with_training_split(with_splits(text)).splits == with_splits(text).splits
+
+
+def test_a_given_split_of_which_no_image_is_left_is_an_error():
+    given_images = with_splits("ttvvee")
+    check_kept_splits(given_images, np.array([0, 2, 4]))
+    with pytest.raises(UserError, match="all val images are left out"):
+        check_kept_splits(given_images, np.array([0, 1, 4, 5]))
+
+
+def test_a_count_that_rounding_leaves_is_for_training():
+    labels = np.repeat([0, 1], 100)
+    splits = PerClass(None, 0.29, 10)(images(labels, [f"image {n}" for n in range(200)]))
+    assert counts_of(splits, labels) == {"train": [61, 61], "val": [29, 29], "test": [10, 10]}
+
+
+def test_a_class_without_training_images_does_not_keep_others_from_a_validation_split():
+    given_images = with_splits("t" * 20 + "eee", labels=[0, 1] * 10 + [0, 1, 2])
+    splits = Given()(replace(given_images, class_names=("a", "b", "c")))
+    assert counts_of(splits, given_images.labels, 3) == {"train": [8, 8, 0], "val": [2, 2, 0], "test": [1, 1, 1]}

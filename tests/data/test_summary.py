@@ -19,7 +19,9 @@ def test_a_row_for_each_class_and_a_column_for_each_split(caplog):
         ["cat", "1,100", "10", "0"],
         ["12", "10", "0", "1"],
         ["all", "1,110", "10", "1"],
-        ["in", "no", "split:", "109", "images,", "which", "the", "sizes", "of", "the", "splits", "leave"],
+        ["no", "val", "images", "of", "12"],
+        ["no", "test", "images", "of", "cat"],
+        ["in", "no", "split:", "109", "images,", "which", "the", "sizes", "of", "the", "splits", "do", "not", "use"],
     ]
 
 
@@ -33,7 +35,8 @@ def test_of_a_thousand_classes_the_largest_and_smallest_are_shown_and_the_log_ha
     assert {line.split()[0] for line in lines if line.startswith("class-")} == {
         f"class-{number}" for number in (*range(10), *range(990, 1000))
     }
-    assert lines[-1].split() == ["all", "1,000", "classes", "500,500", "0", "0"]
+    assert lines[-3].split() == ["all", "1,000", "classes", "500,500", "0", "0"]
+    assert lines[-1] == "no test images of class-0, class-1, class-2 and 997 more"
     everything = logged(caplog, "DEBUG", log_classes, names, labels, splits, len(labels))
     assert {name for line in everything for name in line.split()[:1]} >= set(names)
 

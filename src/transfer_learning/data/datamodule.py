@@ -26,7 +26,7 @@ from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.formats import readable_formats
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, decode
-from transfer_learning.data.splits import SplitStrategy
+from transfer_learning.data.splits import SplitStrategy, check_kept_splits, with_training_split
 from transfer_learning.data.summary import log_classes, log_frames, log_given_splits, log_images_left_out, log_shapes
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import sha256_of
@@ -92,10 +92,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
         steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
-        self.balance = balance
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
-        self.exclude = exclude
+        self.balance, self.exclude = balance, exclude
         self.features: dict[str, Features] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -103,17 +102,19 @@ class ImageDataModule(pl.LightningDataModule):
         if hasattr(self, "splits"):
             return
         with cache_errors(self.cache_dir):
-            self.images = self.source.list_images(FileDigests(self.cache_dir))
+            self.images = with_training_split(self.source.list_images(FileDigests(self.cache_dir)))
         self.labels, self.class_names = self.images.labels, self.images.class_names
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
         log_given_splits(self.images.splits or (), keeps_splits)
         left_out = self._left_out(self._decode(), keeps_splits)
+        log_images_left_out(self.images, left_out)
         used = np.array([index for index in self.readable if index not in left_out], dtype=np.int64)
+        if keeps_splits:
+            check_kept_splits(self.images, used)
         self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
         self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
         self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
         log_classes(self.class_names, self.labels, self.splits, len(used))
-        log_images_left_out(self.images, left_out)
         log_shapes(self.class_names, self.labels, self.splits, self.pixels)
 
     def _decode(self) -> Remarks:

@@ -21,19 +21,25 @@ def group_codes(groups: Sequence[str] | np.ndarray | None, count: int) -> np.nda
 
 
 def assign_groups(
-    labels: np.ndarray, groups: Sequence[str] | np.ndarray | None, targets: np.ndarray, order: np.ndarray
+    labels: np.ndarray,
+    groups: Sequence[str] | np.ndarray | None,
+    targets: np.ndarray,
+    order: np.ndarray,
+    required: np.ndarray | None = None,
 ) -> np.ndarray:
     """Assigns each group to one of B bins, such as splits or folds, so that class counts come close to the targets.
 
     Greedy: the largest group first, each to the bin in which the squared error shrinks most. The errors of a class are
     divided by its size, and the total sizes of the bins count like one more class. Without groups, bins with equal
-    targets differ by at most one image of each class, and in all.
+    targets differ by at most one image of each class.
 
     Args:
         labels: class codes, (N,) int64 in [0, C).
         groups: the group of each image, (N,); None if each image is a group of its own.
         targets: the wanted number of images of each class in each bin, (B, C) float; columns add up to the class sizes.
         order: ranks of the images, (N,) int, different ones; among groups of equal size, that of the lowest is first.
+        required: bins that get at least one group of each class of which they should have images, as far as there are
+            enough groups, (B,) bool; None: none.
 
     Returns:
         The bin of each image, (N,) int64 in [0, B).
@@ -51,7 +57,33 @@ def assign_groups(
         own = slice(starts[number], starts[number + 1])
         chosen[number] = (missing[:, column[own]] * weights[own]).sum(axis=1).argmax()
         missing[chosen[number], column[own]] -= counts[own]
+    if required is not None:
+        of_class = column < columns - 1
+        _fill_empty(chosen, owner[of_class], column[of_class], (targets > 0) & required[:, None])
     return chosen[group]
+
+
+def _fill_empty(chosen: np.ndarray, owner: np.ndarray, column: np.ndarray, required: np.ndarray) -> None:
+    """Gives each bin that should have images of a class a group of it, as long as the bin that it had keeps another.
+
+    Args:
+        chosen: the bin of each group, (G,) int64, which is changed.
+        owner, column: the group and the class of each pair of a group and a class that it has, (P,) int64.
+        required: whether a bin should have images of a class, (B, C) bool.
+    """
+    present = np.zeros(required.shape, np.int64)  # groups of each class in each bin
+    np.add.at(present, (chosen[owner], column), 1)
+    for bin_, code in np.argwhere(required & (present == 0)):
+        if present[bin_, code]:
+            continue  # a group of another class has brought it
+        candidates = owner[column == code]
+        for group in candidates[np.lexsort((candidates, -present[chosen[candidates], code]))]:
+            classes, old = column[owner == group], chosen[group]
+            if ((present[old, classes] > 1) | ~required[old, classes]).all():
+                present[old, classes] -= 1
+                present[bin_, classes] += 1
+                chosen[group] = bin_
+                break
 
 
 def check_fold(folds: int, fold: int) -> None:
@@ -89,7 +121,7 @@ def cross_validation(images: Images, splits: Mapping[str, np.ndarray], folds: in
         reason = f"fewer {unit} for training and validation than there are folds: class {few[0]}{more}"
         raise ArgumentError("folds", folds, f"{reason}. Take fewer folds, or more {unit}.")
     targets = np.bincount(pool.labels, minlength=len(images.class_names)) / folds
-    bins = assign_groups(pool.labels, pool.groups, np.tile(targets, (folds, 1)), order)
+    bins = assign_groups(pool.labels, pool.groups, np.tile(targets, (folds, 1)), order, np.ones(folds, bool))
     mixed = np.argsort(order)
     validates = bins[mixed] == fold
     return {**splits, "train": indices[mixed[~validates]], "val": indices[mixed[validates]]}

@@ -1,17 +1,18 @@
 """Split strategies: which images train, which validate and which test."""
 
-import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, NonNegativeInt
 from pytorch_lightning.utilities import rank_zero_info
 
-from transfer_learning.data.folds import assign_groups
+from transfer_learning.data.folds import assign_groups, ranks
 from transfer_learning.data.images import Images
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import some
 from transfer_learning.utilities.validation import validated
 
@@ -45,9 +46,9 @@ class PerClass:
 
     def __init__(
         self,
-        train_per_class: PerClassSize | None = 1500,
-        val_per_class: PerClassSize = 500,
-        test_per_class: PerClassSize = 500,
+        train_per_class: PerClassSize | None = None,
+        val_per_class: PerClassSize = 0.2,
+        test_per_class: PerClassSize = 0.2,
         seed: NonNegativeInt = 0,
     ):
         self.sizes, self.seed = {"train": train_per_class, "val": val_per_class, "test": test_per_class}, seed
@@ -65,8 +66,7 @@ class PerClass:
         return _divide(images, self.sizes, self.seed)
 
 
-@validated
-class Given:
+class Given(PerClass):
     """Keeps the splits that the source knows, those of folders such as `train` and `test` or of a table's column.
 
     Where there are no validation or no test images, they are taken from the training images as `PerClass` does.
@@ -76,70 +76,51 @@ class Given:
             a number or a share for training takes so many of the training images.
     """
 
-    def __init__(
-        self,
-        train_per_class: PerClassSize | None = None,
-        val_per_class: PerClassSize = 0.2,
-        test_per_class: PerClassSize = 0.2,
-        seed: NonNegativeInt = 0,
-    ):
-        self.sizes, self.seed = {"train": train_per_class, "val": val_per_class, "test": test_per_class}, seed
-
     def keeps_splits(self, images: Images) -> bool:
-        """Whether the splits that the source knows are kept: always."""
+        """Raises UserError: the source knows no splits, or only those of some images."""
+        given = Counter(images.splits or ())
+        if not has_splits(images):
+            found = ", ".join(f"{given[split]} {split}" for split in SPLITS)
+            expected = "expected training images, and validation or test images, in folders or a column of such names"
+            raise UserError(f"no splits are given ({found}); {expected}.")
+        if given[None]:
+            names = [name for name, split in zip(images.names, images.splits or ()) if split is None]
+            ways = "Put each into a split, leave them out, or split all images anew (per_class)."
+            raise UserError(f"{given[None]:,} images are in no split ({some(names)}), but others are. {ways}")
         return True
 
     def __call__(self, images: Images) -> dict[str, np.ndarray]:
         """For each split the indices of its images, int64, classes mixed.
 
-        Raises:
-            ArgumentError: the source knows no splits, or only those of some images; as `PerClass` for the training
-                images.
+        Raises UserError as `keeps_splits`, and as `PerClass` for the training images.
         """
-        given = {split: _rows(images, split) for split in SPLITS}
-        if not has_splits(images):
-            found = f"the source knows no splits ({', '.join(f'{len(rows)} {name}' for name, rows in given.items())})"
-            expected = "expected training images, and validation or test images, in folders or a column of such names"
-            raise ArgumentError("split", "folders", f"{found}; {expected}.")
-        if unknown := [images.names[n] for n, split in enumerate(images.splits or ()) if split is None]:
-            raise ArgumentError("split", "folders", f"no split is known for {some(unknown)}; move them, or split anew.")
-        rank = _ranks(images, self.seed)
-        splits = {split: np.array(sorted(rows, key=rank.__getitem__), np.int64) for split, rows in given.items()}
+        self.keeps_splits(images)
+        mixed = np.argsort(ranks(images.digests, str(self.seed)))
+        given = np.array(images.splits)[mixed]
+        splits = {split: mixed[given == split] for split in SPLITS}
         missing = [split for split in SPLITS[1:] if not len(splits[split])]
+        if missing:
+            rank_zero_info(f"no {' and no '.join(missing)} images are given: they are taken from the training images")
         if missing or self.sizes["train"] is not None:
-            if missing:
-                rank_zero_info(
-                    f"no {' and no '.join(missing)} images are given: they are taken from the training images"
-                )
             train = splits["train"]
             sizes = {split: size for split, size in self.sizes.items() if split == "train" or split in missing}
-            splits |= {split: train[rows] for split, rows in _divide(images.take(train), sizes, self.seed).items()}
+            taken = _divide(images.take(train), sizes, self.seed, may_lack_classes=True)
+            splits |= {split: train[rows] for split, rows in taken.items()}
         if images.groups:
-            _name_divided_groups(images.groups, splits)
+            _log_divided_groups(images.groups, splits)
         return splits
 
 
-@validated
-class GivenOrPerClass:
+class GivenOrPerClass(Given):
     """`Given` if the source knows training images and validation or test images, else `PerClass`."""
 
-    def __init__(
-        self,
-        train_per_class: PerClassSize | None = None,
-        val_per_class: PerClassSize = 0.2,
-        test_per_class: PerClassSize = 0.2,
-        seed: NonNegativeInt = 0,
-    ):
-        arguments = train_per_class, val_per_class, test_per_class, seed
-        self.given, self.per_class = Given(*arguments), PerClass(*arguments)
-
     def keeps_splits(self, images: Images) -> bool:
-        """Whether the splits that the source knows are kept."""
-        return has_splits(images)
+        """Whether there are such splits. Raises UserError if only some of the images are in one."""
+        return has_splits(images) and super().keeps_splits(images)
 
     def __call__(self, images: Images) -> dict[str, np.ndarray]:
-        """For each split the indices of its images, int64. Raises ArgumentError as the two do."""
-        return (self.given if has_splits(images) else self.per_class)(images)
+        """For each split the indices of its images, int64. Raises UserError as the two do."""
+        return (Given if has_splits(images) else PerClass).__call__(self, images)
 
 
 def has_splits(images: Images) -> bool:
@@ -148,29 +129,41 @@ def has_splits(images: Images) -> bool:
     return "train" in known and len(known - {None}) > 1
 
 
-def _rows(images: Images, split: str) -> np.ndarray:
-    return np.flatnonzero([each == split for each in images.splits or ()])
+def with_training_split(images: Images) -> Images:
+    """The same images; where the source knows validation or test images alone, the others are training images."""
+    known = set(images.splits or ()) - {None}
+    if not known or "train" in known:
+        return images
+    return replace(images, splits=[split or "train" for split in images.splits or ()])
 
 
-def _ranks(images: Images, seed: int) -> list[bytes]:
-    """An order of the images that is a function of the seed and of their bytes."""
-    return [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in images.digests]
+def check_kept_splits(images: Images, used: np.ndarray) -> None:
+    """Raises UserError if a given split has images, but none of those at the (N,) indices that are used."""
+    splits = images.splits or ()
+    lost = set(splits) - {None} - {splits[index] for index in used}
+    if lost:
+        reason = f"all {' and all '.join(sorted(map(str, lost)))} images are left out"
+        raise UserError(f"{reason}, for the reasons above. Correct them, or split all images anew (per_class).")
 
 
-def _divide(images: Images, sizes: Mapping[str, int | float | None], seed: int) -> dict[str, np.ndarray]:
-    """Splits of these sizes per class; in the order of `sizes`."""
-    rank = _ranks(images, seed)
+def _divide(
+    images: Images, sizes: Mapping[str, int | float | None], seed: int, may_lack_classes: bool = False
+) -> dict[str, np.ndarray]:
+    """Splits of these sizes per class. Raises ArgumentError for a class without images unless they may lack classes."""
+    order = ranks(images.digests, str(seed))
+    mixed = np.argsort(order)
     available = np.bincount(images.labels, minlength=len(images.class_names)).tolist()
-    counts = [_counts(sizes, number, name) for number, name in zip(available, images.class_names)]
+    counts = [
+        dict.fromkeys(sizes, 0) if may_lack_classes and not number else _counts(sizes, number, name)
+        for number, name in zip(available, images.class_names)
+    ]
     if images.groups:
-        return _divide_groups(images, sizes, counts, rank)
-    splits: dict[str, list] = {split: [] for split in sizes}
+        return _divide_groups(images, sizes, counts, order)
+    bins = np.full(len(order), len(sizes))  # the last bin is unused
     for code, of_class in enumerate(counts):
-        ordered = sorted(np.flatnonzero(images.labels == code), key=rank.__getitem__)
-        for split, count in of_class.items():
-            splits[split] += ordered[:count]
-            del ordered[:count]
-    return {split: np.array(sorted(indices, key=rank.__getitem__), np.int64) for split, indices in splits.items()}
+        numbers = np.repeat(np.arange(len(sizes)), list(of_class.values()))
+        bins[mixed[images.labels[mixed] == code][: len(numbers)]] = numbers
+    return {split: mixed[bins[mixed] == number] for number, split in enumerate(sizes)}
 
 
 def _counts(sizes: Mapping[str, int | float | None], available: int, class_name: str) -> dict[str, int]:
@@ -178,12 +171,13 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
     asked = ", ".join(f"{split}_per_class={size}" for split, size in sizes.items() if size is not None)
     given = [size for size in sizes.values() if size is not None]
     shares = all(isinstance(size, float) for size in given)
-    rest = (
-        1 - sum(given) if shares else available - sum(int(n * available) if isinstance(n, float) else n for n in given)
-    )
-    filled = {split: rest if size is None else size for split, size in sizes.items()}
-    counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n for split, n in filled.items()}
-    if shares and abs(sum(filled.values()) - 1) < 1e-9:
+    filled: dict[str, Any] = {
+        split: 1 - sum(given) if size is None and shares else size for split, size in sizes.items()
+    }
+    counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n or 0 for split, n in filled.items()}
+    if None in filled.values():
+        counts["train"] = available - sum(counts.values())
+    elif shares and abs(sum(filled.values()) - 1) < 1e-9:
         remainders = sorted(counts, key=lambda split: counts[split] - filled[split] * available)
         for split in remainders[: available - sum(counts.values())]:
             counts[split] += 1
@@ -197,14 +191,13 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
 
 
 def _divide_groups(
-    images: Images, sizes: Mapping[str, int | float | None], counts: Sequence[Mapping[str, int]], rank: Sequence[bytes]
+    images: Images, sizes: Mapping[str, int | float | None], counts: Sequence[Mapping[str, int]], order: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Splits of about `counts`, for each class, that divide no group."""
     targets = np.array([[of_class[split] for of_class in counts] for split in sizes], dtype=float)
     available = np.bincount(images.labels, minlength=len(counts))
     bins_targets = np.vstack([targets, available - targets.sum(axis=0)])  # the last bin is unused
-    order = np.argsort(sorted(range(len(rank)), key=rank.__getitem__))
-    bins = assign_groups(images.labels, images.groups, bins_targets, order)
+    bins = assign_groups(images.labels, images.groups, bins_targets, order, np.arange(len(bins_targets)) < len(sizes))
     ordered = np.argsort(order)
     splits = {split: ordered[bins[ordered] == number] for number, split in enumerate(sizes)}
     asked = zip(splits.items(), targets.sum(axis=1))
@@ -213,12 +206,12 @@ def _divide_groups(
     rank_zero_info(f"{number_of_groups:,} groups, each in one split: {', '.join(texts)}")
     for split, rows in splits.items():
         if not len(rows):
-            reason = f"{number_of_groups} groups cannot be divided so that the {split} split has one"
-            raise ArgumentError(f"{split}_per_class", sizes[split], f"{reason}; ask for more images in it.")
+            reason = f"{number_of_groups} groups are too few, or too large, for the {split} split to have one"
+            raise ArgumentError(f"{split}_per_class", sizes[split], f"{reason}; it needs at least one group.")
     return splits
 
 
-def _name_divided_groups(groups: Sequence[str], splits: Mapping[str, np.ndarray]) -> None:
+def _log_divided_groups(groups: Sequence[str], splits: Mapping[str, np.ndarray]) -> None:
     found: dict[str, set[str]] = {}
     for split, rows in splits.items():
         for row in rows:

@@ -22,7 +22,7 @@ def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[
     Args:
         labels: of all images, (M,) int64.
         splits: indices into the labels.
-        usable: the number of images that could be used; how many are in no split is said.
+        usable: the number of images that could be used; those in no split are counted.
     """
     counts = [np.bincount(labels[rows], minlength=len(class_names)) for rows in splits.values()]
     rows = [[name, *numbers] for name, *numbers in zip(class_names, *counts)]
@@ -32,8 +32,11 @@ def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[
     rank_zero_info(_table([*shown, total], splits))
     if shown is not rows:
         log_details(_table([*rows, total], splits))
+    for split, numbers in zip(splits, counts):
+        if absent := [name for name, number in zip(class_names, numbers) if not number]:
+            rank_zero_info(f"no {split} images of {some(absent)}")
     if unused := usable - sum(map(len, splits.values())):
-        rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits leave")
+        rank_zero_info(f"in no split: {unused:,} images, which the sizes of the splits do not use")
 
 
 def log_shapes(
