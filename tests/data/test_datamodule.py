@@ -188,6 +188,92 @@ def test_broken_files_are_left_out_and_named(folder, folder_data, caplog):
         assert sum(len(rows) for rows in data.splits.values()) == 24
 
 
+def deep_files(folder, values_of, suffix="png"):
+    """Two classes of 12 images with more than 8 bits a channel: values_of(seed)."""
+    for seed in range(24):
+        path = folder / "ab"[seed % 2] / f"{seed}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values_of(np.random.default_rng(seed))).save(path)
+    return folder
+
+
+DEEP = {  # kind: how to make values, the line
+    "12 bits in 16": (
+        lambda rng: rng.integers(0, 4096, (40, 40)).astype(np.uint16),
+        "24 images such as .*/a/0.tif: values from 0 to 4,095, where the full range is 0 to 65,535",
+    ),
+    "CT numbers": (
+        lambda rng: rng.integers(-1000, 3001, (40, 40)).astype(np.int32),
+        "values from -1,000 to 3,000, where the full range is -2.14748e[+]09 to 2.14748e[+]09",
+    ),
+    "floats to 255": (
+        lambda rng: (rng.random((40, 40)) * 255).astype(np.float32),
+        "values from 0.0.* to 25.*, where the full range is 0 to 1",
+    ),
+    "dark floats": (
+        lambda rng: (rng.random((40, 40)) * 0.2).astype(np.float32),
+        "values from .*e-07 to 0.199.*, where the full range is 0 to 1",
+    ),
+    "black": (lambda rng: rng.integers(0, 2, (9, 9)).astype(np.uint16), "values from 0 to 1, where"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_images_that_use_little_of_their_range_stop_until_depth_is_chosen(tmp_path, data_module, kind):
+    values_of, line = DEEP[kind]
+    source = Folder(deep_files(tmp_path / "deep", values_of, "tif"))
+
+    def pixels(depth):
+        data = data_module(source, (6, 3, 3), image_size=40, batch_size=5, depth=depth)
+        return np.array(data.pixels[np.concatenate(list(data.splits.values()))])
+
+    for _ in range(2):  # the second time from the cache
+        ways = "depth=image makes 0 to 255 of each image's own range, depth=dtype"
+        with pytest.raises(ArgumentError, match=f"^depth=None: .*{line}.*{ways}") as error:
+            pixels(None)
+        assert "\n" not in str(error.value)
+    found = pixels("image")
+    assert found.min() == 0 and found.max() == 255 and found.std() > 50
+    if kind == "floats to 255":
+        with pytest.raises(UserError):  # all of them are left out
+            pixels("dtype")
+    else:
+        assert np.ptp(pixels("dtype")) < 64
+
+
+def test_deep_images_that_use_their_range_are_read_as_before(tmp_path, data_module, caplog):
+    source = Folder(deep_files(tmp_path / "deep", lambda rng: rng.integers(0, 65536, (16, 16)).astype(np.uint16)))
+    data = data_module(source, (6, 3, 3), image_size=16, interpolation="nearest", batch_size=5)
+    expected = np.random.default_rng(0).integers(0, 65536, (16, 16)) // 256
+    (first,) = [n for n, name in enumerate(data.images.names) if name.endswith("a/0.png")]
+    assert np.array_equal(data.pixels[first][..., 1], expected)
+
+
+def test_dark_images_among_bright_ones_are_named_in_one_line(tmp_path, data_module, caplog, write_image):
+    source = Folder(deep_files(tmp_path / "deep", lambda rng: rng.integers(0, 65536, (16, 16)).astype(np.uint16)))
+    for number in (3, 5, 7):
+        dark = np.random.default_rng(number).integers(0, 3000, (16, 16)).astype(np.uint16)
+        Image.fromarray(dark).save(tmp_path / "deep" / "b" / f"{number}.png")
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            data_module(source, (6, 3, 3), image_size=16, batch_size=5)
+        (line,) = [each for each in caplog.text.splitlines() if "where the full range" in each]
+        assert "3 images such as " in line and "b/3.png: values from" in line and "depth=image" in line
+
+
+def test_files_with_several_frames_are_counted_in_one_line(folder, folder_data, caplog):
+    frames = [Image.new("RGB", (20, 20), (n, 0, 0)) for n in (50, 100, 150)]
+    for n, name in enumerate(("1 moving.gif", "2 scan.tiff", "3 moving.webp")):
+        frames[n].save(folder / "a" / name, save_all=True, append_images=[frames[0], frames[1]])
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            folder_data()
+        (line,) = [each for each in caplog.text.splitlines() if "several frames" in each]
+        assert f"3 files have several frames, such as {folder}/a/1 moving.gif: the first frame is used" in line
+
+
 def test_identical_files_are_never_in_two_splits(folder, folder_data, caplog):
     copy = folder / "a" / "copy of 0.png"
     copy.write_bytes((folder / "a" / "0.png").read_bytes())
@@ -231,6 +317,7 @@ def test_any_function_of_the_images_can_be_the_split(folder, tmp_path):
         ({"views": 2}, "views=2: .*augment=true"),
         ({"batch_size": 13}, "batch_size=13: .*at most the 12 training images"),
         ({"interpolation": "cubic"}, "interpolation='cubic': expected 'bilinear', 'bicubic' or 'nearest'"),
+        ({"depth": "float"}, "depth='float': expected 'dtype' or 'image'"),
         ({"resize": "squeeze"}, "resize='squeeze': expected 'stretch', 'crop' or 'pad'"),
         ({"cache_dir": "/proc/nowhere"}, "cache_dir='/proc/nowhere': .*choose another folder"),
         ({"augmentation": "flip"}, "augmentation='flip': expected"),

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from transfer_learning.data.depth import narrow, read_deep
+from transfer_learning.data.images import unlabelled
+from transfer_learning.data.preprocessing import Preprocessing, decode
 
 RNG = np.random.default_rng(0)
 TWELVE = RNG.integers(0, 4096, (20, 30, 4))
@@ -240,6 +242,20 @@ def test_a_damaged_colour_png_is_an_error(colour_type, channels):
     for content in (complete[: len(complete) // 2], complete[:600] + bytes(60) + complete[660:]):
         with pytest.raises((RuntimeError, OSError, SyntaxError)):
             deep(content)
+
+
+@pytest.mark.parametrize("kind", ["16-bit colour PNG", "16-bit grey PNG with transparency", "16-bit colour TIFF"])
+def test_an_opened_image_is_read_whole_and_stays_open(tmp_path, kind):
+    content, values, _ = WHOLE[kind]
+    (tmp_path / "deep").write_bytes(content)
+    with Image.open(tmp_path / "deep") as opened, Image.open(io.BytesIO(content)) as from_memory:
+        for _ in range(2):
+            images = unlabelled([tmp_path / "deep", opened, from_memory])
+            pixels, remarks = decode(images, Preprocessing(16, depth="image"), range(3))
+            assert np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2]) and pixels.max() > 200
+            assert remarks["range"] == {n: [values.min(), values.max(), *SIXTEEN] for n in range(3)}
+        upper = np.asarray(opened)[..., : values.shape[-1] if values.ndim == 3 else 1]
+        assert np.array_equal(upper.squeeze(), values // 256)
 
 
 SMALL, LARGE = [0, 4095, 0, 65535], [0, 65000, 0, 65535]

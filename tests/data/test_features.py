@@ -106,6 +106,7 @@ def test_a_new_image_in_the_folder_is_the_only_one_computed(computed, folder, wr
         {"image_size": 8},
         {"interpolation": "nearest"},
         {"resize": "crop"},
+        {"depth": "image"},
         {"key": {"weights": "b"}},
         {"key": {"precision": "bf16-mixed"}},
         {"key": {"device": "cuda"}},

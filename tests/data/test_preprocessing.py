@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from transfer_learning.data.images import Images
+from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
@@ -90,6 +90,63 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     ramp = np.linspace(0, 65535, 24 * 24).astype(np.uint16).reshape(24, 24)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     assert np.array_equal(decoded(tmp_path / "deep.png", 24)[..., 1], ramp // 256)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "deflated.tiff"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_grey_images_of_any_depth_are_rotated_upright_too(tmp_path, dtype, suffix, orientation):
+    if suffix == "png" and dtype in ("int32", "float32"):
+        pytest.skip("PNG has no such type")
+    bytes_ = np.random.default_rng(0).integers(0, 256, (24, 30))
+    values = {"uint8": bytes_, "uint16": bytes_ * 256, "int32": (bytes_ - 128) * 2**24, "float32": (bytes_ + 0.5) / 256}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    compression = {"compression": "tiff_deflate"} if "deflated" in suffix else {}
+    path = tmp_path / f"grey.{suffix}"
+    Image.fromarray(values[dtype].astype(dtype)).save(path, exif=exif, **compression)
+    rows = {1: bytes_, 3: bytes_[::-1, ::-1], 6: np.rot90(bytes_, -1), 7: bytes_[::-1, ::-1].T}[orientation]
+    upright = Image.fromarray(rows.astype(np.uint8))
+    for settings in (Preprocessing(16, "bicubic", "pad", "dtype"), Preprocessing(24, resize="crop", depth="dtype")):
+        pixels, _ = decode(unlabelled([path]), settings, [0])
+        assert np.array_equal(pixels[0], settings(upright))
+
+
+@pytest.mark.parametrize("depth, expected", [(None, 15), ("dtype", 15), ("image", 255)])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_twelve_bits_in_a_file_of_16_fill_the_range_with_depth_image(tmp_path, depth, expected, suffix):
+    values = np.random.default_rng(0).integers(0, 4096, (24, 24)).astype(np.uint16)
+    values[0, :2] = 0, 4095
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    images = unlabelled([tmp_path / f"deep.{suffix}"])
+    pixels, remarks = decode(images, Preprocessing(24, "nearest", depth=depth), [0])
+    assert (pixels.min(), pixels.max()) == (0, expected)
+    assert remarks == {"unreadable": {}, "range": {0: [0, 4095, 0, 65535]}, "frames": {}}
+
+
+def test_floats_outside_their_range_are_unreadable_and_their_range_is_known(tmp_path):
+    Image.fromarray(np.array([[-1000, 3000]], dtype=np.float32)).save(tmp_path / "ct.tif")
+    images = unlabelled([tmp_path / "ct.tif"])
+    pixels, remarks = decode(images, Preprocessing(24), [0])
+    assert "values from -1,000 to 3,000, expected 0 to 1; depth=image" in remarks["unreadable"][0]
+    assert remarks["range"] == {0: [-1000, 3000, 0, 1]} and not pixels.any()
+    pixels, remarks = decode(images, Preprocessing(24, depth="image"), [0])
+    assert (pixels.min(), pixels.max()) == (0, 255) and not remarks["unreadable"]
+
+
+@pytest.mark.parametrize("digest, is_listed", [("digest", True), ("unreadable", False)])
+def test_too_little_memory_stops_where_a_failure_would_be_stored(digest, is_listed):
+    """Predictions go on with the other images."""
+
+    def read(index):
+        raise MemoryError
+
+    images = Images(["huge.png"], np.zeros(1, dtype=np.int64), ("a", "b"), [digest], read)
+    if is_listed:
+        with pytest.raises(UserError, match=r"huge.png: not enough memory to decode it \(MemoryError"):
+            decode(images, Preprocessing(4), [0])
+    else:
+        assert "MemoryError" in decode(images, Preprocessing(4), [0])[1]["unreadable"][0]
 
 
 def test_an_image_is_rotated_upright_as_its_exif_data_say(tmp_path, picture):

@@ -99,6 +99,15 @@ def test_preprocessing_and_precision_of_the_training(saved, small_data, small_mo
     assert np.array_equal(loaded.preprocessing(image), np.asarray(expected))
 
 
+def test_a_checkpoint_from_before_depth_was_an_argument(saved, small_data, small_model, tmp_path):
+    path = tmp_path / "model.ckpt"
+    model = saved(small_model(), small_data(), path)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["model"]["preprocessing"]["depth"]
+    torch.save(checkpoint, path)
+    assert load(path).preprocessing == Preprocessing(32, depth=None) and torch.equal(load(path)(IMAGES), model(IMAGES))
+
+
 def test_model_with_further_metrics_is_loaded_without_them(saved, small_data, small_model, tmp_path):
     path = tmp_path / "model.ckpt"
     model = saved(small_model(metrics={"f1": MulticlassF1Score}), small_data(), path)

@@ -6,8 +6,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from transfer_learning import load
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.data.sources.folder import Folder
+from transfer_learning.data.sources.folder import Folder, labelled_images
 from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.evaluation import evaluate_images
 from transfer_learning.engine.inference import Inference, predict, predict_chunks
 from transfer_learning.engine.training import train
 from transfer_learning.models.cnn import CNN
@@ -124,6 +125,35 @@ def test_many_images_come_in_order_and_unreadable_ones_are_named(tmp_path, write
     with pytest.raises(UserError, match=r"missing\.png: not readable as an image \(FileNotFoundError"):
         model.predict([tmp_path / "missing.png"])
     assert model.predict([]).probabilities.shape == (0, 2)
+
+
+DARK = "where the full range is 0 to 65,535: dark or of little contrast for this model, which was trained with depth="
+
+
+@pytest.mark.parametrize("depth", [None, "dtype", "image"])
+def test_a_model_without_a_choice_of_depth_names_dark_images_in_one_line(tmp_path, monkeypatch, caplog, depth):
+    monkeypatch.setattr("transfer_learning.engine.inference.CHUNK", 4)
+    model = Classifier(CNN(2, 16, [2], []), ("a", "b"), Preprocessing(16, depth=depth))
+    files = [tmp_path / f"{n}.png" for n in range(10)]
+    for n, file in enumerate(files):  # the even ones have 12 bits in 16
+        limit = 65536 if n % 2 else 4096
+        Image.fromarray(np.random.default_rng(n).integers(0, limit, (20, 20)).astype(np.uint16)).save(file)
+    with caplog.at_level("INFO"):
+        model.predict(files)
+    lines = [record.getMessage() for record in caplog.records if "range" in record.getMessage()]
+    assert len(lines) == (depth is None)
+    if not depth:
+        assert lines[0].startswith(f"5 images such as {files[0]}: values from 1") and DARK in lines[0]
+
+
+def test_the_evaluation_names_dark_images_too(tmp_path, caplog):
+    model = Classifier(CNN(2, 16, [2], []), ("a", "b"), Preprocessing(16))
+    for n in range(4):
+        (tmp_path / "ab"[n % 2]).mkdir(exist_ok=True)
+        Image.fromarray(np.full((9, 9), 100 * n, np.uint16)).save(tmp_path / "ab"[n % 2] / f"{n}.tif")
+    with caplog.at_level("INFO"):
+        evaluate_images(Inference(model, "cpu"), labelled_images(tmp_path, ("a", "b")))
+    assert "4 images such as" in caplog.text and DARK in caplog.text
 
 
 def test_model_can_be_trained_after_it_has_predicted(small_data, small_model, fit):

@@ -16,7 +16,7 @@ from transfer_learning.utilities.errors import ArgumentError
 RANGES = {"I;12": (0, 4095), "I;16S": (-32768, 32767), "I;16BS": (-32768, 32767)}  # of values, other than 0 to 65535
 DEEP_COLOUR = "(LA?|RGB[AXa]?|CMYK);16([BLN])"  # of which Pillow keeps the upper byte
 SWAPPED = ("I;16BS", "I;32BS", "F;32BF")  # which Pillow 13 swaps twice in compressed files
-BITS_PER_SAMPLE, PLANES = 258, 284  # TIFF's tags
+BITS_PER_SAMPLE, ORIENTATION, PLANES = 258, 274, 284  # TIFF's tags
 
 
 class Deep(NamedTuple):
@@ -52,6 +52,8 @@ def read_deep(image: Image.Image) -> Deep | None:
     codec, stored, maximum = _storage(image)
     is_grey, is_colour = image.mode[0] in "IF", is_deep_colour(image)
     tags: Any = getattr(image, "tag_v2", {}) if codec and image.format == "TIFF" else {}
+    if tags.get(ORIENTATION, 1) > 4:  # rotated by 90 degrees: Pillow 13 garbles those that it maps into memory by name
+        image.filename = ""  # type: ignore[attr-defined]
     bits = max(tags.get(BITS_PER_SAMPLE, (1,)))
     is_swapped = codec == "libtiff" and stored in SWAPPED and sys.byteorder == "little"
     if is_swapped or (bits > 8 and not is_grey and not is_colour):  # the latter: each channel in a plane of its own

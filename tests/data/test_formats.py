@@ -1,0 +1,134 @@
+import importlib
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from transfer_learning.data import formats
+from transfer_learning.data.formats import count_frames, is_image_name, missing_plugin, readable_formats
+from transfer_learning.data.images import unlabelled
+from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.data.sources.folder import Folder
+
+HEIC = "needs pillow-heif: pip install -e '.[formats]'"
+
+
+@pytest.fixture
+def without_plugin(monkeypatch):
+    """As if pillow-heif were not installed."""
+    Image.init()  # which registers all others, once
+    for suffix in (".heic", ".heif", ".hif", ".heics", ".heifs"):
+        monkeypatch.delitem(Image.EXTENSION, suffix, raising=False)
+    monkeypatch.setattr(Image, "ID", [each for each in Image.ID if each != "HEIF"])
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        *[(f"photo.{suffix}", True) for suffix in ("jpg", "JPG", "png", "webp", "tiff", "heic", "HEIF", "hif", "avif")],
+        *[(f"photo.{suffix}", False) for suffix in ("txt", "csv", "jpg.part", "heicx")],
+        ("heic", False),
+    ],
+)
+def test_a_name_tells_whether_a_file_is_an_image_whatever_is_installed(without_plugin, tmp_path, name, expected):
+    assert is_image_name(tmp_path / name) is expected
+
+
+def test_a_missing_plugin_is_named(without_plugin, monkeypatch):
+    for name in ("a.heic", "folder/A.HEIC", "a.heif", "a.hif"):
+        assert missing_plugin(name) == HEIC
+    assert not any(map(missing_plugin, ("a.jpg", "a.avif", "a.heicx", "heic", "image 3", "")))
+    monkeypatch.delitem(Image.EXTENSION, ".avif")
+    assert missing_plugin("a.avif").startswith("needs a Pillow with AVIF")
+
+
+def test_the_plugin_is_registered_where_it_is_installed(monkeypatch):
+    module = type(sys)("pillow_heif")
+    module.register_heif_opener = lambda: Image.register_extension("HEIF", ".heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")  # restored afterwards
+    importlib.reload(formats)
+    assert missing_plugin("a.heic") is None and "HEIF" in readable_formats()
+
+
+def test_a_file_that_needs_a_plugin_is_unreadable_for_that_reason(without_plugin, tmp_path):
+    for name in ("photo.heic", "photo.jpg"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    listed = unlabelled([tmp_path / "photo.heic", tmp_path / "photo.jpg", tmp_path / "missing.heic"])
+    unreadable = decode(listed, Preprocessing(4), range(3))[1]["unreadable"]
+    assert unreadable[0] == HEIC and UnidentifiedImageError.__name__ in unreadable[1]
+    assert "FileNotFoundError" in unreadable[2]
+
+
+def test_it_is_read_as_soon_as_the_plugin_is_there(without_plugin, tmp_path, folder, data_module, monkeypatch, caplog):
+    """The cache keeps no failure that another library would not have."""
+    (folder / "a" / "photo.heic").write_bytes(b"a photograph")
+
+    def names():
+        data = data_module(Folder(folder), (6, 3, 3), image_size=8, batch_size=5)
+        return [data.images.names[index] for index in data.splits["train"]]
+
+    with caplog.at_level("INFO"):
+        names()
+    assert f"photo.heic: left out, not readable as an image ({HEIC})" in caplog.text
+    caplog.clear()
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    opened = Image.open
+    photo = Image.new("RGB", (9, 9))
+    monkeypatch.setattr(Image, "open", lambda path: photo if str(path).endswith("heic") else opened(path))
+    with caplog.at_level("INFO"):
+        names()
+    assert "left out" not in caplog.text
+
+
+def test_a_photograph_of_a_telephone_is_read():
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif")
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[:32], pixels[32:, 32:] = (250, 120, 10), (10, 60, 200)
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(pixels)).save(file, quality=95)
+    found = Preprocessing(64)(Image.open(file))
+    assert missing_plugin("a.heic") is None and np.abs(found.astype(int) - pixels).mean() < 3
+
+
+def test_avif_is_read(tmp_path):
+    pixels = np.full((32, 32, 3), (200, 100, 50), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.avif", quality=95)
+    assert missing_plugin(tmp_path / "a.avif") is None
+    assert np.abs(Preprocessing(32)(Image.open(tmp_path / "a.avif")).astype(int) - pixels).max() < 6
+
+
+def frames(count):
+    return [Image.new("RGB", (20, 20), (80 * number, 0, 100)) for number in range(count)]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "tiff", "webp", "avif"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_frames_are_counted_and_the_first_one_is_used(tmp_path, suffix, count):
+    first, *others = frames(count)
+    first.save(tmp_path / f"a.{suffix}", **(dict(save_all=True, append_images=others) if others else {}))
+    pixels, remarks = decode(unlabelled([tmp_path / f"a.{suffix}"]), Preprocessing(20), [0])
+    assert remarks["frames"] == ({0: 3} if others else {}) and not remarks["unreadable"]
+    assert np.abs(pixels[0].astype(int) - np.asarray(first)).max() < 6
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("suffix", ["gif", "tiff", "webp"])
+def test_a_later_frame_that_is_broken_does_not_cost_the_first(tmp_path, suffix):
+    first, *others = [Image.fromarray(np.full((64, 64), 40 * number, np.uint8)) for number in range(1, 5)]
+    first.save(tmp_path / "whole", suffix, save_all=True, append_images=others)
+    whole = (tmp_path / "whole").read_bytes()
+    for size in range(len(whole) - 1, len(whole) // 4, -len(whole) // 40):
+        (tmp_path / "cut").write_bytes(whole[:size])
+        try:
+            expected = Preprocessing(64)(Image.open(tmp_path / "cut"))
+        except Exception:  # the first frame is broken too
+            continue
+        pixels, remarks = decode(unlabelled([tmp_path / "cut"]), Preprocessing(64), [0])
+        assert np.array_equal(pixels[0], expected) and not remarks["unreadable"]
+
+
+def test_an_image_in_memory_has_one_frame():
+    assert count_frames(Image.new("L", (2, 2))) == 1
