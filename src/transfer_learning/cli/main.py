@@ -4,6 +4,7 @@ import argparse
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -58,5 +59,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is not Lightning's, which tells the precision."""
-    return "Automatic Mixed Precision" not in record.getMessage()
+    """Whether a record is not Lightning's, which tells the precision, the devices and tips."""
+    return not re.search("Automatic Mixed Precision|PU available: |💡 Tip", record.getMessage())

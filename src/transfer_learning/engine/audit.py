@@ -20,7 +20,7 @@ RATHER_KEPT = ("", "train", "val", "test")  # of a pair, the image whose split i
 def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
     """Audits all images of a data module that can be read, whether or not a split has them.
 
-    Features that are stored are read, others are computed and stored. Of identical files, the first is compared with
+    Features that are stored are read, others are computed and stored. Of identical files, one is compared with
     other images. Raises UserError as `data.setup` and `compute_features` do.
     """
     data.setup()
@@ -36,15 +36,15 @@ def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
         return Finding(kind, left_out, score, ", ".join(filter(None, (detail, labels))), kept)
 
     first: dict[str, int] = {}
-    copies = [
-        (first[images.digests[n]], n) for n in data.readable.tolist() if first.setdefault(images.digests[n], n) != n
-    ]
-    rows = np.array(list(first.values()), dtype=np.int64)  # of the images that are compared
+    readable = sorted(data.readable.tolist(), key=lambda n: splits[n] == "")
+    copies = [(first[images.digests[n]], n) for n in readable if first.setdefault(images.digests[n], n) != n]
+    rows = np.array(sorted(first.values()), dtype=np.int64)  # of the images that are compared
     headers, small = read_headers(images, rows), thumbnails(data.pixels, rows)
     features, labels = pooled_features(data, frozen_part, rows), images.labels[rows]
     neighbours = nearest(features)
     pairs = near_duplicates(neighbours, small)
-    probabilities = out_of_fold(features, labels, groups(pairs, len(rows)), len(names))
+    group = groups(pairs, len(rows), images.take(rows).groups)
+    probabilities = out_of_fold(features, labels, group, len(names))
 
     found = [pair("identical", *each, score=1.0) for each in copies]
     for (a, b), cosine, mirrored in zip(rows[pairs.indices].tolist(), pairs.cosines, pairs.mirrored):

@@ -4,6 +4,7 @@ Features are not centred: after a ReLU, images unlike all others then have small
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 NEIGHBOURS = 10  # of each image that are compared
 BLOCK = 1024  # images whose cosines with all others are held in memory at once
 SIDE = 16  # pixels of a thumbnail
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # as Pillow weighs colours for a grey image
 SAME_PIXELS = 0.95  # the correlation of two thumbnails from which images are near-duplicates
 
 
@@ -67,7 +69,7 @@ def near_duplicates(neighbours: Neighbours, small: np.ndarray) -> Pairs:
 
     Correlation ignores brightness and contrast. An image of one colour has no near-duplicates.
     """
-    grey = small.mean(axis=3)
+    grey = small @ LUMA
     as_is, mirrored = (
         _units(each - each.mean(axis=1, keepdims=True)) for each in (_flat(grey), _flat(grey[:, :, ::-1]))
     )
@@ -82,10 +84,14 @@ def near_duplicates(neighbours: Neighbours, small: np.ndarray) -> Pairs:
     return Pairs(np.array(pairs, dtype=np.int64).reshape(-1, 2), cosines.astype(np.float32), is_mirrored.astype(bool))
 
 
-def groups(pairs: Pairs, number: int) -> np.ndarray:
-    """The group of each of N images, (N,) int: images that are joined by pairs are in one."""
-    ones = np.ones(len(pairs.indices), dtype=np.int8)
-    return connected_components(coo_array((ones, tuple(pairs.indices.T)), shape=(number, number)), directed=False)[1]
+def groups(pairs: Pairs, number: int, names: Sequence[str] | None = None) -> np.ndarray:
+    """The group of each of N images, (N,) int: images that pairs join are in one, and those whose `names` are equal."""
+    edges = pairs.indices
+    if names:
+        _, first, same = np.unique(names, return_index=True, return_inverse=True)
+        edges = np.concatenate([edges, np.stack([np.arange(number), first[same]], axis=1)])
+    graph = coo_array((np.ones(len(edges), dtype=np.int8), tuple(edges.T)), shape=(number, number))
+    return connected_components(graph, directed=False)[1]
 
 
 def _units(rows: np.ndarray) -> np.ndarray:

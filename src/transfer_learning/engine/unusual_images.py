@@ -39,7 +39,7 @@ def outliers(neighbours: Neighbours) -> Unusual:
     distances = 1 - neighbours.cosines.mean(axis=1) if neighbours.cosines.size else np.zeros(len(neighbours.cosines))
     median = np.median(distances)
     deviation = 1.4826 * np.median(np.abs(distances - median))  # of a normal distribution, the standard deviation
-    return _first(-distances, distances > median + FAR * deviation)
+    return _first(-distances, (distances > median + FAR * deviation) & (deviation > 0))
 
 
 def unusable(thumbnails: np.ndarray) -> dict[str, Unusual]:

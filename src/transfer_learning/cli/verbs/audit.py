@@ -29,16 +29,19 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.cli.files import check_new
     from transfer_learning.cli.runs import own_config
     from transfer_learning.reporting.audit import write_audit_page, write_table
-    from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.errors import ArgumentError, UserError
 
     given = options.run_or_settings
+    if options.top < 0:
+        raise ArgumentError("top", options.top, "expected 0 or more.")
     is_run = len(given) == 1 and ("=" not in given[0] or Path(given[0]).expanduser().is_dir())
     if not is_run and (others := [each for each in given if "=" not in each]):
         raise UserError(
             f"{others[0]}: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."
         )
     folder = Path(given[0]).expanduser() if is_run else None
-    cfg = own_config(folder) if folder else composed(given)
+    device = [f"trainer.accelerator={options.accelerator}"] if options.accelerator else []
+    cfg = own_config(folder) if folder else composed([*given, *device])
     out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)
     audit, pixels = audited(cfg, folder, options.accelerator or cfg.trainer.accelerator)
     is_new = not out.exists()
@@ -50,10 +53,11 @@ def run(options: argparse.Namespace) -> int:
         if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    print(tabulate(audit.counts(), ["finding", "number", "across splits"]))
+    counts = [(title, number, across or "") for title, number, across in audit.counts()]
+    print(tabulate(counts, ["finding", "number", "across splits"]))
     print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
     print(
-        f"{out / 'audit.html'}\n{out / 'audit.csv'}: fill `exclude` with x, then train.py data.exclude={out}/audit.csv"
+        f"{out / 'audit.html'}\n{out / 'audit.csv'}: what `exclude` marks with x, data.exclude={out}/audit.csv leaves out"
     )
     return 0
 
@@ -84,7 +88,7 @@ def composed(settings: Sequence[str]) -> Any:
         parts = {
             key: OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True) for key in ("data", "model")
         }
-        return OmegaConf.create({**parts, "trainer": cfg.trainer})
+        return OmegaConf.create({**parts, "trainer": cfg.trainer, "seed": cfg.seed})
     finally:
         HydraConfig.instance().cfg = None
 
@@ -111,6 +115,7 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
     with name_keys(cfg):
         data = own_data(folder) if folder else build_data(cfg)
         data.setup()
+        pl.seed_everything(cfg.seed, verbose=False)  # as the training did: for a model without weights
         size = data.preprocessing.image_size
         network = build(cfg, "model", num_classes=len(data.class_names), image_size=size)
         if cfg.trainer.compile:  # as the training did, whose features are stored
@@ -119,5 +124,5 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
         if part is None:
             reason = "has no frozen layers, whose features an audit compares"
             way = "Audit the data with another model: data=... model=vgg16_frozen"
-            raise UserError(f"{cfg.model._target_}: {reason}. {way}")
+            raise UserError(f"{type(network).__name__}: {reason}. {way}")
         return audit(data, part), data.pixels

@@ -1,0 +1,154 @@
+import csv
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from transfer_learning.data.sources.cartoons import cartoon
+
+MODEL = ["model=pretrained", "model.backbone=resnet18", "model.weights=null", "data.image_size=32"]
+SETTINGS = [*MODEL, "trainer=cpu", "trainer.precision=32-true"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Twelve cats and twelve dogs, and a smaller copy of one."""
+    folder = tmp_path_factory.mktemp("audit") / "photos"
+    for number in range(24):
+        path = folder / ("dog" if number % 2 else "cat") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cartoon(number % 2, f"audit {number}").resize((64, 64)).save(path)
+    with Image.open(folder / "dog" / "5.png") as image:
+        image.resize((48, 48)).save(folder / "dog" / "smaller.png")
+    return folder
+
+
+@pytest.fixture
+def settings(photos, tmp_path):
+    return ["data=image_folder", f"data.root={photos}", f"data.cache_dir={tmp_path}/cache", *SETTINGS]
+
+
+@pytest.fixture
+def trained(settings, tmp_path, in_process):
+    """The folder of a run whose model has a frozen part. Its name looks like a setting, as those of a sweep do."""
+    folder = tmp_path / "seed=3"
+    arguments = ["seed=3", "data.batch_size=6", "trainer.max_epochs=1", "logger=none", "callbacks=none"]
+    code, output = in_process(*settings, *arguments, f"hydra.run.dir='{folder}'")
+    assert code == 0, output
+    return folder
+
+
+def rows(folder):
+    with open(folder / "audit.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(trained, settings, verb, in_process, tmp_path):
+    output = verb("audit", trained)
+    assert output.code == 0, output.err
+    assert "25 rows, 0 of them computed now" in output.err.replace("\n", " ").split("features-")[1]
+    assert "Near-duplicates" in output.out and "PNG 25" in output.out and "Tip" not in output.err
+    assert output.out.splitlines()[-2] == str(trained / "audit" / "audit.html")
+    (pair,) = [row for row in rows(trained / "audit") if row["finding"] == "near-duplicate"]
+    assert {pair["file"].rpartition("/")[2], pair["other_file"].rpartition("/")[2]} == {"5.png", "smaller.png"}
+    with open(trained / "split.csv", newline="") as file:
+        splits = {row["sha256"]: row["split"] for row in csv.DictReader(file)}
+    assert splits[pair["sha256"]] == pair["split"]
+
+    table = trained / "audit" / "audit.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join("x" + line if "near-duplicate" in line else line for line in lines))
+    again = tmp_path / "again"
+    arguments = ["data.batch_size=6", "trainer.max_epochs=1", "logger=none", "callbacks=none"]
+    code, log = in_process(*settings, *arguments, f"hydra.run.dir={again}", f"data.exclude='{table}'")
+    assert code == 0, log
+    assert f"left out, excluded by {table}: 1 ({pair['file']})" in log
+    assert pair["sha256"] not in (again / "split.csv").read_text()
+    output = verb("audit", again)
+    assert output.code == 0 and not [row for row in rows(again / "audit") if row["finding"] == "near-duplicate"]
+
+
+def test_settings_are_audited_before_any_training(settings, verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = verb("audit", *settings, "--top", "0")
+    assert output.code == 0, output.err
+    assert len([row for row in rows(tmp_path / "audit") if row["finding"] == "near-duplicate"]) == 1
+    assert "<img" not in (tmp_path / "audit" / "audit.html").read_text()
+    table = (tmp_path / "audit" / "audit.csv").read_text()
+    output = verb("audit", *settings)
+    assert output.code == 1 and output.err.splitlines()[-1] == (
+        "transfer-learning: audit: exists already. Choose another name with --out, or add --overwrite."
+    )
+    assert verb("audit", *settings, "--overwrite").code == 0
+    assert (tmp_path / "audit" / "audit.csv").read_text() == table
+    assert "<img" in (tmp_path / "audit" / "audit.html").read_text()
+
+
+def test_relative_paths_mean_what_they_mean_in_the_shell(photos, verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    settings = ["data=image_folder", "data.root=photos", f"data.cache_dir={tmp_path}/cache", *SETTINGS]
+    output = verb("audit", *settings, "--out", tmp_path / "found")
+    assert output.code == 0, output.err
+    assert all(row["file"].startswith(f"{photos}/") for row in rows(tmp_path / "found"))
+
+
+def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
+    settings = ["data=image_folder", f"data.root={photos}", f"data.cache_dir={tmp_path}", "model.weights=null"]
+    output = verb("audit", *settings, "data.image_size=32", "trainer=cpu", "--out", tmp_path / "found")
+    assert output.code == 0, output.err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing"], "nothing: not the folder of a run, which has config.yaml."),
+        (["a", "b"], "a: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."),
+        (["data=image_folder", "a"], "a: expected one RUN, or settings alone"),
+        (["data=image_folder", "model.weights=null"], "data.root: has no value; give it one, data.root=..."),
+        (["data=image_folder", "data.root=nothing", *SETTINGS], "data.root="),
+        (["data=cartoons", "data.exclude=nothing.csv", *SETTINGS], "data.exclude="),
+        (["data=nothing"], "Could not find 'data/nothing'"),
+        (["data=cartoons", "+nothing=1"], "+nothing=1: nothing reads nothing"),
+        (["data=cartoons", "data.nothing=1"], "Could not override 'data.nothing'."),
+        (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
+        (["data=cartoons", "--top", "-1"], "--top -1: expected 0 or more."),
+    ],
+)
+def test_mistakes_are_one_line(verb, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    sizes = [f"data.{split}_per_class=3" for split in ("train", "val", "test")]
+    sizes = [*sizes, f"data.cache_dir={tmp_path}/cache"] if "data=cartoons" in arguments else []
+    output = verb("audit", *arguments, *sizes)
+    assert output.code == 1 and "Traceback" not in output.err and not (tmp_path / "audit").exists()
+    assert output.err.splitlines()[-1].startswith(f"transfer-learning: {message}"), output.err
+
+
+def test_model_without_a_frozen_part(finished, verb):
+    output = verb("audit", finished)
+    assert output.code == 1 and output.err.splitlines()[-1] == (
+        "transfer-learning: CNN: has no frozen layers, whose features an audit compares. "
+        "Audit the data with another model: data=... model=vgg16_frozen"
+    )
+
+
+def test_images_that_have_changed_since_the_run_are_refused(trained, verb):
+    lines = (trained / "split.csv").read_text().splitlines()
+    (trained / "split.csv").write_text("\n".join(lines[:-1]) + "\n")
+    output = verb("audit", trained)
+    assert output.code == 1 and "this run began with other images (1 differ)" in output.err.splitlines()[-1]
+
+
+def test_nothing_is_left_if_the_results_cannot_be_written(settings, verb, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transfer_learning.reporting.audit.write_audit_page", fail)
+    output = verb("audit", *settings, "--out", tmp_path / "found")
+    assert output.code == 1 and "No space left on device" in output.err and not (tmp_path / "found").exists()
+
+
+def test_neither_help_nor_a_training_waits_for_scikit_learn():
+    code = "import sys; from transfer_learning.cli import main; main.parser(); import transfer_learning.engine.audit; "
+    code += "assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
