@@ -80,11 +80,12 @@ def test_unknown_digests_are_counted_in_one_line(table, caplog):
     images = Images("abcd", np.zeros(4, np.int64), ("cat",), ["a", "b", "a", "d"], lambda n: None)
     path = table("exclude,sha256\nx,a\nx,e\nx,f\n,d\n")
     with caplog.at_level("INFO"):
-        assert excluded_images(images, path) == [0, 2]
+        assert list(excluded_images(images, path)) == [0, 2]
     assert f"{path}: 2 of its 3 excluded images are not among these images" in caplog.text
     caplog.clear()
     with caplog.at_level("INFO"):
-        assert excluded_images(images, table("exclude,sha256\nx,d\n")) == [3]
+        path = table("exclude,sha256\nx,d\n")
+        assert excluded_images(images, path) == {3: (f"excluded by {path}", "")}
     assert not caplog.text
 
 

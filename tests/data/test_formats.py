@@ -72,7 +72,7 @@ def test_it_is_read_as_soon_as_the_plugin_is_there(without_plugin, tmp_path, fol
 
     with caplog.at_level("INFO"):
         names()
-    assert f"photo.heic: left out, not readable as an image ({HEIC})" in caplog.text
+    assert f"left out, {HEIC}: 1 ({folder}/a/photo.heic)" in caplog.text
     caplog.clear()
     monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
     opened = Image.open

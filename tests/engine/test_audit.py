@@ -91,8 +91,8 @@ def test_pairs_across_splits_come_first_and_name_the_image_to_leave_out(folder, 
 
 def test_identical_files_are_found_once_whatever_their_splits_and_labels(folder, audited):
     content = (folder / "cat" / "0.png").read_bytes()
-    for copy in ("cat/copy.png", "cat/more/copy.png"):
-        (folder / copy).parent.mkdir(exist_ok=True)
+    for copy in ("cat/copy.png", "more/cat/copy.png"):
+        (folder / copy).parent.mkdir(exist_ok=True, parents=True)
         (folder / copy).write_bytes(content)
     (folder / "cat" / "dog.png").write_bytes((folder / "dog" / "1.png").read_bytes())
     found = audited()

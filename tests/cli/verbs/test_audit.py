@@ -44,10 +44,14 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(trained, settings, verb, in_process, tmp_path):
-    output = verb("audit", trained)
+def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(
+    trained, settings, verb, in_process, tmp_path, caplog
+):
+    with caplog.at_level("INFO"):
+        output = verb("audit", trained)
     assert output.code == 0, output.err
-    assert "25 rows, 0 of them computed now" in output.err.replace("\n", " ").split("features-")[1]
+    (line,) = [message for message in caplog.messages if "features-" in message]
+    assert "25 rows, 0 of them computed now" in line
     assert "Near-duplicates" in output.out and "PNG 25" in output.out and "Tip" not in output.err
     assert output.out.splitlines()[-2] == str(trained / "audit" / "audit.html")
     (pair,) = [row for row in rows(trained / "audit") if row["finding"] == "near-duplicate"]
@@ -108,7 +112,7 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=image_folder", "model.weights=null"], "data.root: has no value; give it one, data.root=..."),
         (["data=image_folder", "data.root=nothing", *SETTINGS], "data.root="),
         (["data=cartoons", "data.exclude=nothing.csv", *SETTINGS], "data.exclude="),
-        (["data=nothing"], "Could not find 'data/nothing'"),
+        (["data=nothing"], "In 'config': Could not find 'data/nothing'"),
         (["data=cartoons", "+nothing=1"], "+nothing=1: nothing reads nothing"),
         (["data=cartoons", "data.nothing=1"], "Could not override 'data.nothing'."),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
@@ -119,7 +123,7 @@ def test_mistakes_are_one_line(verb, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     sizes = [f"data.{split}_per_class=3" for split in ("train", "val", "test")]
     sizes = [*sizes, f"data.cache_dir={tmp_path}/cache"] if "data=cartoons" in arguments else []
-    output = verb("audit", *arguments, *sizes)
+    output = verb("audit", *sizes, *arguments)
     assert output.code == 1 and "Traceback" not in output.err and not (tmp_path / "audit").exists()
     assert output.err.splitlines()[-1].startswith(f"transfer-learning: {message}"), output.err
 
