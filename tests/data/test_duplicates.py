@@ -64,3 +64,10 @@ def test_the_split_of_the_other_image_is_named():
 def test_only_images_that_may_be_used_count():
     found = images([0, 0, 0, 1], "aaab")
     assert duplicates(found, np.array([1, 2, 3])) == {2: ("the same bytes as another image", "image 1")}
+
+
+def test_copies_that_stay_in_given_splits_are_counted(caplog):
+    with caplog.at_level("INFO"):
+        found_in(images([0, 1, 0, 0], "aabb", "eevv"), keep_splits=True)
+    (line,) = caplog.messages
+    assert line.startswith("2 given validation or test images have the same bytes") and "image 1, image 3" in line

@@ -97,7 +97,14 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
 
 
 def _data_classes(cfg: DictConfig) -> dict[str, type]:
-    return {"source": get_class(cfg.data.source), "split": get_class(cfg.data.split), "preprocessing": Preprocessing}
+    classes: dict[str, type] = {}
+    for key in ("source", "split"):
+        try:
+            classes[key] = get_class(cfg.data[key])
+        except Exception as error:  # of many kinds
+            way = f"data/{key}=NAME chooses a file of conf/data/{key}/."
+            raise UserError(f"data.{key}={cfg.data[key]}: no such class. {way}") from error
+    return {**classes, "preprocessing": Preprocessing}
 
 
 def absolute_paths(cfg: DictConfig) -> None:

@@ -105,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.images = with_training_split(self.source.list_images(FileDigests(self.cache_dir)))
         self.labels, self.class_names = self.images.labels, self.images.class_names
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
-        log_given_splits(self.images.splits or (), keeps_splits)
+        log_given_splits(self.images.splits or (), "they are kept" if keeps_splits else "all are split anew")
         left_out = self._left_out(self._decode(), keeps_splits)
         log_images_left_out(self.images, left_out)
         used = np.array([index for index in self.readable if index not in left_out], dtype=np.int64)

@@ -1,9 +1,11 @@
 """Images with the same bytes."""
 
 import numpy as np
+from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.images import Images
 from transfer_learning.data.splits import SPLITS
+from transfer_learning.utilities.text import some
 
 
 def duplicates(images: Images, indices: np.ndarray, keep_splits: bool = False) -> dict[int, tuple[str, str]]:
@@ -16,14 +18,14 @@ def duplicates(images: Images, indices: np.ndarray, keep_splits: bool = False) -
         images: all images.
         indices: those that may be used, (N,) int64.
     """
-    order = {split: number for number, split in enumerate(SPLITS)}
-    splits = [split or "train" for split in (keep_splits and images.splits) or [None] * len(images.names)]
+    given = images.splits if keep_splits and images.splits else [None] * len(images.names)
+    splits = [split or "train" for split in given]
     of_content: dict[str, list[int]] = {}
     for index in indices.tolist():
         of_content.setdefault(images.digests[index], []).append(index)
-    found = {}
-    for members in (each for each in of_content.values() if len(each) > 1):
-        kept = max(members, key=lambda index: order[splits[index]])
+    found, kept_copies = {}, list[str]()
+    for members in of_content.values():
+        kept = max(members, key=lambda index: SPLITS.index(splits[index]))
         labels = {images.labels[index] for index in members if splits[index] == splits[kept]}
         for index in members:
             if splits[index] != splits[kept]:
@@ -33,4 +35,9 @@ def duplicates(images: Images, indices: np.ndarray, keep_splits: bool = False) -
                 found[index] = "the same bytes as an image of another class", images.names[other]
             elif splits[kept] == "train" and index != kept:
                 found[index] = "the same bytes as another image", images.names[kept]
+            elif index != kept:
+                kept_copies.append(images.names[index])
+    if kept_copies:
+        reason = "given validation or test images have the same bytes as others of their split, and stay"
+        rank_zero_info(f"{len(kept_copies):,} {reason}: {some(kept_copies)}")
     return dict(sorted(found.items()))

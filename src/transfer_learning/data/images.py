@@ -10,7 +10,7 @@ from PIL import Image
 
 from transfer_learning.data.depth import is_deep_colour, reopened
 from transfer_learning.data.digests import UNREADABLE, FileDigests
-from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable, some
 
 
@@ -68,14 +68,22 @@ def images_of_files(
     )
 
 
+def check_classes(classes: Sequence[str | int] | None) -> list[str] | None:
+    """Class names that the user asks for, as texts. Raises ArgumentError (`classes`) unless they are two or more."""
+    names = None if classes is None else [str(name) for name in classes]
+    if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
+        raise ArgumentError("classes", classes, "expected two class names or more, each once.")
+    return names
+
+
 def too_few_classes(images: Images, classes: Sequence[str] | None) -> str | None:
     """In words what was found and expected, if the images are of fewer than two classes, or not of all `classes`."""
     found = [name for code, name in enumerate(images.class_names) if code in images.labels]
     if len(found) > 1 and len(found) >= len(classes or ()):
         return None
     expected = " and ".join(classes) if classes else "at least two classes"
-    left_out = "".join(f"; left out, {why}: {some(names)}" for why, names in images.left_out.items())
-    return f"classes found: {some(found, 20) or 'none'}; expected {expected}{left_out}"
+    left_out = "; ".join(f"{why}: {some(names)}" for why, names in images.left_out.items())
+    return f"classes found: {some(found, 20) or 'none'}; expected {expected}.{left_out and f' Left out: {left_out}.'}"
 
 
 def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images:

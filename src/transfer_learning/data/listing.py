@@ -1,4 +1,4 @@
-"""The files below a folder: each regular file once, whatever links lead to it."""
+"""The files below a folder; each folder is visited once, whatever links lead to it."""
 
 import os
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Listing(NamedTuple):
 def list_files(root: Path) -> Listing:
     """Every file below `root`, without hidden files and those that macOS leaves behind.
 
-    A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link to a file
-    that does not exist is listed. Raises UserError for a folder that cannot be read.
+    A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link that
+    leads nowhere is listed as a file. Raises UserError for a folder that cannot be read.
     """
     files, special, repeated = list[Path](), list[str](), list[str]()
     folders, links, visited = [root], list[Path](), set()
@@ -35,9 +35,9 @@ def list_files(root: Path) -> Listing:
             continue
         visited.add((state.st_dev, state.st_ino))
         for entry in _entries(folder):
-            if entry.is_dir():
+            if os.path.isdir(entry.path):
                 (links if entry.is_symlink() else folders).append(folder / entry.name)
-            elif entry.is_file() or not os.path.exists(entry.path):
+            elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
                 files.append((folder / entry.name).relative_to(root))
             else:
                 special.append(printable(entry.path))

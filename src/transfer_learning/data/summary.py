@@ -49,12 +49,12 @@ def log_shapes(
     rank_zero_info(f"five labels: {[class_names[code] for code in shown]} -> {shown}")
 
 
-def log_given_splits(splits: Sequence[str | None], are_kept: bool) -> None:
-    """Logs how many images are in splits that the source knows, if it knows any."""
+def log_given_splits(splits: Sequence[str | None], use: str) -> None:
+    """Logs how many images are in splits that the source knows, if it knows any, and how they are used."""
     counts = Counter(split or "no split" for split in splits)
     if set(counts) - {"no split"}:
         numbers = ", ".join(f"{split} {counts[split]:,}" for split in (*SPLITS, "no split") if counts[split])
-        rank_zero_info(f"given splits: {numbers} images; {'they are kept' if are_kept else 'all are split anew'}")
+        rank_zero_info(f"given splits: {numbers} images; {use}")
 
 
 def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:

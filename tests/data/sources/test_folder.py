@@ -71,7 +71,7 @@ def test_a_format_that_needs_a_plugin_is_left_out_and_the_plugin_named(tmp_path,
     (tmp_path / "daisy").mkdir()
     (tmp_path / "daisy" / "phone.XYZ").write_bytes(b"from a telephone")
     with pytest.raises(
-        ArgumentError, match="classes found: rose; expected .*left out, needs a plugin: pip install it: "
+        ArgumentError, match="classes found: rose; expected .*Left out: needs a plugin: pip install it: "
     ):
         list_images(tmp_path)
     write_image(tmp_path / "daisy" / "2.png", 1)
@@ -292,7 +292,7 @@ def test_a_pattern_tells_the_groups(tmp_path, write_image, pattern, expected):
 
 
 @pytest.mark.parametrize(
-    "pattern, message", [("(P", "expected a regular expression"), ("Q", "matches the beginning of no")]
+    "pattern, message", [("(P", "expected a regular expression"), ("Q", "gives no group for any file")]
 )
 def test_patterns_that_tell_no_group(tmp_path, write_image, pattern, message):
     for seed, name in enumerate(["a/P1_1.png", "b/P1_2.png"]):

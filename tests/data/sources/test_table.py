@@ -75,6 +75,67 @@ def test_files_by_path_or_name_with_or_without_suffix(listed, cell, file):
     assert told(images) == {file: "cat", "other.png": "dog"}
 
 
+@pytest.mark.parametrize(
+    "cell", ["images/0.png", "./images/0", "images\\\\0.png", "{root}/0.png", "{root}/0", "x/0.png", "y/x/0"]
+)
+def test_paths_that_begin_with_the_root_or_leave_out_folders(listed, tmp_path, cell):
+    file = {"x": "y/x/0.png", "y": "y/x/0.png"}.get(cell[0], "0.png")
+    images = listed(f"file,label\n{cell.format(root=tmp_path / 'images')},cat\nother,dog\n", [file, "other.png"])
+    assert told(images) == {file: "cat", "other.png": "dog"}
+
+
+def test_a_path_is_not_found_in_another_folder(listed):
+    images = listed("file,label\ntrain/0.png,cat\nother,dog\n1,cat\n", ["val/0.png", "other.png", "1.png"])
+    assert told(images) == {"other.png": "dog", "1.png": "cat"}
+    assert left_out(images) == {"in the table, but not in": 1, "without a row in the table": 1}
+
+
+def test_files_without_a_suffix(listed, tmp_path, write_image):
+    file = write_image(tmp_path / "images" / "blob.png", 7)
+    file.rename(file.with_suffix(""))
+    images = listed("file,label\nblob,cat\nother,dog\n", ["other.png"])
+    assert told(images) == {"blob": "cat", "other.png": "dog"}
+
+
+@pytest.mark.parametrize(
+    "text, argument, message",
+    [
+        (
+            "file,label\na,dog, golden\nb,cat\n",
+            "table",
+            "line 2 has more cells than the header; put cells that contain ','",
+        ),
+        ('file,label\na,"dog\n' + "x" * 200_000, "table", r"line \d+ cannot be read \(field larger than field limit"),
+        ("file,label,label\na,x,y\nb,x,y\n", "label_column", "2 such columns in .*; it has file, label, label"),
+        ("", "file_column", "no such column in .*; it has no header"),
+    ],
+)
+def test_tables_that_cannot_be_read(listed, text, argument, message):
+    with pytest.raises(ArgumentError, match=message) as error:
+        listed(text, ["a.png", "b.png"])
+    assert error.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    "text", ["file|label\na|x\nb|y\n", "file;label,more\na;x\nb;y\n", "my,file\tlabel\na\tx\nb\ty\n"]
+)
+def test_the_columns_tell_the_delimiter(listed, text):
+    first = text.partition("label")[0][:-1]
+    images = listed(text, ["a.png", "b.png"], file_column=first) if "more" not in text else None
+    assert images is None or told(images) == {"a.png": "x", "b.png": "y"}
+
+
+@pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "cat"]])
+def test_fewer_than_two_classes_are_refused(listed, classes):
+    with pytest.raises(ArgumentError, match="expected two class names or more, each once"):
+        listed("file,label\na,cat\nb,dog\n", ["a.png", "b.png"], classes=classes)
+
+
+def test_classes_may_be_numbers(listed):
+    images = listed("file,label\na,0\nb,1\n", ["a.png", "b.png"], classes=[1, 0])
+    assert images.class_names == ("1", "0")
+
+
 def test_a_path_comes_before_a_name_somewhere_below(listed):
     images = listed("file,label\na.png,cat\nb/a.png,dog\n", ["a.png", "b/a.png"])
     assert told(images) == {"a.png": "cat", "b/a.png": "dog"}
@@ -145,7 +206,7 @@ def test_the_tables_folder_is_the_default_root(tmp_path, write_image):
         (
             {"classes": ["cat", "bird"]},
             "table",
-            "classes found: cat; expected cat and bird; left out, of other classes",
+            "classes found: cat; expected cat and bird. Left out: of other classes",
         ),
         ({"label_column": 3}, "label_column", "expected a valid string"),
     ],
@@ -159,11 +220,11 @@ def test_mistakes_are_named(listed, arguments, argument, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "no such column in .*; it has ."),
+        ("", "no such column in .*; it has no header."),
         ("file,label\n", "classes found: none; expected at least two classes"),
-        ("file,label\nnowhere,cat\nx,dog\n", "classes found: none; .*left out, in the table, but not in"),
+        ("file,label\nnowhere,cat\nx,dog\n", "classes found: none; .*Left out: in the table, but not in"),
         ("file,label\na,cat\nb,cat\n", "classes found: cat; expected at least two classes"),
-        ("file,label\na\nb,dog\n", "classes found: dog; .*left out, without a class in the table: a.png"),
+        ("file,label\na\nb,dog\n", "classes found: dog; .*Left out: without a class in the table: a.png"),
     ],
 )
 def test_tables_without_enough_rows(listed, text, message):
@@ -172,7 +233,7 @@ def test_tables_without_enough_rows(listed, text, message):
 
 
 def test_a_file_that_is_no_table(listed, tmp_path):
-    with pytest.raises(ArgumentError, match="expected a table as UTF-8 text"):
+    with pytest.raises(ArgumentError, match="expected a table that is saved as UTF-8 text"):
         listed("file,label\ncafé,dog\n", [], encoding="latin-1")
-    with pytest.raises(ArgumentError, match="expected a table as UTF-8 text .*No such file"):
+    with pytest.raises(ArgumentError, match="no such file"):
         Table(tmp_path / "nowhere.csv", "file", "label", root=tmp_path).list_images(FileDigests())

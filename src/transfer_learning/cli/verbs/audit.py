@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     print(tabulate(counts, ["finding", "number", "across splits"]))
     print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
     print(
-        f"{out / 'audit.html'}\n{out / 'audit.csv'}: what `exclude` marks with x, data.exclude={out}/audit.csv leaves out"
+        f"{out / 'audit.html'}\n{out / 'audit.csv'}: mark rows with x in `exclude`; data.exclude={out}/audit.csv skips them"
     )
     return 0
 

@@ -9,10 +9,10 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import is_image_name, missing_plugin
-from transfer_learning.data.images import Images, images_of_files, too_few_classes
+from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
 from transfer_learning.data.layout import labels_of
 from transfer_learning.data.listing import list_files
-from transfer_learning.data.summary import log_left_out
+from transfer_learning.data.summary import log_given_splits, log_left_out
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable, some
 from transfer_learning.utilities.validation import PathArgument, validated
@@ -37,8 +37,10 @@ class Folder:
             match is a group of its own.
     """
 
-    def __init__(self, root: PathArgument, classes: Sequence[str] | None = None, group_pattern: str | None = None):
-        self.root, self.classes, self.group_pattern = Path(root).expanduser(), classes, group_pattern
+    def __init__(
+        self, root: PathArgument, classes: Sequence[str | int] | None = None, group_pattern: str | None = None
+    ):
+        self.root, self.classes, self.group_pattern = Path(root).expanduser(), check_classes(classes), group_pattern
         try:
             re.compile(group_pattern or "")
         except re.error as error:
@@ -54,7 +56,7 @@ class Folder:
             raise ArgumentError("root", str(self.root), str(error)) from error
         if reason := too_few_classes(images, self.classes):
             raise ArgumentError(
-                "root", str(self.root), f"{reason}. A class is a folder (cat/1.jpg) or in names (cat.1.jpg)."
+                "root", str(self.root), f"{reason} A class is a folder (cat/1.jpg) or in names (cat.1.jpg)."
             )
         return replace(images, groups=self._groups(images.names) if self.group_pattern else None)
 
@@ -63,10 +65,10 @@ class Folder:
         pattern, groups = re.compile(self.group_pattern or ""), []
         for name in names:
             match = pattern.match(Path(name).name)
-            groups.append((match and match[min(pattern.groups, 1)]) or name)
+            groups.append((match and (match[1] if pattern.groups else match[0])) or name)
         alone = [name for name, group in zip(names, groups) if group == name]
         if len(alone) == len(names):
-            expected = f"matches the beginning of no file's name; one is {Path(names[0]).name}."
+            expected = f"gives no group for any file; one is {Path(names[0]).name}."
             raise ArgumentError("group_pattern", self.group_pattern, expected)
         if alone:
             rank_zero_info(f"{len(alone):,} images that the group's pattern does not match, each alone: {some(alone)}")
@@ -82,6 +84,7 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
         raise UserError(f"{root}: no such folder; {LAYOUTS}.")
     images = _images_below(Path(root), class_names, FileDigests())
     log_left_out(images.left_out)
+    log_given_splits(images.splits or (), "all images are taken")
     if not len(images.labels):
         raise UserError(f"{root}: no images of {some(class_names, 20)}; {LAYOUTS}.")
     missing = [name for code, name in enumerate(class_names) if code not in images.labels]

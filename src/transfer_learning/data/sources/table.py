@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import is_image_name, missing_plugin
-from transfer_learning.data.images import Images, images_of_files, too_few_classes
+from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
 from transfer_learning.data.layout import spellings
 from transfer_learning.data.listing import list_files
 from transfer_learning.data.splits import split_named
@@ -40,23 +40,23 @@ class Table:
         root: PathArgument | None = None,
         split_column: str | None = None,
         group_column: str | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
     ):
         self.table, self.root = Path(table).expanduser(), Path(root or Path(table).parent).expanduser()
         self.columns = {"file": file_column, "label": label_column, "split": split_column, "group": group_column}
-        self.classes = classes
+        self.classes = check_classes(classes)
 
     def list_images(self, file_digests: FileDigests) -> Images:
-        """Raises ArgumentError: a file, folder or column is missing, a name fits several files, a file has two classes,
-        an unknown split, or fewer than two classes.
+        """Raises ArgumentError: a file, folder or column is missing, a line cannot be read, a name fits several files,
+        a split is unknown, or there are fewer than two classes.
         """
         if not self.root.is_dir():
             raise ArgumentError("root", str(self.root), "no such folder; expected that of the images.")
         listed, found = list_files(self.root)
         left_out = {reason: list(names) for reason, names in found.items()}
-        rows = self._rows_of_files([file for file in listed if is_image_name(file)], left_out)
-        wanted = set(self.classes or (row["label"] for row in rows.values()))
-        others = sorted({row["label"] for row in rows.values()} - wanted)
+        rows = self._rows_of_files(listed, left_out)
+        wanted = list(dict.fromkeys(self.classes or (row["label"] for row in rows.values())))
+        others = sorted({row["label"] for row in rows.values()} - set(wanted))
         for file in [file for file, row in rows.items() if row["label"] not in wanted]:
             left_out.setdefault(f"of other classes: {some(others)}", []).append(str(file))
             del rows[file]
@@ -71,12 +71,12 @@ class Table:
             left_out=left_out,
         )
         if reason := too_few_classes(images, self.classes):
-            raise ArgumentError("table", str(self.table), f"{reason}.")
+            raise ArgumentError("table", str(self.table), reason)
         return images
 
     def _rows_of_files(self, files: Sequence[Path], left_out: dict[str, list[str]]) -> dict[Path, Row]:
         """For each file its row, in the order of the files. Adds to `left_out` what has no row, class or file."""
-        find, of_file = FileNames(files), dict[Path, list[Row]]()
+        find, of_file = FileNames(files, self.root), dict[Path, list[Row]]()
 
         def leave_out(reason: str, name: str) -> None:
             left_out.setdefault(reason, []).append(printable(name))
@@ -97,7 +97,9 @@ class Table:
         rows = {}
         for file in files:
             known = of_file.get(file, [])
-            if not known:
+            if not known and not is_image_name(file):
+                leave_out("not an image by its name", str(file))
+            elif not known:
                 leave_out("without a row in the table", str(file))
             elif any(row != known[0] for row in known):
                 leave_out("with rows that differ", str(file))
@@ -113,40 +115,68 @@ class Table:
         """For each row its line, its file, and its "label", "split" and "group", as far as there are such columns."""
         try:
             text = self.table.read_text(encoding="utf-8-sig")
+        except FileNotFoundError as error:
+            raise ArgumentError("table", str(self.table), "no such file.") from error
         except (OSError, UnicodeDecodeError) as error:
-            reason = f"expected a table as UTF-8 text ({first_line(error)})"
+            reason = f"expected a table that is saved as UTF-8 text ({first_line(error)})"
             raise ArgumentError("table", str(self.table), f"{reason}.") from error
-        header = text.partition("\n")[0]
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max("\t;,", key=header.count), restval="")
-        known = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = known
         columns = {key: column for key, column in self.columns.items() if column is not None}
-        for key, column in columns.items():
-            if column not in known:
-                raise ArgumentError(
-                    f"{key}_column", column, f"no such column in {self.table}; it has {some(known, 20)}."
-                )
-        for row in reader:
-            cells = {key: row[column].strip() for key, column in columns.items()}
-            yield reader.line_num, cells.pop("file"), cells
+        delimiter = _delimiter(text.partition("\n")[0], set(columns.values()))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+        try:
+            reader.fieldnames = known = [name.strip() for name in reader.fieldnames or ()]
+            for key, column in columns.items():
+                if known.count(column) != 1:
+                    found = f"{known.count(column) or 'no'} such column{'s' * (column in known)} in {self.table}"
+                    expected = f"it has {some(known, 20) or 'no header'}"
+                    raise ArgumentError(f"{key}_column", column, f"{found}; {expected}.")
+            for row in reader:
+                if None in row:
+                    reason = f"line {reader.line_num} has more cells than the header"
+                    way = f"put cells that contain {delimiter!r} in quotes."
+                    raise ArgumentError("table", str(self.table), f"{reason}; {way}")
+                cells = {key: row[column].strip() for key, column in columns.items()}
+                yield reader.line_num, cells.pop("file"), cells
+        except csv.Error as error:
+            reason = f"line {reader.line_num} cannot be read ({error}); is a quote missing there or above?"
+            raise ArgumentError("table", str(self.table), reason) from error
+
+
+def _delimiter(header: str, columns: Collection[str]) -> str:
+    """The character that separates the columns of a header: one with which it has these columns, or is frequent."""
+
+    def fits(delimiter: str) -> tuple[int, int]:
+        names = {name.strip() for row in csv.reader([header], delimiter=delimiter) for name in row}
+        return len(names.intersection(columns)), header.count(delimiter)
+
+    return max("\t;,|", key=fits)
 
 
 class FileNames:
-    """Finds files by what a table calls them: their path, or their name, with or without suffix."""
+    """Finds files by what a table calls them: their path or the end of it, with or without suffix.
 
-    def __init__(self, files: Sequence[Path]):
-        forms = (
-            Path.as_posix,
-            lambda file: file.with_suffix("").as_posix(),
-            lambda file: file.name,
-            lambda file: file.stem,
-        )
-        self.by_form: list[dict[str, list[Path]]] = [{} for _ in forms]
+    Args:
+        files: relative to `root`.
+        root: a path may begin with it, or with the end of it.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path):
+        self.roots = [*(root.absolute().parts[n:] for n in range(len(root.absolute().parts))), ()]
+        self.whole, self.ends = dict[str, list[Path]](), dict[str, list[Path]]()
         for file in files:
-            for form, found in zip(forms, self.by_form):
-                found.setdefault(form(file), []).append(file)
+            for form in (
+                {file.as_posix(), file.with_suffix("").as_posix()} if is_image_name(file) else {file.as_posix()}
+            ):
+                self.whole.setdefault(form, []).append(file)
+                for start in range(1, len(file.parts)):
+                    self.ends.setdefault("/".join(PurePosixPath(form).parts[start:]), []).append(file)
 
     def __call__(self, name: str) -> list[Path]:
         """The files that are called so; several if it is ambiguous."""
-        path = PurePosixPath(name.replace("\\", "/")).as_posix()
-        return next((found[path] for found in self.by_form if path in found), [])
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        for root in self.roots:
+            if parts[: len(root)] == root:
+                rest = "/".join(parts[len(root) :])
+                if found := self.whole.get(rest) or self.ends.get(rest):
+                    return found
+        return []
