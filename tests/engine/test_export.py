@@ -192,6 +192,20 @@ def test_the_check_measures_differences_and_accuracies(tmp_path):
         compare(run, exact, model, unlabelled([broken]))
 
 
+@pytest.mark.parametrize("depth", [None, "image"])
+def test_the_check_names_dark_images_in_one_line(tmp_path, caplog, depth):
+    exact = model_of(cnn, 3, 1.0, depth=depth)
+    for n in range(12):
+        values = np.random.default_rng(n).integers(0, 4096, (20, 20)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / f"{n}.png")
+    listed = unlabelled([tmp_path / f"{n}.png" for n in range(12)])
+    with caplog.at_level("INFO"):
+        check = compare(lambda batch: reference(exact, batch), exact, exact, listed)
+    lines = [record.getMessage() for record in caplog.records if "full range" in record.getMessage()]
+    assert check.images == 12 and len(lines) == (depth is None)
+    assert not lines or lines[0].startswith(f"12 images such as {tmp_path}/0.png: values from")
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_a_file_is_float32_whatever_the_training(tmp_path, precision):
     model, images = model_of(cnn, 2, 1.7, precision), pixels(4)

@@ -158,7 +158,7 @@ def check_ranges(names: Sequence[str], ranges: Mapping[int, Sequence[float]]) ->
     """
     named = {names[index]: each for index, each in sorted(ranges.items())}
     if wrong := narrow(named, together=True):
-        ways = "depth=image makes 0 to 255 of each image's own range, depth=dtype of its type's, as it is."
-        raise ArgumentError("depth", None, f"{wrong}. {ways}")
+        ways = "depth=image, by which each image's own range becomes 0 to 255, or depth=dtype, the full range"
+        raise ArgumentError("depth", None, f"{wrong}. Choose {ways}.")
     if dark := narrow(named, together=False):
         rank_zero_info(f"{dark}: dark or of little contrast, which depth=image would change")

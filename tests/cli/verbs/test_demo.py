@@ -53,6 +53,26 @@ def test_a_network_without_maps_has_no_explanation(photograph):
     assert sum(probabilities.values()) == pytest.approx(1) and overlay is None
 
 
+@pytest.mark.parametrize("depth", [None, "dtype"])
+def test_a_photograph_that_would_be_black_is_refused_unless_that_was_chosen(tmp_path, depth):
+    Image.fromarray(np.random.default_rng(0).integers(0, 4096, (9, 9)).astype(np.uint16)).save(tmp_path / "deep.png")
+    inference = Inference(Classifier(WithoutMaps(2), ("cat", "dog"), Preprocessing(8, depth=depth)), "cpu")
+    if depth:
+        assert demo.classify(inference, str(tmp_path / "deep.png"))[1] is None
+    else:
+        with pytest.raises(UserError, match=r"^deep\.png: values from \d+ to 4,0\d+, .* 0 to 65,535: too dark"):
+            demo.classify(inference, str(tmp_path / "deep.png"))
+
+
+def test_a_file_that_needs_a_plugin_is_named(tmp_path, monkeypatch):
+    Image.init()
+    monkeypatch.delitem(Image.EXTENSION, ".avif", raising=False)
+    (tmp_path / "a.avif").write_bytes(b"a photograph")
+    inference = Inference(Classifier(WithoutMaps(2), ("cat", "dog"), Preprocessing(8)), "cpu")
+    with pytest.raises(UserError, match=r"^a\.avif: needs a Pillow with AVIF"):
+        demo.classify(inference, str(tmp_path / "a.avif"))
+
+
 def test_a_file_that_is_no_image_is_named(small_run, tmp_path):
     (tmp_path / "notes.jpg").write_text("no image")
     with pytest.raises(UserError, match=r"^notes\.jpg: not readable as an image$"):
