@@ -127,7 +127,9 @@ def test_many_images_come_in_order_and_unreadable_ones_are_named(tmp_path, write
     assert model.predict([]).probabilities.shape == (0, 2)
 
 
-DARK = "where the full range is 0 to 65,535: dark or of little contrast for this model, which was trained with depth="
+DARK = (
+    "where the full range is 0 to 65,535: dark or of little contrast for a model that was trained without a choice of"
+)
 
 
 @pytest.mark.parametrize("depth", [None, "dtype", "image"])

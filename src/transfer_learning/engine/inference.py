@@ -142,4 +142,4 @@ def report_narrow(ranges: Mapping[str, Sequence[float]], settings: Sequence[Prep
     """
     wrong = narrow(ranges, together=False)
     if wrong and any(each.depth is None for each in settings):
-        rank_zero_info(f"{wrong}: dark or of little contrast for this model, which was trained with depth=null")
+        rank_zero_info(f"{wrong}: dark or of little contrast for a model that was trained without a choice of depth")
