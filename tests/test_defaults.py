@@ -17,7 +17,8 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
-from transfer_learning.data.splits import PerClass
+from transfer_learning.data.sources.table import Table
+from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
@@ -67,8 +68,9 @@ def same(default: Any, value: Any) -> bool:
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),
-        (PerClass, ["data=dogs_vs_cats"], "data", set()),
-        (PerClass, ["data=cartoons"], "data", set()),
+        (Table, ["data=table", "data.table=t", "data.file_column=f", "data.label_column=l"], "data", set()),
+        (PerClass, ["data=image_folder"], "data", set()),
+        (Given, ["data=image_folder", "data/split=folders"], "data", set()),
         (Preprocessing, [], "data", set()),
         (ImageDataModule, [], "data", OBJECTS),
     ],
@@ -88,8 +90,9 @@ def test_defaults_of_a_class_are_those_of_the_config(composed, cls, overrides, g
 def test_each_key_of_the_data_is_an_argument_of_a_class(composed):
     for data, classes in {
         "cartoons": [Cartoons, PerClass],
-        "dogs_vs_cats": [DogsVsCats, PerClass],
-        "image_folder": [Folder, PerClass],
+        "dogs_vs_cats": [DogsVsCats, GivenOrPerClass],
+        "image_folder": [Folder, GivenOrPerClass],
+        "table": [Table, GivenOrPerClass],
     }.items():
         arguments = {name for cls in [*classes, Preprocessing, ImageDataModule] for name in defaults(cls)}
         assert set(composed(f"data={data}")["data"]) == arguments - {"preprocessing"}
