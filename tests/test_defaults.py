@@ -24,6 +24,7 @@ from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
 from transfer_learning.optim.schedules import Cosine
 
+TABLE = {"table", "file_column", "label_column"}  # arguments without a default
 CONF = resolvers.PROJECT / "conf"
 OBJECTS = {"source", "split", "augmentation", "preprocessing"}  # arguments that are objects
 GIVEN = {"num_classes", "image_size", "params", "sha256"}  # by the program: the data, the optimizer, a checkpoint
@@ -68,7 +69,7 @@ def same(default: Any, value: Any) -> bool:
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),
-        (Table, ["data=table", "data.table=t", "data.file_column=f", "data.label_column=l"], "data", set()),
+        (Table, ["data=table", "data.table=t", "data.file_column=f", "data.label_column=l"], "data", TABLE),
         (PerClass, ["data=image_folder"], "data", set()),
         (Given, ["data=image_folder", "data/split=folders"], "data", set()),
         (Preprocessing, [], "data", set()),

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     counts = [(title, number, across or "") for title, number, across in audit.counts()]
     print(tabulate(counts, ["finding", "number", "across splits"]))
     print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
-    print(f"{out / 'audit.html'}\\n{out / 'audit.csv'}")
+    print(f"{out / 'audit.html'}\n{out / 'audit.csv'}")
     print(f"Mark rows with x in the column exclude: data.exclude={out}/audit.csv leaves these images out.")
     return 0
 
