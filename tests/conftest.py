@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from transfer_learning.models.network import Network
 
 PROJECT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = PROJECT.parent / "shared" / "dogs-vs-cats"
+MAKE_FIELD_CASES = PROJECT.parent / "shared" / "field-cases" / "make.py"
 VGG16_FILE = PROJECT.parent / "shared" / "weights" / "vgg16_features-imagenet.pth"
 
 
@@ -41,6 +43,16 @@ def vgg16_file() -> Path:
     if not VGG16_FILE.is_file():
         pytest.skip(f"needs VGG16's ImageNet weights in {VGG16_FILE}")
     return VGG16_FILE
+
+
+@pytest.fixture(scope="session")
+def field_cases(tmp_path_factory) -> Path:
+    """Small folders of kinds that people reported trouble with."""
+    if not MAKE_FIELD_CASES.is_file():
+        pytest.skip(f"needs {MAKE_FIELD_CASES}")
+    folder = tmp_path_factory.mktemp("cases")
+    subprocess.run([sys.executable, str(MAKE_FIELD_CASES), str(folder)], check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture

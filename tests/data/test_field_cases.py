@@ -4,8 +4,6 @@ Each kind has a case of `../shared/field-cases/make.py`, where it is present, an
 """
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,18 +12,6 @@ import pytest
 from PIL import Image
 
 from transfer_learning.utilities.errors import UserError
-
-MAKE = Path(__file__).resolve().parents[3] / "shared" / "field-cases" / "make.py"
-
-
-@pytest.fixture(scope="session")
-def cases(tmp_path_factory):
-    """The folders that make.py writes."""
-    if not MAKE.is_file():
-        pytest.skip(f"needs {MAKE}")
-    folder = tmp_path_factory.mktemp("cases")
-    subprocess.run([sys.executable, str(MAKE), str(folder)], check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture
@@ -52,7 +38,8 @@ def data(tmp_path, composed_data):
     """data(*overrides): the data module of these overrides, set up."""
 
     def make(*overrides):
-        module = composed_data(*overrides, "data.image_size=8", "data.batch_size=2", f"data.cache_dir={tmp_path}/cache")
+        size = [] if any("image_size" in each for each in overrides) else ["data.image_size=8"]
+        module = composed_data(*overrides, *size, "data.batch_size=2", f"data.cache_dir={tmp_path}/cache")
         module.setup()
         return module
 
@@ -84,15 +71,15 @@ def splits_of_files(data):
 # ready-made splits
 
 
-def test_ready_made_splits(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/ready-made")
+def test_ready_made_splits(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/ready-made")
     assert counts(module) == {"train": {"x": 20, "y": 20}, "val": {"x": 6, "y": 6}, "test": {"x": 6, "y": 6}}
     assert all(Path(name).parts[-3] == split for name, split in splits_of_files(module).items())
     check_labels(module)
 
 
-def test_train_and_test(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/train-and-test", "data.val_per_class=4")
+def test_train_and_test(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/train-and-test", "data.val_per_class=4")
     assert counts(module) == {"train": {"x": 16, "y": 16}, "val": {"x": 4, "y": 4}, "test": {"x": 6, "y": 6}}
     assert all((Path(name).parts[-3] == "test") == (split == "test") for name, split in splits_of_files(module).items())
 
@@ -178,10 +165,10 @@ def test_a_class_of_the_test_split_alone_is_said(write, data, caplog):
 # tables
 
 
-def test_table_of_a_flat_folder(cases, data):
-    table = f"{cases}/table/labels.csv"
+def test_table_of_a_flat_folder(field_cases, data):
+    table = f"{field_cases}/table/labels.csv"
     columns = ["data.file_column=id", "data.label_column=breed"]
-    module = data("data=table", f"data.table={table}", f"data.root={cases}/table/images", *columns)
+    module = data("data=table", f"data.table={table}", f"data.root={field_cases}/table/images", *columns)
     assert counts(module) == {
         "train": {"boxer": 12, "pug": 12}, "val": {"boxer": 4, "pug": 4}, "test": {"boxer": 4, "pug": 4}
     }  # fmt: skip
@@ -217,9 +204,9 @@ def group_splits(data):
     return found
 
 
-def test_groups_of_a_table(cases, data):
+def test_groups_of_a_table(field_cases, data):
     columns = ["data.file_column=file", "data.label_column=label", "data.group_column=patient"]
-    module = data("data=table", f"data.table={cases}/groups/labels.csv", *columns)
+    module = data("data=table", f"data.table={field_cases}/groups/labels.csv", *columns)
     assert counts(module) == {
         "train": {"ill": 18, "well": 18}, "val": {"ill": 6, "well": 6}, "test": {"ill": 6, "well": 6}
     }  # fmt: skip
@@ -251,8 +238,8 @@ def test_groups_with_images_of_both_classes_and_folds(write, data):
 # classes
 
 
-def test_letters_in_both_cases(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/letters")
+def test_letters_in_both_cases(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/letters")
     assert module.class_names == ("A", "a", "B", "b")
     assert np.bincount(module.labels).tolist() == [12] * 4
     check_labels(module)
@@ -272,8 +259,8 @@ def test_case_of_letters_across_splits_and_beside_each_other(write, data):
     check_labels(module)
 
 
-def test_vehicles(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/vehicles")
+def test_vehicles(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/vehicles")
     assert module.class_names == ("bus", "car", "train") and np.bincount(module.labels).tolist() == [12] * 3
     check_labels(module)
 
@@ -303,8 +290,8 @@ def test_two_folders_called_like_splits_beside_a_class_stop_the_run(write, data)
 # links
 
 
-def test_links_to_a_folder_above(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/links")
+def test_links_to_a_folder_above(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/links")
     assert module.class_names == ("cats", "dogs") and np.bincount(module.labels).tolist() == [12, 12]
     check_labels(module)
 
@@ -342,11 +329,50 @@ def test_files_that_are_pipes_do_not_stop_it(write, data):
     assert len(data("data=image_folder", f"data.root={root}").labels) == 12
 
 
+# images with more than 8 bits a channel
+
+
+def test_twelve_bits_in_sixteen(field_cases, data):
+    root = f"data.root={field_cases}/microscope"
+    with pytest.raises(UserError, match="values from 0 to 4,095, where the full range is 0 to 65,535.*depth=image"):
+        data("data=image_folder", root, "data.image_size=40")
+    module = data("data=image_folder", root, "data.image_size=40", "data.depth=image")
+    assert np.bincount(module.labels).tolist() == [12, 12] and len(module.pixels) == 24
+    for name, row in zip(module.images.names, module.pixels):
+        with Image.open(name) as image:
+            values = np.asarray(image).astype(float)
+        stretched = (values - values.min()) / (values.max() - values.min()) * 255
+        assert np.abs(row - stretched[..., None]).max() < 2 and (row.min(), row.max()) == (0, 255)
+    dark = data("data=image_folder", root, "data.image_size=40", "data.depth=dtype")
+    assert dark.pixels.max() == 15  # 4,095 // 256
+
+
+@pytest.mark.parametrize(
+    "suffix, make",
+    [
+        ("tif", lambda values: Image.fromarray(values.astype(np.float32) * 255)),
+        ("tif", lambda values: Image.fromarray((values * 4000).astype(np.int32))),
+        ("tif", lambda values: Image.fromarray((values * 4000).astype(np.uint16))),
+        ("tif", lambda values: Image.fromarray(values.astype(np.float32) / 10)),
+    ],
+)
+def test_other_deep_images_that_use_little_of_their_range(tmp_path, data, suffix, make):
+    for seed in range(12):
+        path = tmp_path / "root" / "pq"[seed % 2] / f"{seed}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(np.random.default_rng(seed).random((40, 40))).save(path)
+    root = f"data.root={tmp_path}/root"
+    with pytest.raises(UserError, match="where the full range is .*depth=image"):
+        data("data=image_folder", root, "data.image_size=40")
+    pixels = data("data=image_folder", root, "data.image_size=40", "data.depth=image").pixels
+    assert pixels.shape == (12, 40, 40, 3) and {(row.min(), row.max()) for row in pixels} == {(0, 255)}
+
+
 # classes of different sizes
 
 
-def test_few_of_one_class(cases, data):
-    module = data("data=image_folder", f"data.root={cases}/unbalanced", "data.balance=sampler")
+def test_few_of_one_class(field_cases, data):
+    module = data("data=image_folder", f"data.root={field_cases}/unbalanced", "data.balance=sampler")
     assert counts(module)["train"] == {"common": 120, "rare": 7}
     drawn = np.concatenate([module.labels[module.splits["train"]][module.draw(epoch)] for epoch in range(20)])
     assert 0.45 < drawn.mean() < 0.55

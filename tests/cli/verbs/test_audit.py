@@ -156,3 +156,12 @@ def test_neither_help_nor_a_training_waits_for_scikit_learn():
     code = "import sys; from transfer_learning.cli import main; main.parser(); import transfer_learning.engine.audit; "
     code += "assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_pictures_that_were_scaled_and_saved_anew_are_found(field_cases, verb, tmp_path):
+    data = ["data=image_folder", f"data.root={field_cases}/near-duplicates", f"data.cache_dir={tmp_path}/cache"]
+    output = verb("audit", *data, *SETTINGS, "--out", tmp_path / "found")
+    assert output.code == 0, output.err
+    pairs = [row for row in rows(tmp_path / "found") if row["finding"] == "near-duplicate"]
+    names = {frozenset(row[key].rpartition("near-duplicates/")[2] for key in ("file", "other_file")) for row in pairs}
+    assert names == {frozenset((f"{label}/{n}.jpg", f"{label}/again-{n}.jpg")) for label in "pq" for n in range(6)}
