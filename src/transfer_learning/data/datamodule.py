@@ -59,7 +59,7 @@ class ImageDataModule(pl.LightningDataModule):
     Attributes (after `setup`):
         images: the M images that the source lists; `labels` and `class_names` are theirs.
         readable: indices of those that could be decoded and are not excluded, int64.
-        pixels: of these images, (M, H, W, 3) uint8, memory-mapped.
+        pixels: of all M images, (M, H, W, 3) uint8, memory-mapped; black if they could not be decoded.
         splits: "train", "val", "test" -> indices into `images`.
         features: split -> `Features`, for splits of which features are handed out.
     """

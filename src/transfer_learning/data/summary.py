@@ -19,6 +19,8 @@ log = logging.getLogger("transfer_learning.details")  # long lists: conf/config.
 def log_classes(class_names: Sequence[str], labels: np.ndarray, splits: Mapping[str, np.ndarray], usable: int) -> None:
     """Logs a table with a row for each class and a column for each split.
 
+    Of more than 20 classes, the terminal shows the 10 largest and the 10 smallest; the log file has all.
+
     Args:
         labels: of all images, (M,) int64.
         splits: indices into the labels.
@@ -67,7 +69,7 @@ def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
 
 
 def log_images_left_out(images: Images, left_out: Mapping[int, tuple[str, str]]) -> None:
-    """The same for what the source left out, and for these images: index -> the reason, and a detail or ""."""
+    """Logs what the source left out, and what was left out later: index of an image -> the reason, a detail or ""."""
     reasons = {reason: list(names) for reason, names in images.left_out.items()}
     for index, (reason, detail) in left_out.items():
         reasons.setdefault(reason, []).append(images.names[index] + (detail and f" ({detail})"))

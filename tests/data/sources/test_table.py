@@ -205,7 +205,7 @@ def test_the_tables_folder_is_the_default_root(tmp_path, write_image):
         ({"root": "/nowhere"}, "root", "no such folder"),
         (
             {"classes": ["cat", "bird"]},
-            "table",
+            "classes",
             "classes found: cat; expected cat and bird. Left out: of other classes",
         ),
         ({"label_column": 3}, "label_column", "expected a valid string"),

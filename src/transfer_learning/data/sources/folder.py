@@ -55,9 +55,8 @@ class Folder:
         except UserError as error:
             raise ArgumentError("root", str(self.root), str(error)) from error
         if reason := too_few_classes(images, self.classes):
-            raise ArgumentError(
-                "root", str(self.root), f"{reason} A class is a folder (cat/1.jpg) or in names (cat.1.jpg)."
-            )
+            argument, value = ("classes", self.classes) if self.classes else ("root", str(self.root))
+            raise ArgumentError(argument, value, f"{reason} A class is a folder (cat/1.jpg) or in names (cat.1.jpg).")
         return replace(images, groups=self._groups(images.names) if self.group_pattern else None)
 
     def _groups(self, names: Sequence[str]) -> list[str]:

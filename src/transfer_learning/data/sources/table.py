@@ -71,7 +71,8 @@ class Table:
             left_out=left_out,
         )
         if reason := too_few_classes(images, self.classes):
-            raise ArgumentError("table", str(self.table), reason)
+            argument, value = ("classes", self.classes) if self.classes else ("table", str(self.table))
+            raise ArgumentError(argument, value, reason)
         return images
 
     def _rows_of_files(self, files: Sequence[Path], left_out: dict[str, list[str]]) -> dict[Path, Row]:
