@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from transfer_learning.cli.arguments import prepare
+from transfer_learning.cli.resolvers import PROJECT
 
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 SMALL = ["data=cartoons", *SIZES, "trainer=cpu"]
@@ -403,3 +405,17 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
     code, output = in_process(*arguments, f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
     assert code == 1 and message in output and "Traceback" not in output, output
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(P\d+)_.*", r"P\d{1,2}", r"[^_]+(?=_)", "it's (a) .*", r"'(P\d+)_.*'", r'"(P\d+)_"']
+)
+def test_the_pattern_of_groups_needs_no_quotes_of_hydras(pattern):
+    (argument,) = prepare([f"data.group_pattern={pattern}"])
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("config", ["data=image_folder", argument])
+    assert cfg.data.group_pattern == (pattern[1:-1] if pattern[0] in "'\"" else pattern)
+
+
+def test_no_pattern_of_groups():
+    assert prepare(["data.group_pattern=null"]) == ["data.group_pattern=null"]

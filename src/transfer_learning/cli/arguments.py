@@ -28,8 +28,17 @@ def prepare(arguments: list[str]) -> list[str]:
         for pattern, replacement in RENAMED.items():
             if re.search(pattern, argument):
                 raise UserError(f"{argument}: the name has changed; type {re.sub(pattern, replacement, argument)}")
+    arguments = [quoted(each) for each in arguments]
     empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"~{group}")}
     return resume_or_rerun([empty.get(argument, argument) for argument in arguments])
+
+
+def quoted(argument: str) -> str:
+    """A regular expression in quotes, which Hydra's grammar asks for and the shell has removed."""
+    key, equals, value = argument.partition("=")
+    is_bare = key == "data.group_pattern" and equals and value != "null" and value[:1] not in ("'", '"')
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'" if is_bare else argument
 
 
 def resume_or_rerun(arguments: list[str]) -> list[str]:

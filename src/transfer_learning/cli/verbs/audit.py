@@ -67,13 +67,14 @@ def composed(settings: Sequence[str]) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
+    from transfer_learning.cli.arguments import quoted
     from transfer_learning.cli.build import absolute_paths, check_added_keys
     from transfer_learning.cli.errors import keys_of
     from transfer_learning.cli.resolvers import PROJECT
     from transfer_learning.utilities.hardware import native_precision
 
     chosen = {"model", "system", "experiment"} & keys_of(settings)
-    overrides = [*settings, *([] if chosen else ["model=vgg16_frozen"])]
+    overrides = [*map(quoted, settings), *([] if chosen else ["model=vgg16_frozen"])]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # interpolations use it
