@@ -116,6 +116,12 @@ def test_what_was_decided_is_said(caplog):
     lines = [record.message for record in caplog.records]
     assert lines == [
         "train: taken as a class, not as a split, since bus, car beside it is one",
-        "names that differ in case only are different classes here: a and A",
+        "names that differ in case only are different classes here: A and a",
         "names that differ in case only are one class here: Cat and cat",
     ]
+
+
+def test_folders_that_are_no_classes_are_not_said_to_differ_in_case(caplog):
+    with caplog.at_level("INFO"):
+        assert told("Images/cat/1.jpg x/images/dog/1.jpg", ["cat", "dog"]) == "cat:- dog:-"
+    assert not caplog.messages

@@ -4,7 +4,7 @@ from PIL import Image
 
 from transfer_learning.data.images import unlabelled
 from transfer_learning.data.sources.cartoons import cartoon
-from transfer_learning.engine.duplicates import nearest, thumbnails
+from transfer_learning.engine.near_duplicates import nearest, thumbnails
 from transfer_learning.engine.unusual_images import Header, odd_sizes, outliers, read_headers, summary, unusable
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from transfer_learning.data.images import Images
 from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.text import some
 
 
 def ranks(digests: Sequence[str], salt: str) -> np.ndarray:
@@ -18,6 +19,13 @@ def ranks(digests: Sequence[str], salt: str) -> np.ndarray:
 def group_codes(groups: Sequence[str] | np.ndarray | None, count: int) -> np.ndarray:
     """The group of each image as a number, (count,) int64 in [0, G); without groups each image is one of its own."""
     return np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+
+
+def first_ranks(group: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The lowest rank in each group, (G,) int64, of the groups (N,) and the ranks (N,) of N images."""
+    first = np.full(group.max(initial=-1) + 1, len(group))
+    np.minimum.at(first, group, order)
+    return first
 
 
 def assign_groups(
@@ -50,8 +58,7 @@ def assign_groups(
     owner, column = np.divmod(keys, columns)
     missing = np.column_stack([targets, targets.sum(axis=1)]).astype(float)  # what each bin still lacks
     weights = counts / np.bincount(column, counts, columns)[column] ** 2
-    first = np.full(owner.max(initial=-1) + 1, len(labels))
-    np.minimum.at(first, group, order)
+    first = first_ranks(group, order)
     chosen, starts = np.empty(len(first), np.int64), np.searchsorted(owner, np.arange(len(first) + 1))
     for number in np.lexsort((first, -np.bincount(owner, counts * weights))):
         own = slice(starts[number], starts[number + 1])
@@ -117,8 +124,8 @@ def cross_validation(images: Images, splits: Mapping[str, np.ndarray], folds: in
     order, group = ranks(pool.digests, "fold"), group_codes(pool.groups, len(indices))
     sizes = np.bincount(np.unique(np.stack([pool.labels, group]), axis=1)[0], minlength=len(images.class_names))
     if few := [f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero(sizes < folds)]:
-        unit, more = "groups" if pool.groups else "images", f" and {len(few) - 1} more" * (len(few) > 1)
-        reason = f"fewer {unit} for training and validation than there are folds: class {few[0]}{more}"
+        unit = "groups" if pool.groups else "images"
+        reason = f"fewer {unit} for training and validation than there are folds: class {some(few, 1)}"
         raise ArgumentError("folds", folds, f"{reason}. Take fewer folds, or more {unit}.")
     targets = np.bincount(pool.labels, minlength=len(images.class_names)) / folds
     bins = assign_groups(pool.labels, pool.groups, np.tile(targets, (folds, 1)), order, np.ones(folds, bool))
@@ -142,8 +149,7 @@ def subset(images: Images, indices: np.ndarray, share: float, seed: int) -> np.n
         return indices
     pool = images.take(indices)
     group, order = group_codes(pool.groups, len(indices)), ranks(pool.digests, f"share {seed}")
-    first = np.full(group.max(initial=-1) + 1, len(indices))
-    np.minimum.at(first, group, order)
+    first = first_ranks(group, order)
     taken = []
     for code in np.unique(pool.labels):
         found, counts = np.unique(first[group[pool.labels == code]], return_counts=True)  # groups in their order

@@ -13,6 +13,7 @@ with suppress(ImportError):  # the extra `formats`
 
 NEEDS = dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif: pip install -e '.[formats]'")
 NEEDS |= {".avif": "a Pillow with AVIF: pip install --force-reinstall pillow"}  # some systems' own Pillow has none
+NOT_AN_IMAGE = "not an image by its name"  # a reason to leave a file out
 
 
 def is_image_name(path: Path) -> bool:

@@ -52,7 +52,7 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
         ]
     elif len(_names(in_names)) > 1 or len(_names(in_folders)) < 2:
         places = in_names
-    spelling = spellings((place for found in places for place in found), splits, join=bool(wanted))
+    spelling = _spellings((place for found in places for place in found), splits, join=bool(wanted))
     matches = _matches(spelling.values(), wanted) if wanted else {name: name for name in spelling.values()}
     labels = []
     for file, of_file in zip(files, places):
@@ -60,7 +60,22 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
         name = next((matches[each] for each in names if each in matches), None)
         split = next((splits[each] for each in _chain(file.parent) if each in splits), None)
         labels.append(Label(name or (names[0] if names else None), split, name is not None))
+    log_case({place[1] for place, name in spelling.items() if name in matches}, set(matches))
     return labels
+
+
+def log_case(names: Collection[str], class_names: Collection[str]) -> None:
+    """Logs which names that differ in case only are one class, of which only one is a class name, and which are not."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(_form(name), []).append(name)
+    groups = [each for each in alike.values() if len(each) > 1]
+    for are_one, what in ((True, "one class"), (False, "different classes")):
+        texts = [
+            " and ".join(map(printable, each)) for each in groups if (len({*each} & {*class_names}) < 2) == are_one
+        ]
+        if texts:
+            rank_zero_info(f"names that differ in case only are {what} here: {some(texts)}")
 
 
 def _chain(folder: Path) -> list[Path]:
@@ -118,7 +133,7 @@ def _named_like_splits(folders: Collection[Path]) -> dict[Path, str]:
     return splits
 
 
-def spellings(places: Iterable[Place], splits: Collection[Path] = (), join: bool = False) -> dict[Place, str]:
+def _spellings(places: Iterable[Place], splits: Collection[Path] = (), join: bool = False) -> dict[Place, str]:
     """For each place the name of its class. Names that differ in case only are one class if they are in the same folder
     of different splits, and the first spelling is kept; else they are different classes.
 
@@ -130,17 +145,11 @@ def spellings(places: Iterable[Place], splits: Collection[Path] = (), join: bool
     for place in places:
         alike.setdefault(_form(place[1]), {})[place] = None
     spelling: dict[Place, str] = {}
-    joined, apart = list[str](), list[str]()
     for group in alike.values():
         names = list(dict.fromkeys(name for _, name in group))
         around = {tuple(each.name for each in _chain(folder) if each not in splits) for folder, _ in group}
         differ = len({folder for folder, _ in group}) < len(group) or (len(around) > 1 and not join)
         spelling |= {place: place[1] if differ else names[0] for place in group}
-        if len(names) > 1:
-            (apart if differ else joined).append(" and ".join(map(printable, names)))
-    for pairs, what in ((joined, "one class"), (apart, "different classes")):
-        if pairs:
-            rank_zero_info(f"names that differ in case only are {what} here: {some(pairs)}")
     return spelling
 
 

@@ -13,6 +13,7 @@ from transfer_learning.data.splits import SPLITS
 from transfer_learning.utilities.text import some
 
 SHOWN = 20  # classes that the terminal shows
+NAMED = 3  # files that the terminal names
 log = logging.getLogger("transfer_learning.details")  # long lists: conf/config.yaml writes them to the log file alone
 
 
@@ -63,8 +64,8 @@ def log_left_out(left_out: Mapping[str, Sequence[str]]) -> None:
     """Logs how many files were left out for each reason, and the first names; the others go to the log file."""
     for reason, names in left_out.items():
         if names:
-            rank_zero_info(f"left out, {reason}: {len(names):,} ({some(names)})")
-        for name in names[3:]:
+            rank_zero_info(f"left out, {reason}: {len(names):,} ({some(names, NAMED)})")
+        for name in names[NAMED:]:
             log_details(f"left out, {reason}: {name}")
 
 

@@ -8,8 +8,8 @@ import torch
 from transfer_learning.data.batch import features_from_rows
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart, compute_features
-from transfer_learning.engine.duplicates import groups, near_duplicates, nearest, thumbnails
 from transfer_learning.engine.label_errors import out_of_fold, suspect_labels
+from transfer_learning.engine.near_duplicates import groups, near_duplicates, nearest, thumbnails
 from transfer_learning.engine.unusual_images import odd_sizes, outliers, read_headers, summary, unusable
 from transfer_learning.reporting.audit import KINDS, Audit, Finding
 

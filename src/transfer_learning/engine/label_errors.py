@@ -19,7 +19,7 @@ class Suspects(NamedTuple):
 
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
-    """Probabilities (N, C) that linear discriminant analysis predicts for images that it was not fitted to.
+    """Probabilities, (N, C) float in [0, 1], that linear discriminant analysis predicts for images it was not fitted to.
 
     Args:
         features: (N, D) float.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transfer_learning.data.images import Images
-from transfer_learning.engine.duplicates import Neighbours
+from transfer_learning.engine.near_duplicates import Neighbours
 
 FAR = 3.5  # the modified z-score above which a value is an outlier (Iglewicz and Hoaglin 1993)
 FLAT, DARK, BRIGHT = 4, 60, 200  # of 255: of the standard deviation, and of percentiles of the brightness

@@ -150,21 +150,6 @@ def test_a_name_that_is_not_unicode_can_be_printed_and_written(tmp_path, write_i
     assert images.read(0).size == (24, 18)
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, write_image, monkeypatch):
-    for seed, name in enumerate(["a/1.png", "b/1.png", "c/1.png"]):
-        write_image(tmp_path / name, seed)
-    scandir = os.scandir
-
-    def locked(path):
-        if str(path).endswith("/b"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(UserError, match=f"{tmp_path}/b: Permission denied"):
-        list_images(tmp_path)
-
-
 def test_digests_are_those_of_the_files_and_reading_is_left_for_later(tmp_path, write_image):
     for seed, name in enumerate(["a/1.png", "a/2.png", "b/1.png"]):
         write_image(tmp_path / name, seed)

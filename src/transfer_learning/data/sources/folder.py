@@ -8,7 +8,7 @@ from pathlib import Path
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.digests import FileDigests
-from transfer_learning.data.formats import is_image_name, missing_plugin
+from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
 from transfer_learning.data.layout import labels_of
 from transfer_learning.data.listing import list_files
@@ -96,26 +96,22 @@ def _images_below(root: Path, classes: Sequence[str] | None, file_digests: FileD
     """The images of the classes, or of all classes that are found; it may be none. Raises UserError."""
     listed, found = list_files(root)
     left_out = {reason: list(names) for reason, names in found.items()}
-
-    def leave_out(file: Path, reason: str) -> None:
-        left_out.setdefault(reason, []).append(printable(str(root / file)))
-
-    reasons = [missing_plugin(file) if is_image_name(file) else "not an image by its name" for file in listed]
-    files = [file for file, reason in zip(listed, reasons) if not reason]
-    labels = labels_of(files, classes)
-    others = sorted({printable(label.class_name) for label in labels if label.class_name and not label.is_wanted})
-    for file, reason in zip(listed, reasons):
-        if reason:
-            leave_out(file, reason)
-    for file, label in zip(files, labels):
+    reasons = {file: missing_plugin(file) if is_image_name(file) else NOT_AN_IMAGE for file in listed}
+    files = [file for file in listed if not reasons[file]]
+    labels = dict(zip(files, labels_of(files, classes)))
+    others = sorted({printable(each.class_name) for each in labels.values() if each.class_name and not each.is_wanted})
+    for file, label in labels.items():
         if not label.is_wanted:
-            leave_out(file, f"of other classes: {some(others)}" if label.class_name else NO_CLASS)
-    wanted = [(root / file, label) for file, label in zip(files, labels) if label.is_wanted]
+            reasons[file] = f"of other classes: {some(others)}" if label.class_name else NO_CLASS
+    for file, reason in reasons.items():
+        if reason:
+            left_out.setdefault(reason, []).append(printable(str(root / file)))
+    kept = [file for file in listed if not reasons[file]]
     return images_of_files(
-        [path for path, _ in wanted],
-        [str(label.class_name) for _, label in wanted],
+        [root / file for file in kept],
+        [str(labels[file].class_name) for file in kept],
         classes,
         file_digests,
-        splits=[label.split for _, label in wanted],
+        splits=[labels[file].split for file in kept],
         left_out=left_out,
     )

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from transfer_learning.data.digests import FileDigests
-from transfer_learning.data.formats import is_image_name, missing_plugin
+from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
-from transfer_learning.data.layout import spellings
+from transfer_learning.data.layout import log_case
 from transfer_learning.data.listing import list_files
 from transfer_learning.data.splits import split_named
 from transfer_learning.utilities.errors import ArgumentError, first_line
@@ -60,7 +60,7 @@ class Table:
         for file in [file for file, row in rows.items() if row["label"] not in wanted]:
             left_out.setdefault(f"of other classes: {some(others)}", []).append(str(file))
             del rows[file]
-        spellings((Path(), name) for name in wanted)  # says that names differ in case only
+        log_case(wanted, wanted)
         images = images_of_files(
             [self.root / file for file in rows],
             [row["label"] for row in rows.values()],
@@ -99,7 +99,7 @@ class Table:
         for file in files:
             known = of_file.get(file, [])
             if not known and not is_image_name(file):
-                leave_out("not an image by its name", str(file))
+                leave_out(NOT_AN_IMAGE, str(file))
             elif not known:
                 leave_out("without a row in the table", str(file))
             elif any(row != known[0] for row in known):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from transfer_learning.data.sources.cartoons import cartoon
-from transfer_learning.engine.duplicates import Neighbours, Pairs, groups, near_duplicates, nearest, thumbnails
+from transfer_learning.engine.near_duplicates import Neighbours, Pairs, groups, near_duplicates, nearest, thumbnails
 
 SIZE = 96
 
@@ -67,7 +67,7 @@ def test_pixels_that_agree_are_no_duplicates_where_features_differ():
 
 @pytest.mark.parametrize("number, block", [(1, 4), (2, 1), (7, 3), (30, 64)])
 def test_nearest_equals_a_plain_loop(number, block, monkeypatch):
-    monkeypatch.setattr("transfer_learning.engine.duplicates.BLOCK", block)
+    monkeypatch.setattr("transfer_learning.engine.near_duplicates.BLOCK", block)
     features = np.random.default_rng(number).random((number, 9), dtype=np.float32)
     features[0] = 0  # a zero vector has cosine 0 with all others
     found = nearest(features, 5)
