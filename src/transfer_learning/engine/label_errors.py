@@ -19,7 +19,7 @@ class Suspects(NamedTuple):
 
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
-    """Probabilities, (N, C) float in [0, 1], that linear discriminant analysis predicts for images it was not fitted to.
+    """Predicts each image by linear discriminant analysis that was fitted to others: probabilities (N, C) in [0, 1].
 
     Args:
         features: (N, D) float.
