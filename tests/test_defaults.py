@@ -65,7 +65,7 @@ def same(default: Any, value: Any) -> bool:
         (Pretrained, ["model=pretrained"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
-        (Affine, [], "data.augmentation", set()),
+        (Affine, [], "data.augmentation.affine", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),
