@@ -8,7 +8,7 @@ from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 
-LIST_GROUPS = ("logger", "callbacks", "metrics")
+LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 RENAMED = {  # pattern -> replacement
     r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
     r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",

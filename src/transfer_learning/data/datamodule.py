@@ -92,6 +92,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.source, self.split, self.preprocessing = source, split, preprocessing or Preprocessing()
         steps: Any = Affine() if augmentation is None else augmentation
         self.augmentation = Augmentation(steps if isinstance(steps, Sequence) else [steps])
+        if augment and not self.augmentation.steps:
+            raise ArgumentError("augment", augment, "there is no augmentation step; expected at least one.")
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
         self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
         self.balance, self.exclude = balance, exclude
@@ -104,6 +106,7 @@ class ImageDataModule(pl.LightningDataModule):
         with cache_errors(self.cache_dir):
             self.images = with_training_split(self.source.list_images(FileDigests(self.cache_dir)))
         self.labels, self.class_names = self.images.labels, self.images.class_names
+        self.augmentation.num_classes = len(self.class_names)
         keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
         log_given_splits(self.images.splits or (), "they are kept" if keeps_splits else "all are split anew")
         left_out = self._left_out(self._decode(), keeps_splits)
@@ -147,20 +150,13 @@ class ImageDataModule(pl.LightningDataModule):
         """
         self.setup()
         self.features = {}
-        key, folder = asdict(self.preprocessing), self.cache_dir
+        key, folder, steps = asdict(self.preprocessing), self.cache_dir, self.augmentation
         for split in splits if frozen_part else ():
             augmented = split == "train" and self.augment
             views = [self.view(number) for number in range(self.views)] if augmented else [()]
             if frozen_part and views:
                 self.features[split] = compute_features(
-                    frozen_part,
-                    self.pixels,
-                    self.images.digests,
-                    self.splits[split],
-                    views,
-                    self.augmentation,
-                    key,
-                    folder,
+                    frozen_part, self.pixels, self.images.digests, self.splits[split], views, steps, key, folder
                 )
 
     def view(self, number: int) -> tuple[np.ndarray, ...]:

@@ -7,16 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, validate_call
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, validate_call
+from pydantic_core import PydanticCustomError
 
 from transfer_learning.utilities.errors import ArgumentError
 
 Class = TypeVar("Class", bound=type)
+Number = TypeVar("Number")
 PATH, NAME_OR_PATH = "path", "name or path"
 PathArgument = Annotated[str | Path, PATH]  # the command line makes it absolute
 NameOrPath = Annotated[str | Path, NAME_OR_PATH]  # absolute too, unless it is a name
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the seeds that NumPy and torch both accept
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def _ordered(pair: Sequence) -> Sequence:
+    if pair[0] > pair[1]:
+        raise PydanticCustomError("order", "the smaller number first")
+    return pair
+
+
+Range = Annotated[Sequence[Number], Field(min_length=2, max_length=2), AfterValidator(_ordered)]  # Range[Positive]
 
 
 def validated(cls: Class) -> Class:

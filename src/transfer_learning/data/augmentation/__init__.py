@@ -5,6 +5,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+
+from transfer_learning.utilities.errors import ArgumentError
 
 Augmented = tuple[torch.Tensor, torch.Tensor]  # images and targets, see `Step.apply`
 
@@ -24,15 +27,19 @@ class Step(Protocol):
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
         """Augments images, (N, 3, H, W) float in [0, 1], by their parameters, (N, K) float32, on their device.
 
-        `targets` are class codes, (N,) int64, or probabilities, (N, C) float; codes may become probabilities.
+        `targets` are class codes, (N,) int64, or probabilities, (N, C) float; codes may become probabilities. A step
+        with an attribute `mixes_targets = True` gets probabilities.
         """
 
 
 class Augmentation:
-    """Steps that are applied one after the other. Parameters are a tuple with one array for each step."""
+    """Steps that are applied one after the other. Parameters are a tuple with one array for each step.
 
-    def __init__(self, steps: Sequence[Step]):
-        self.steps = list(steps)
+    `num_classes` is needed by steps that mix targets.
+    """
+
+    def __init__(self, steps: Sequence[Step], num_classes: int | None = None):
+        self.steps, self.num_classes = list(steps), num_classes
 
     def sample(self, count: int, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
         """Samples the parameters of N images: a function of (seed, epoch, step, position of the image)."""
@@ -42,6 +49,10 @@ class Augmentation:
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: Sequence[torch.Tensor]) -> Augmented:
         """As `Step.apply`."""
         for step, values in zip(self.steps, parameters, strict=True):
+            if targets.ndim == 1 and getattr(step, "mixes_targets", False):
+                if self.num_classes is None:
+                    raise ArgumentError("num_classes", None, f"{type(step).__name__} needs the number of classes.")
+                targets = F.one_hot(targets, self.num_classes).to(images.dtype)
             images, targets = step.apply(images, targets, values)
         return images, targets
 

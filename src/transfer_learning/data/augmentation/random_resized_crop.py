@@ -1,6 +1,5 @@
 """Random resized crop (Szegedy et al. 2015, "Inception crop"), with a horizontal flip."""
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -9,11 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from transfer_learning.data.augmentation import Augmented
-from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.validation import validated
+from transfer_learning.utilities.validation import Positive, Probability, Range, validated
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Ratio = Annotated[float, Field(gt=0)]
 
 
 @validated
@@ -34,14 +31,11 @@ class RandomResizedCrop:
 
     def __init__(
         self,
-        scale: Annotated[Sequence[Share], Field(min_length=2, max_length=2)] = (0.35, 1.0),
-        ratio: Annotated[Sequence[Ratio], Field(min_length=2, max_length=2)] = (3 / 4, 4 / 3),
-        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        scale: Range[Share] = (0.35, 1.0),
+        ratio: Range[Positive] = (3 / 4, 4 / 3),
+        flip: Probability = 0.5,
         size: Annotated[int, Field(ge=1)] | None = None,
     ):
-        for name, (low, high) in {"scale": scale, "ratio": ratio}.items():
-            if low > high:
-                raise ArgumentError(name, [low, high], "expected the smaller number first.")
         self.scale, self.ratio, self.flip, self.size = list(scale), list(ratio), flip, size
 
     def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
