@@ -34,13 +34,16 @@ class Pictures(pl.Callback):
 
 def augmented_images(data: ImageDataModule) -> Figure:
     """The first training image and augmented versions of it, each with its label."""
-    pixels, label = _first_training_image(data)
-    parameters = [torch.from_numpy(step[:VERSIONS]) for step in data.augmentation_parameters(epoch=0)]
-    image, count = torch.from_numpy(pixels).permute(2, 0, 1) / 255, min(VERSIONS, len(data.splits["train"]))
-    targets = torch.full((count,), data.class_names.index(label))
-    versions, _ = data.augmentation.apply(image.repeat(count, 1, 1, 1), targets, parameters)
+    (pixels, label), train = _first_training_image(data), data.splits["train"]
+    count = min(VERSIONS, len(train))
+    # A step may mix an image with the one before it in the batch, so another training image precedes each.
+    pairs = np.stack([np.roll(train, -1)[:count], np.repeat(train[0], count)], axis=1).ravel()
+    images = torch.from_numpy(data.pixels[pairs]).permute(0, 3, 1, 2).contiguous() / 255
+    sampled = [torch.from_numpy(step[:count]) for step in data.augmentation_parameters(epoch=0)]
+    parameters = [step.repeat_interleave(2, dim=0) for step in sampled]
+    versions, _ = data.augmentation.apply(images, torch.from_numpy(data.labels[pairs]), parameters)
     titles = [f"{label}, as it is", *[f"{label}, augmented"] * count]
-    return _grid([pixels / 255, *versions.permute(0, 2, 3, 1).numpy()], titles)
+    return _grid([pixels / 255, *versions[1::2].permute(0, 2, 3, 1).numpy()], titles)
 
 
 def feature_maps(data: ImageDataModule, network: Network) -> Figure | None:

@@ -21,7 +21,7 @@ from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, first_line
 from transfer_learning.utilities.hardware import configure_process, device_name
 
 
@@ -66,6 +66,7 @@ def train(
             raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
+    check_image_size(data, model.network)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     model.train()  # a loaded model is in evaluation mode
@@ -92,6 +93,23 @@ def train(
         write_report(trainer.default_root_dir, metrics, model.history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))
     return metrics
+
+
+def check_image_size(data: ImageDataModule, network: Network) -> None:
+    """Raises ArgumentError if an augmentation step gives images a `size` that the network does not accept.
+
+    Leaves the network in evaluation mode if there is another size.
+    """
+    data.setup()
+    expected, like = data.preprocessing.image_size, next(network.parameters())
+    size = data.augmentation.image_size(expected) if data.augment else expected
+    if size != expected:
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = f"the network accepts only images of {expected} pixels, leave it out ({first_line(error)})."
+            raise ArgumentError("size", size, reason) from error
 
 
 def compile_network(network: Network, device: torch.device) -> None:

@@ -56,6 +56,12 @@ class Augmentation:
             images, targets = step.apply(images, targets, values)
         return images, targets
 
+    def image_size(self, size: int) -> int:
+        """The side of augmented images, in pixels, if that of the images is `size`."""
+        parameters = [torch.from_numpy(each) for each in self.sample(1, 0, 0)]
+        images, _ = self.apply(torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64), parameters)
+        return images.shape[-1]
+
     @property
     def key(self) -> list[dict]:
         """Plain values on which the results depend besides images and parameters."""
