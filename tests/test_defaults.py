@@ -19,6 +19,7 @@ from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.data.sources.table import Table
 from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
+from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
@@ -65,6 +66,7 @@ def same(default: Any, value: Any) -> bool:
         (Pretrained, ["model=pretrained"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
+        (CrossEntropy, [], "objective", set()),
         (Affine, [], "data.augmentation.affine", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),

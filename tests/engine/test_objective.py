@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from transfer_learning.engine.objective import CrossEntropy
+from transfer_learning.utilities.errors import ArgumentError
 
 GENERATOR = torch.Generator().manual_seed(0)
 ONE_LOGIT = 3 * torch.randn(6, 1, generator=GENERATOR)
@@ -54,3 +56,23 @@ def test_large_logits_have_finite_losses(logit):
     for logits in (torch.tensor([[logit]]), torch.tensor([[0.0, logit]])):
         losses = [CrossEntropy().losses(logits, torch.tensor([code])).item() for code in (0, 1)]
         assert losses == pytest.approx([max(logit, 0), max(-logit, 0)])
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_smoothing_is_that_of_torch(logits, soft, smoothing):
+    """One logit equals the two logits 0 and itself."""
+    equivalent = torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
+    shares = SHARES[:, : equivalent.shape[1]]
+    targets = shares / shares.sum(dim=1, keepdim=True) if soft else torch.arange(6) % equivalent.shape[1]
+    expected = F.cross_entropy(equivalent, targets, reduction="none", label_smoothing=smoothing)
+    objective = CrossEntropy(smoothing)
+    torch.testing.assert_close(objective.training_losses(logits, targets), expected)
+    assert torch.equal(objective.losses(logits, targets), CrossEntropy().losses(logits, targets))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, 1.5, "0.1"])
+def test_label_smoothing_is_a_share(smoothing):
+    with pytest.raises(ArgumentError, match=f"^label_smoothing={smoothing!r}: expected "):
+        CrossEntropy(label_smoothing=smoothing)

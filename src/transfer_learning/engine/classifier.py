@@ -126,7 +126,8 @@ class Classifier(pl.LightningModule):
     def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
         logits = self.network.trainable(features).float()
-        losses = self.objective.losses(logits, batch.targets)
+        compute = self.objective.training_losses if split == "train" else self.objective.losses
+        losses = compute(logits, batch.targets)
         if split == "train" and self.class_weights is not None:
             codes, weights = batch.targets, self.class_weights
             losses = losses * (weights[codes] if codes.ndim == 1 else (codes * weights).sum(dim=1))

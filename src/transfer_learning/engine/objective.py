@@ -1,14 +1,35 @@
 """Objectives: the loss of each image, and what logits mean."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
+
+from transfer_learning.utilities.validation import validated
 
 
+@validated
 class CrossEntropy:
     """Binary cross-entropy for one logit (that of the second of two classes), cross-entropy for C logits.
 
     Another objective is a subclass with its own `losses`, or with its own `probabilities` too.
+
+    Args:
+        label_smoothing: the share of each training target that is spread evenly over all C classes, as in
+            `torch.nn.CrossEntropyLoss`: (1 - share) * target + share / C.
     """
+
+    def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0):
+        self.label_smoothing = label_smoothing
+
+    def training_losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """As `losses`, with label smoothing. Losses of validation, test and calibration are not smoothed."""
+        if not self.label_smoothing:
+            return self.losses(logits, targets)
+        classes = max(2, logits.shape[1])
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, classes).to(logits.dtype)
+        return self.losses(logits, (1 - self.label_smoothing) * shares + self.label_smoothing / classes)
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of each image, (N,) float.
