@@ -72,6 +72,27 @@ def test_label_smoothing_is_that_of_torch(logits, soft, smoothing):
     assert torch.equal(objective.losses(logits, targets), CrossEntropy().losses(logits, targets))
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_mean_logits_have_the_mean_of_the_probabilities(width):
+    logits = 3 * torch.randn(3, 6, width, generator=GENERATOR)
+    mean = CrossEntropy().mean_logits(list(logits))
+    assert mean.shape == (6, width)
+    expected = torch.stack([probabilities(each) for each in logits]).mean(dim=0)
+    torch.testing.assert_close(probabilities(mean), expected)
+    assert torch.equal(CrossEntropy().mean_logits([logits[0]]), logits[0])
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_loss_of_mean_logits_is_finite_where_probabilities_are_rounded_to_zero(width):
+    logits = torch.full((2, 1, width), -400.0)
+    logits[:, :, 0] = 400.0
+    wrong = torch.tensor([0 if width == 1 else 1])  # all logits say the other class
+    objective = CrossEntropy()
+    expected = objective.losses(logits[0], wrong)
+    assert expected.item() in (400, 800)
+    torch.testing.assert_close(objective.losses(objective.mean_logits(list(logits)), wrong), expected)
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, 1.5, "0.1"])
 def test_label_smoothing_is_a_share(smoothing):
     with pytest.raises(ArgumentError, match=f"^label_smoothing={smoothing!r}: expected "):

@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.engine.inference import Input, Predicted, predict
+from transfer_learning.engine.inference import Input, Predicted, Tta, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
@@ -106,9 +106,9 @@ class Classifier(pl.LightningModule):
             raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
         return self.network(images.to(self.dtype)).float()
 
-    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto") -> Predicted:
+    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta | None = None) -> Predicted:
         """Classifies files, opened images of Pillow's, or pixels (H, W, 3) uint8, of any size: see `inference`."""
-        return predict([self], images, accelerator)
+        return predict([self], images, accelerator, tta)
 
     def logged_metrics(self) -> list[str]:
         """The keys of training and validation metrics."""

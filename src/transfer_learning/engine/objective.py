@@ -1,5 +1,7 @@
 """Objectives: the loss of each image, and what logits mean."""
 
+import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -13,7 +15,7 @@ from transfer_learning.utilities.validation import validated
 class CrossEntropy:
     """Binary cross-entropy for one logit (that of the second of two classes), cross-entropy for C logits.
 
-    Another objective is a subclass with its own `losses`, or with its own `probabilities` too.
+    Another objective is a subclass with its own `losses`, or with its own `probabilities` and `mean_logits` too.
 
     Args:
         label_smoothing: the share of each training target that is spread evenly over all C classes, as in
@@ -48,6 +50,16 @@ class CrossEntropy:
         if logits.shape[1] == 1:
             return torch.cat([-logits, logits], dim=1).sigmoid()
         return logits.softmax(dim=1)
+
+    def mean_logits(self, versions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The logits of the mean of the probabilities of several logits, each (N, 1) or (N, C) float."""
+        if len(versions) == 1:
+            return versions[0]
+        logits = torch.stack([*versions])
+        if is_one := logits.shape[2] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=2)
+        logarithms = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+        return logarithms[:, 1:] - logarithms[:, :1] if is_one else logarithms
 
     def predicted(self, logits: torch.Tensor) -> torch.Tensor:
         """The code of the most probable class, (N,) int64."""
