@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pydantic import NonNegativeFloat
 
+from transfer_learning.callbacks.ema import EMA
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
@@ -216,7 +217,10 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what `checkpoint.load` needs, as plain values; leaves out frozen weights that have a source."""
+        """Adds what `checkpoint.load` needs, as plain values; leaves out frozen weights that have a source.
+
+        The weights are those of `EMA` if there is one.
+        """
         network, source = self.network, self.network.frozen_source
         checkpoint["model"] = {
             "network": {"module": type(network).__module__, "class": type(network).__qualname__},
@@ -226,6 +230,9 @@ class Classifier(pl.LightningModule):
             "precision": str(self.trainer.precision),
             "frozen_weights": source and asdict(source),
         }
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMA):  # Lightning does not call it for checkpoints of weights alone
+                checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
         if source:
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(FROZEN)}
