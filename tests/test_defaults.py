@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from transfer_learning.callbacks.ema import EMA
 from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.datamodule import ImageDataModule
@@ -19,6 +20,7 @@ from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.data.sources.table import Table
 from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
+from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
@@ -65,6 +67,8 @@ def same(default: Any, value: Any) -> bool:
         (Pretrained, ["model=pretrained"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
+        (EMA, [], "callbacks.ema", set()),
+        (CrossEntropy, [], "objective", set()),
         (Affine, [], "data.augmentation.affine", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),

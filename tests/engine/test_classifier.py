@@ -16,10 +16,10 @@ from transfer_learning.optim.schedules import Cosine
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
-def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None, weights=(1.0, 1.0)):
+def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None, weights=(1.0, 1.0), smoothing=0.0):
     """The same training in plain torch, with the losses written out. Returns the last epoch's means over its images.
 
-    `weights` are factors of the losses of each class.
+    `weights` are factors of the losses of each class; `smoothing` is the share of a target that both classes get.
     """
     loader, step = data.train_dataloader(), 0
     for epoch in range(epochs):
@@ -30,7 +30,8 @@ def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None, we
             second = torch.sigmoid(model.network(batch.inputs)[:, 0].double())
             p = torch.stack([1 - second, second], dim=1)
             targets = F.one_hot(batch.targets, 2) if batch.targets.ndim == 1 else batch.targets
-            each = -(targets * p.log()).sum(dim=1) * (targets * torch.tensor(weights)).sum(dim=1)
+            smoothed = (1 - smoothing) * targets + smoothing / 2
+            each = -(smoothed * p.log()).sum(dim=1) * (targets * torch.tensor(weights)).sum(dim=1)
             optimizer.zero_grad()
             each.mean().backward()
             before_step(step)
@@ -96,6 +97,20 @@ def test_class_weights_multiply_the_losses_of_training_alone(fit, small_data, sm
     loss, _ = evaluate(reference, data, data.val_dataloader())
     assert row["val/loss"] == pytest.approx(loss, rel=1e-4)
     assert not any("class_weights" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
+def test_label_smoothing_changes_the_losses_of_training_alone(fit, small_data, small_model, settings):
+    data = small_data(**settings, batch_size=7)
+    model, reference = small_model(objective=CrossEntropy(label_smoothing=0.2)), small_model()
+    fit(model, data)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.01)
+    loss, accuracy = plain_loop(reference, data, epochs=2, optimizer=optimizer, smoothing=0.2)
+    assert_same_parameters(model, reference)
+    row = model.history.rows[-1]
+    assert (row["train/loss"], row["train/acc"]) == (pytest.approx(loss, rel=1e-4), pytest.approx(accuracy))
+    loss, _ = evaluate(reference, data, data.val_dataloader())
+    assert row["val/loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_class_weights_of_three_classes_are_those_of_torch(fit, small_data):

@@ -59,6 +59,23 @@ def test_calibration_lowers_the_loss_and_keeps_the_accuracy(tmp_path, write_imag
     assert model.temperature == temperature
 
 
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_flip_averages_the_calibrated_probabilities(tmp_path, write_image, names):
+    for seed in range(12):
+        write_image(tmp_path / names[seed % len(names)] / f"{seed}.png", seed)
+    torch.manual_seed(0)
+    model = Classifier(CNN(len(names), 16, [4], []), tuple(names), Preprocessing(16))
+    listed = labelled_images(tmp_path, model.class_names)
+    found, plain = (evaluate_images(Inference(model, "cpu", tta), listed) for tta in ("flip", None))
+    assert torch.equal(found.logits, plain.logits)  # what a calibration is fitted to
+    model.temperature = 0.05
+    expected = model.predict(listed.names, tta="flip").probabilities
+    np.testing.assert_allclose(found.table(model, "x").probabilities, expected, atol=1e-6)
+    loss = -np.log(expected[np.arange(12), listed.labels].astype(np.float64)).mean()
+    assert found.metrics(model)["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found.metrics(model)["loss"] != pytest.approx(plain.metrics(model)["loss"], rel=1e-3)
+
+
 def test_without_mistakes_or_without_any_signal_nothing_is_calibrated(tmp_path, write_image):
     for seed in range(20):
         write_image(tmp_path / "ab"[seed % 2] / f"{seed}.png", seed)

@@ -105,6 +105,23 @@ def test_several_models_give_the_mean_whatever_their_preprocessing(photographs_f
         predict([models[0], other], files)
 
 
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_flip_is_the_mean_of_the_probabilities_of_images_and_their_mirror_images(photographs_folder, num_classes):
+    torch.manual_seed(0)
+    models = [Classifier(CNN(num_classes, 32, [4], []), list("abc")[:num_classes], Preprocessing(32)) for _ in range(2)]
+    models[0].temperature = 0.1
+    images = [np.array(Image.open(file)) for file in sorted(photographs_folder.rglob("*.png"))[:6]]
+    mirrored = [np.fliplr(image) for image in images]
+    plain, flipped = ([model.predict(each).probabilities for model in models] for each in (images, mirrored))
+    found = models[0].predict(images, tta="flip").probabilities
+    np.testing.assert_allclose(found, (plain[0] + flipped[0]) / 2, atol=1e-6)
+    assert np.abs(found - plain[0]).max() > 1e-3
+    found = predict(models, images, tta="flip").probabilities
+    np.testing.assert_allclose(found, np.mean(plain + flipped, axis=0), atol=1e-6)
+    with pytest.raises(UserError, match="^tta='rotate': expected None or one of flip"):
+        models[0].predict(images, tta="rotate")
+
+
 def test_many_images_come_in_order_and_unreadable_ones_are_named(tmp_path, write_image, monkeypatch):
     monkeypatch.setattr("transfer_learning.engine.inference.CHUNK", 4)
     model = Classifier(CNN(2, 16, [2], []), ("a", "b"), Preprocessing(16))

@@ -17,18 +17,29 @@ class Evaluated(NamedTuple):
     """What a model computed for labelled images."""
 
     images: Images  # the N images that could be read
-    logits: torch.Tensor  # (N, 1) or (N, C) float32
+    versions: list[
+        torch.Tensor
+    ]  # logits, (N, 1) or (N, C) float32, of the images and with "flip" of their mirror images
     unreadable: dict[str, str]  # name of each of the other images -> the reason
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Those of the images as they are."""
+        return self.versions[0]
+
+    def calibrated(self, model: Any) -> torch.Tensor:
+        """Logits of the mean of the versions' calibrated probabilities, (N, 1) or (N, C)."""
+        return model.objective.mean_logits([logits / model.temperature for logits in self.versions])
 
     def metrics(self, model: Any) -> dict[str, Any]:
         """See `reporting.evaluation.evaluate`."""
         labels = torch.from_numpy(self.images.labels)
-        losses = model.objective.losses(self.logits / model.temperature, labels)
-        probabilities = model.probabilities(self.logits)
+        logits = self.calibrated(model)
+        losses, probabilities = model.objective.losses(logits, labels), model.objective.probabilities(logits)
         return evaluate(probabilities.numpy(), self.images.labels, losses.numpy(), model.class_names)
 
     def table(self, model: Any, split: str) -> PredictionTable:
-        images, probabilities = self.images, model.probabilities(self.logits).numpy()
+        images, probabilities = self.images, model.objective.probabilities(self.calibrated(model)).numpy()
         splits = [split] * len(images.names)
         return PredictionTable(images.names, images.digests, splits, images.labels, probabilities, model.class_names)
 
@@ -38,19 +49,24 @@ def evaluate_images(inference: Inference, images: Images) -> Evaluated:
 
     Raises UserError if no image can be read.
     """
-    indices, logits, unreadable = list[int](), [], dict[int, str]()
+    indices, versions, unreadable = list[int](), list[list[torch.Tensor]](), dict[int, str]()
     for read, pixels, reasons in pixel_chunks(images, [inference.model.preprocessing]):
         indices += read
-        logits.append(inference.logits(pixels[inference.model.preprocessing]))
+        versions.append(inference.versions(pixels[inference.model.preprocessing]))
         unreadable |= reasons
     named = {images.names[index]: reason for index, reason in unreadable.items()}
     if not indices:
         file, reason = next(iter(named.items()))
         raise UserError(f"{file}: not readable as an image ({reason}), and neither are all others.")
-    return Evaluated(images.take(np.array(indices, dtype=np.int64)), torch.cat(logits), named)
+    return Evaluated(
+        images.take(np.array(indices, dtype=np.int64)), [torch.cat(each) for each in zip(*versions)], named
+    )
 
 
 def calibrate(model: Any, validation: Evaluated) -> None:
-    """Sets the temperature of a model to the one that fits best, whatever it was before."""
+    """Sets the temperature of a model to the one that fits best, whatever it was before.
+
+    It is fitted to the images as they are, without test-time augmentation.
+    """
     labels = torch.from_numpy(validation.images.labels)
     model.temperature = fit_temperature(validation.logits, labels, model.objective)

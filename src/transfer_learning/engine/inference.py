@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from transfer_learning.utilities.hardware import configure_process
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
 TRUE_PRECISIONS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+Tta = Literal["flip"]  # test-time augmentation
 Input = str | Path | Image.Image | np.ndarray
 
 
@@ -49,10 +50,14 @@ class Inference:
     Args:
         model: a `Classifier`. It is moved to the device, and stays there.
         accelerator: Lightning's name: "cpu", "gpu", "mps", or "auto" for the GPU where there is one.
+        tta: "flip" averages the probabilities of each image and its mirror image, in twice the time.
     """
 
-    def __init__(self, model: Any, accelerator: str = "auto"):
+    def __init__(self, model: Any, accelerator: str = "auto", tta: Tta | None = None):
         configure_process()
+        if tta not in (None, *get_args(Tta)):
+            raise ArgumentError("tta", tta, f"expected None or one of {', '.join(get_args(Tta))}.")
+        self.tta = tta
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=model.trained_precision or "32-true")
         except (ValueError, RuntimeError) as error:
@@ -69,13 +74,22 @@ class Inference:
                 found.append(self.model.logits(as_floats(batch)))
         return torch.cat(found).cpu() if found else torch.zeros(0, num_logits(len(self.model.class_names)))
 
+    def versions(self, pixels: np.ndarray) -> list[torch.Tensor]:
+        """(N, H, W, 3) uint8 -> the logits of each version of the images whose probabilities are averaged."""
+        return [self.logits(pixels), *([self.logits(pixels[:, :, ::-1].copy())] if self.tta else [])]
+
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> (N, C) float32 in [0, 1]."""
-        return self.model.probabilities(self.logits(pixels)).numpy()
+        found = [self.model.probabilities(logits) for logits in self.versions(pixels)]
+        return (found[0] if len(found) == 1 else torch.stack(found).mean(dim=0)).numpy()
 
 
-def predict(models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto") -> Predicted:
+def predict(
+    models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta | None = None
+) -> Predicted:
     """Classifies images of any size. Several models with the same classes are an ensemble: the mean of probabilities.
+
+    `tta` is that of `Inference`.
 
     Raises:
         UserError: an image that cannot be read; models of different classes.
@@ -83,7 +97,7 @@ def predict(models: Sequence[Any], images: Sequence[Input] | Input, accelerator:
     if isinstance(images, Input):
         images = [images]
     listed, found = unlabelled(images), []
-    for chunk in predict_chunks(models, listed, accelerator):
+    for chunk in predict_chunks(models, listed, accelerator, tta):
         for index, reason in chunk.unreadable.items():
             raise UserError(f"{listed.names[index]}: not readable as an image ({reason}).")
         found.append(chunk.probabilities)
@@ -92,13 +106,15 @@ def predict(models: Sequence[Any], images: Sequence[Input] | Input, accelerator:
     return Predicted(list(listed.names), [names[code] for code in probabilities.argmax(axis=1)], probabilities)
 
 
-def predict_chunks(models: Sequence[Any], images: Images, accelerator: str = "auto") -> Iterator[Chunk]:
+def predict_chunks(
+    models: Sequence[Any], images: Images, accelerator: str = "auto", tta: Tta | None = None
+) -> Iterator[Chunk]:
     """Predictions of one or several models, chunk by chunk. Raises UserError for models of different classes."""
     for model in models:
         if model.class_names != models[0].class_names:
             names = " and ".join(", ".join(each.class_names) for each in (models[0], model))
             raise UserError(f"the models have different classes: {names}.")
-    running = [Inference(model, accelerator) for model in models]
+    running = [Inference(model, accelerator, tta) for model in models]
     for indices, pixels, unreadable in pixel_chunks(images, [model.preprocessing for model in models]):
         found = [each.probabilities(pixels[each.model.preprocessing]) for each in running]
         yield Chunk(indices, np.mean(found, axis=0), unreadable)

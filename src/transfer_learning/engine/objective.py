@@ -1,14 +1,37 @@
 """Objectives: the loss of each image, and what logits mean."""
 
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
+
+from transfer_learning.utilities.validation import validated
 
 
+@validated
 class CrossEntropy:
     """Binary cross-entropy for one logit (that of the second of two classes), cross-entropy for C logits.
 
-    Another objective is a subclass with its own `losses`, or with its own `probabilities` too.
+    Another objective is a subclass with its own `losses`, or with its own `probabilities` and `mean_logits` too.
+
+    Args:
+        label_smoothing: the share of each training target that is spread evenly over all C classes, as in
+            `torch.nn.CrossEntropyLoss`: (1 - share) * target + share / C.
     """
+
+    def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0):
+        self.label_smoothing = label_smoothing
+
+    def training_losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """As `losses`, with label smoothing. Losses of validation, test and calibration are not smoothed."""
+        if not self.label_smoothing:
+            return self.losses(logits, targets)
+        classes = max(2, logits.shape[1])
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, classes).to(logits.dtype)
+        return self.losses(logits, (1 - self.label_smoothing) * shares + self.label_smoothing / classes)
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of each image, (N,) float.
@@ -27,6 +50,16 @@ class CrossEntropy:
         if logits.shape[1] == 1:
             return torch.cat([-logits, logits], dim=1).sigmoid()
         return logits.softmax(dim=1)
+
+    def mean_logits(self, versions: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The logits of the mean of the probabilities of several logits, each (N, 1) or (N, C) float."""
+        if len(versions) == 1:
+            return versions[0]
+        logits = torch.stack([*versions])
+        if is_one := logits.shape[2] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=2)
+        logarithms = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+        return logarithms[:, 1:] - logarithms[:, :1] if is_one else logarithms
 
     def predicted(self, logits: torch.Tensor) -> torch.Tensor:
         """The code of the most probable class, (N,) int64."""

@@ -80,6 +80,21 @@ def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkey
     assert model.predict([file]).probabilities[0, 1] == pytest.approx(expected, abs=1e-4)
 
 
+def test_flip_is_named_in_the_results(finished, verb, monkeypatch):
+    monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)
+    for arguments, name in {(): "test-flip", ("--calibrate",): "test-calibrated-flip"}.items():
+        output = verb("evaluate", finished, "--split", "test", "--tta", "flip", *arguments)
+        assert output.code == 0 and "test-time augmentation: flip\n" in output.out
+        folder = finished / "evaluations" / name
+        results = json.loads((folder / "evaluation.json").read_text())
+        assert results["tta"] == "flip" and results["temperature"] == (1.7 if arguments else 1.0)
+        table = read_predictions(folder / "predictions.csv")
+        expected = load(finished).predict(list(table.files), tta="flip").probabilities
+        np.testing.assert_allclose(table.probabilities, expected, atol=1e-5)
+    wrong = verb("evaluate", finished, "--tta", "rotate")
+    assert wrong.code == 2 and "--tta: invalid choice: 'rotate'" in wrong.err
+
+
 def test_nothing_is_overwritten_unasked(finished, photographs_folder, verb, tmp_path):
     own = (finished / "metrics.json").read_bytes(), (finished / "predictions.csv").read_bytes()
     verb("evaluate", finished)

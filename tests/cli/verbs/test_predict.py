@@ -94,6 +94,20 @@ def test_several_runs_are_an_ensemble(finished, photographs_folder, verb, tmp_pa
     assert np.abs(single[0] - single[1]).max() > 0
 
 
+def test_flip_is_named_in_what_is_written(finished, photographs_folder, verb, tmp_path):
+    files = sorted(str(path) for path in photographs_folder.glob("cat/*.png"))[:3]
+    expected = load(finished).predict(files, tta="flip").probabilities
+    for suffix in ("csv", "jsonl"):
+        out = tmp_path / f"p.{suffix}"
+        output = verb("predict", finished, *files, "--tta", "flip", "--out", out)
+        assert output.code == 0 and output.out.startswith("3 images (test-time augmentation: flip): cat ")
+        rows = rows_of(out) if suffix == "csv" else [json.loads(line) for line in out.read_text().splitlines()]
+        assert [row["tta"] for row in rows] == ["flip"] * 3
+        np.testing.assert_allclose([float(row["p:cat"]) for row in rows], expected[:, 0], atol=1e-6)
+    header = verb("predict", finished, *files, "--tta", "flip").out.splitlines()[0]
+    assert header.split() == ["file", "class", "probability", "(flip)"]
+
+
 def test_explanations_are_images_of_the_predicted_classes(finished, photographs_folder, verb, tmp_path):
     files = [photographs_folder / "cat" / "0.png", photographs_folder / "cat" / "2.png"]
     predicted = load(finished).predict(files).classes

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate", action="store_true", help="fit a temperature to the validation split, and keep it"
     )
+    parser.add_argument("--tta", choices=["flip"], help="average the probabilities of each image and its mirror image")
     parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
 
 
@@ -44,10 +45,10 @@ def run(options: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
     name = Path(options.path).resolve().name if options.path else "-".join(splits)
-    folder = f"{name}-calibrated" if options.calibrate else name
+    folder = "-".join([name, *(["calibrated"] if options.calibrate else []), *([options.tta] if options.tta else [])])
     out = folder_of(checkpoint) / "evaluations" / folder if options.out is None else options.out
     out = check_new(out, options.overwrite, is_folder=True)
-    inference = Inference(load(checkpoint), options.accelerator)
+    inference = Inference(load(checkpoint), options.accelerator, options.tta)
     own = own_images(folder_of(checkpoint)) if options.calibrate or not options.path else {}
     wanted = {split: own[split] for split in splits if not options.path}
     if options.path:
@@ -70,11 +71,13 @@ def run(options: argparse.Namespace) -> int:
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
     is_new = not out.exists()
     try:
-        write_results(out, inference.model, evaluated, metrics)
+        write_results(out, inference, evaluated, metrics)
     except BaseException:
         if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
+    if options.tta:
+        print(f"test-time augmentation: {options.tta}")
     print(f"{table(metrics, [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")
     print(f"{classes_table(metrics)}\n\n{out}")
     unreadable = {file: why for found in evaluated.values() for file, why in found.unreadable.items()}
@@ -83,13 +86,14 @@ def run(options: argparse.Namespace) -> int:
     return int(bool(unreadable))
 
 
-def write_results(out: Path, model: Any, evaluated: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+def write_results(out: Path, inference: Any, evaluated: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
     """Writes evaluation.json, predictions.csv and, for each set, confusion matrix, mistakes and reliability diagram."""
     from transfer_learning.data.preprocessing import decode
     from transfer_learning.reporting import figures
     from transfer_learning.reporting.prediction_table import write_predictions
     from transfer_learning.utilities.files import write_text
 
+    model = inference.model
     out.mkdir(parents=True, exist_ok=True)
     figures.remove_figures(out)
     tables = {name: found.table(model, name) for name, found in evaluated.items()}
@@ -99,7 +103,8 @@ def write_results(out: Path, model: Any, evaluated: Mapping[str, Any], metrics: 
         pixels, _ = decode(evaluated[name].images, model.preprocessing, wrong.tolist())
         for kind, figure in figures.of_predictions(each, wrong, pixels).items():
             figures.write_png(out / f"{kind}-{name}.png", figures.rendered(figure))
-    write_text(out / "evaluation.json", json.dumps({"temperature": model.temperature, **metrics}, indent=2) + "\n")
+    about = {"temperature": model.temperature, **({"tta": inference.tta} if inference.tta else {})}
+    write_text(out / "evaluation.json", json.dumps({**about, **metrics}, indent=2) + "\n")
 
 
 def table(metrics: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:

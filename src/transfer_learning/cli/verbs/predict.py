@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="write all probabilities to this .csv or .jsonl file")
     parser.add_argument("--explain", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE, and files in FOLDER")
+    parser.add_argument("--tta", choices=["flip"], help="average the probabilities of each image and its mirror image")
     parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
 
 
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if explain:  # before the work, since a transformer has no maps
         side = models[0].preprocessing.image_size
         grad_cam_overlays(models[0], np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.int64))
-    result = predict_files(models, files, options.accelerator)
+    result = predict_files(models, files, options.accelerator, options.tta)
     if out:
         write(out, result)
     if result.files:
@@ -83,6 +84,7 @@ class Result(NamedTuple):
     probabilities: np.ndarray  # (M, C) float32
     class_names: tuple[str, ...]
     interrupted: bool  # by Ctrl-C, so that files at the end are missing
+    tta: str | None = None
 
 
 def is_run(path: str) -> bool:
@@ -90,7 +92,7 @@ def is_run(path: str) -> bool:
     return path.endswith(".ckpt") or Path(path, "checkpoints").is_dir() or Path(path, "metrics.json").is_file()
 
 
-def predict_files(models: list[Any], files: list[str], accelerator: str) -> Result:
+def predict_files(models: list[Any], files: list[str], accelerator: str, tta: Any = None) -> Result:
     """Predictions for the files that can be read; the others are named on stderr."""
     from tqdm import tqdm
 
@@ -100,32 +102,35 @@ def predict_files(models: list[Any], files: list[str], accelerator: str) -> Resu
     read: list[str] = []
     rows, interrupted = [np.zeros((0, len(models[0].class_names)), np.float32)], False
     try:
-        for chunk in predict_chunks(models, unlabelled(files), accelerator):
+        for chunk in predict_chunks(models, unlabelled(files), accelerator, tta):
             for index, reason in chunk.unreadable.items():
                 tqdm.write(f"{printable(files[index])}: skipped, not readable as an image ({reason})", file=sys.stderr)
             read += [files[index] for index in chunk.indices]
             rows.append(chunk.probabilities)
     except KeyboardInterrupt:
         interrupted = True
-    return Result(read, np.concatenate(rows), models[0].class_names, interrupted)
+    return Result(read, np.concatenate(rows), models[0].class_names, interrupted, tta)
 
 
 def write(path: Path, result: Result) -> None:
-    """Writes a row for each file: `file`, `predicted`, and `p:CLASS` for each class."""
+    """Writes a row for each file: `file`, `predicted`, `tta` if there is one, and `p:CLASS` for each class."""
     import json
 
     from transfer_learning.reporting.prediction_table import PREFIX
     from transfer_learning.utilities.files import write_csv, write_text
 
-    columns = ["file", "predicted", *(PREFIX + name for name in result.class_names)]
+    about = [] if result.tta is None else [result.tta]
+    columns = ["file", "predicted", *(["tta"] if about else []), *(PREFIX + name for name in result.class_names)]
     predicted = [result.class_names[code] for code in result.probabilities.argmax(axis=1)]
     rows = [
-        [*pair, *map(str, row)] for *pair, row in zip(map(printable, result.files), predicted, result.probabilities)
+        [*pair, *about, *map(str, row)]
+        for *pair, row in zip(map(printable, result.files), predicted, result.probabilities)
     ]
     if path.suffix == ".csv":
         write_csv(path, [columns, *rows])
     else:
-        objects = [dict(zip(columns, [*row[:2], *map(float, row[2:])])) for row in rows]
+        texts = 2 + len(about)
+        objects = [dict(zip(columns, [*row[:texts], *map(float, row[texts:])])) for row in rows]
         write_text(path, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects))
 
 
@@ -138,7 +143,8 @@ def table(result: Result, top: int) -> str:
         [printable(file), *(text for code in codes for text in (result.class_names[code], f"{row[code]:.4f}"))]
         for file, codes, row in zip(result.files, order, result.probabilities)
     ]
-    return tabulate(rows, ["file", *["class", "probability"] * top], disable_numparse=True)
+    shown = f"probability ({result.tta})" if result.tta else "probability"
+    return tabulate(rows, ["file", *["class", shown] * top], disable_numparse=True)
 
 
 def write_explanations(model: Any, result: Result, folder: Path) -> None:
@@ -170,4 +176,5 @@ def summary(result: Result) -> str:
     if len(codes) > SHOWN:
         codes.sort(key=lambda code: -predicted[code])
     counts = [f"{result.class_names[code]} {predicted[code]:,}" for code in codes]
-    return f"{len(result.files):,} images: {some(counts, SHOWN)}"
+    tta = f" (test-time augmentation: {result.tta})" if result.tta else ""
+    return f"{len(result.files):,} images{tta}: {some(counts, SHOWN)}"
