@@ -22,7 +22,7 @@ from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
-from transfer_learning.optim.schedules import Cosine
+from transfer_learning.optim.schedules import Cosine, OneCycle
 
 TABLE = {"table", "file_column", "label_column"}  # arguments without a default
 CONF = resolvers.PROJECT / "conf"
@@ -65,6 +65,7 @@ def same(default: Any, value: Any) -> bool:
         (Pretrained, ["model=pretrained"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
+        (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
         (Affine, [], "data.augmentation", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),

@@ -83,6 +83,32 @@ def test_trains_like_a_plain_loop_and_reports_its_means(fit, small_data, small_m
     assert trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
 
 
+@pytest.mark.parametrize("limit, window", [(None, 3), (None, 2), (3, 2), (None, 9)])
+@pytest.mark.parametrize("weights", [None, [0.5, 3.0]])
+def test_accumulated_batches_are_one_step_of_all_their_images(fit, small_data, small_model, limit, window, weights):
+    """24 images in batches of 7, 7, 7 and 3; the plain loop takes their images as whole steps."""
+    data, settings = small_data(batch_size=7), {"limit_train_batches": limit, "accumulate_grad_batches": window}
+    model, reference, clipped = small_model(class_weights=weights), small_model(), RecordRates()
+    trainer = fit(model, data, gradient_clip_val=0.1, callbacks=[clipped], **settings)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.01)
+    loader, steps, batches = data.train_dataloader(), 0, limit or 4
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        images = [data.on_after_batch_transfer(batch) for batch in loader][:batches]
+        for first in range(0, batches, window):
+            inputs, codes = (torch.cat([batch[n] for batch in images[first : first + window]]) for n in (0, 1))
+            losses = F.binary_cross_entropy_with_logits(
+                reference.network(inputs)[:, 0], codes.float(), reduction="none"
+            )
+            optimizer.zero_grad()
+            (losses * torch.tensor(weights or [1.0, 1.0])[codes]).mean().backward()
+            torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+            optimizer.step()
+            steps += 1
+    assert trainer.global_step == len(clipped.rates) == steps
+    assert_same_parameters(model, reference)
+
+
 @pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
 def test_class_weights_multiply_the_losses_of_training_alone(fit, small_data, small_model, settings):
     data = small_data(**settings, batch_size=7)
