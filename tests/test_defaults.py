@@ -24,7 +24,7 @@ from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.rmsprop import RMSprop
-from transfer_learning.optim.schedules import Cosine
+from transfer_learning.optim.schedules import Cosine, OneCycle
 
 TABLE = {"table", "file_column", "label_column"}  # arguments without a default
 CONF = resolvers.PROJECT / "conf"
@@ -70,6 +70,7 @@ def same(default: Any, value: Any) -> bool:
         (EMA, [], "callbacks.ema", set()),
         (CrossEntropy, [], "objective", set()),
         (Affine, [], "data.augmentation.affine", set()),
+        (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),

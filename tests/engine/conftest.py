@@ -8,11 +8,11 @@ from transfer_learning.models.pretrained import Pretrained
 
 @pytest.fixture
 def fit(quiet_trainer):
-    """fit(model, data, epochs, **settings) -> the trainer, after the fit."""
+    """fit(model, data, epochs, resume, **settings) -> the trainer, after the fit."""
 
-    def run(model, data, epochs=2, **settings):
+    def run(model, data, epochs=2, resume=None, **settings):
         trainer = quiet_trainer(max_epochs=epochs, **settings)
-        trainer.fit(model, datamodule=data)
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
         return trainer
 
     return run

@@ -5,6 +5,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from transfer_learning.engine.classifier import Classifier
@@ -12,7 +13,7 @@ from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.network import Frozen, Network, ParameterGroup
 from transfer_learning.models.pretrained import Pretrained
-from transfer_learning.optim.schedules import Cosine
+from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
@@ -82,6 +83,32 @@ def test_trains_like_a_plain_loop_and_reports_its_means(fit, small_data, small_m
     loss, accuracy = evaluate(model.eval(), data, data.val_dataloader())
     assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-4)
     assert trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("limit, window", [(None, 3), (None, 2), (3, 2), (None, 9)])
+@pytest.mark.parametrize("weights", [None, [0.5, 3.0]])
+def test_accumulated_batches_are_one_step_of_all_their_images(fit, small_data, small_model, limit, window, weights):
+    """24 images in batches of 7, 7, 7 and 3; the plain loop takes their images as whole steps."""
+    data, settings = small_data(batch_size=7), {"limit_train_batches": limit, "accumulate_grad_batches": window}
+    model, reference, clipped = small_model(class_weights=weights), small_model(), RecordRates()
+    trainer = fit(model, data, gradient_clip_val=0.1, callbacks=[clipped], **settings)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.01)
+    loader, steps, batches = data.train_dataloader(), 0, limit or 4
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        images = [data.on_after_batch_transfer(batch) for batch in loader][:batches]
+        for first in range(0, batches, window):
+            inputs, codes = (torch.cat([batch[n] for batch in images[first : first + window]]) for n in (0, 1))
+            losses = F.binary_cross_entropy_with_logits(
+                reference.network(inputs)[:, 0], codes.float(), reduction="none"
+            )
+            optimizer.zero_grad()
+            (losses * torch.tensor(weights or [1.0, 1.0])[codes]).mean().backward()
+            torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.1)
+            optimizer.step()
+            steps += 1
+    assert trainer.global_step == len(clipped.rates) == steps
+    assert_same_parameters(model, reference)
 
 
 @pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
@@ -279,6 +306,32 @@ def test_parameter_groups_have_their_own_rates_and_weight_decay(fit, small_data,
 
     plain_loop(reference, data, epochs=3, optimizer=optimizer, before_step=set_rates)
     assert_same_parameters(model, reference)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), OneCycle(), None])
+def test_resumed_fit_of_accumulated_batches(tmp_path, fit, small_data, classifier, schedule):
+    """24 images in batches of 5, so three steps an epoch, of 10, 10 and 4 images; `stem` learns from epoch 2 on.
+
+    A resumed fit equals an uninterrupted one; if its length is another, it has the rates of that length at once.
+    """
+
+    def run(epochs, resume=None):
+        torch.manual_seed(0)
+        model = classifier(ThreeGroups(), optimizer=partial(torch.optim.SGD, lr=0.5, momentum=0.9), schedule=schedule)
+        checkpoints = ModelCheckpoint(tmp_path, filename=f"{epochs}-{{epoch}}", save_top_k=-1)
+        callbacks = [checkpoints, record := RecordRates()]
+        settings = dict(accumulate_grad_batches=2, enable_checkpointing=True, callbacks=callbacks)
+        fit(model, small_data(batch_size=5, augment=True), epochs, resume, **settings)
+        return record.rates, torch.cat([value.flatten() for value in model.state_dict().values()])
+
+    rates, straight = run(4)
+    factors = [schedule((step + 0.5) / 12) if schedule else 1.0 for step in range(12)]
+    assert rates == [pytest.approx([0.5 * f, 0.25 * f, 0.1 * f * (step >= 3)]) for step, f in enumerate(factors)]
+    resumed_rates, resumed = run(4, resume=tmp_path / "4-epoch=1.ckpt")
+    assert torch.equal(straight, resumed) and resumed_rates == rates[6:]
+    run(3)
+    extended_rates, _ = run(4, resume=tmp_path / "3-epoch=2.ckpt")
+    assert extended_rates == rates[9:]
 
 
 def test_learning_rates_of_the_last_step_are_logged_by_group(fit, small_data, classifier):

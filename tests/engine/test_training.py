@@ -16,8 +16,8 @@ from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.engine.training import frozen_part, train
 from transfer_learning.models.network import Frozen
-from transfer_learning.optim.schedules import Cosine
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.optim.schedules import Cosine, OneCycle
+from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import read_json
 
 
@@ -188,7 +188,14 @@ def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trai
 
 
 @pytest.mark.parametrize(
-    "settings", [{"limit_train_batches": 0}, {"limit_val_batches": 0}, {"limit_test_batches": 0}, {"max_epochs": 0}]
+    "settings",
+    [
+        {"limit_train_batches": 0},
+        {"limit_val_batches": 0},
+        {"limit_test_batches": 0},
+        {"max_epochs": 0},
+        {"accumulate_grad_batches": 0},
+    ],
 )
 def test_nothing_to_train_validate_or_test_is_one_error(tmp_path, small_data, small_model, settings, quiet_trainer):
     trainer = quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings)
@@ -305,6 +312,16 @@ def test_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, small_data, p
     assert torch.equal(straight, resumed)
 
 
+@pytest.mark.parametrize("window, step", [(1, 3), (2, 2)])
+def test_loss_that_is_not_finite_names_the_step(small_data, small_model, quiet_trainer, window, step, monkeypatch):
+    data, model = small_data(batch_size=5), small_model()
+    losses = model.objective.losses
+    results = iter([1.0, 1.0, torch.nan, 1.0, 1.0])
+    monkeypatch.setattr(model.objective, "losses", lambda *inputs: losses(*inputs) * next(results))
+    with pytest.raises(UserError, match=f"^epoch 1, step {step}: the loss is not finite"):
+        quiet_trainer(max_epochs=1, accumulate_grad_batches=window).fit(model, datamodule=data)
+
+
 @pytest.mark.parametrize("settings", [{"balance": "sampler"}, {"balance": "weights"}])
 def test_resumed_fit_of_balanced_classes_equals_an_uninterrupted_one(
     tmp_path, small_data, small_model, quiet_trainer, settings
@@ -341,6 +358,7 @@ def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
             0,
             "max_epochs=-1: a learning-rate schedule needs .* the end",
         ),
+        ({"max_epochs": -1}, OneCycle(), 0, "max_epochs=-1: a learning-rate schedule needs .* the end"),
         ({"max_epochs": 2}, None, 2, "unfreeze_at_epoch=2: .*would never learn"),
         ({"max_epochs": 2}, Cosine(), 5, "unfreeze_at_epoch=5: .*would never learn"),
     ],

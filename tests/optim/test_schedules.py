@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from transfer_learning.models.network import ParameterGroup
-from transfer_learning.optim.schedules import Cosine, optimizer_groups
+from transfer_learning.optim.schedules import Cosine, OneCycle, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError
 
 
@@ -25,6 +25,34 @@ def test_warmup_rises_linearly_to_the_full_rate():
 def test_warmup_out_of_range(warmup):
     with pytest.raises(ArgumentError, match=f"^warmup={warmup}: expected"):
         Cosine(warmup)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rise": 0.45, "div_factor": 10.0, "final_div_factor": 300.0}])
+def test_one_cycle_equals_torchs(settings):
+    """torch reaches the maximum in step rise * steps - 1, and its last rate in step steps - 1."""
+    steps, cycle = 60, OneCycle(**settings)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = {"pct_start" if name == "rise" else name: value for name, value in settings.items()}
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, steps, cycle_momentum=False, **theirs)
+    same_peak = OneCycle(**settings | {"rise": (cycle.rise * steps - 1) / (steps - 1)})
+    for step in range(steps):
+        rate = optimizer.param_groups[0]["lr"]
+        assert 0.2 * same_peak(step / (steps - 1)) == pytest.approx(rate, rel=1e-9)
+        assert 0.2 * cycle((step + 0.5) / steps) == pytest.approx(rate, abs=0.2 * 0.06)  # as the fit evaluates it
+        optimizer.step()
+        if step < steps - 1:
+            torchs.step()
+
+
+def test_one_cycle_at_its_corners():
+    cycle = OneCycle(rise=0.25, div_factor=20.0, final_div_factor=50.0)
+    assert [cycle(progress) for progress in (0, 0.25, 0.625, 1)] == pytest.approx([0.05, 1, 0.5005, 0.001])
+
+
+@pytest.mark.parametrize("name, value", [("rise", 0), ("rise", 1), ("div_factor", 0.5), ("final_div_factor", -1)])
+def test_one_cycle_out_of_range(name, value):
+    with pytest.raises(ArgumentError, match=f"^{name}={value}: expected"):
+        OneCycle(**{name: value})
 
 
 def test_weight_decay_of_each_group():

@@ -51,7 +51,7 @@ class ImageDataModule(pl.LightningDataModule):
         views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
             stored; each epoch shows one of them.
         view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
-        batch_size: images of a training step over all devices together; no more than there are without `train_share`.
+        batch_size: images of a training batch over all devices together; no more than there are without `train_share`.
         drop_duplicates: whether all but one of images with the same bytes are left out (see `duplicates`).
         cache_dir: the folder of decoded images, features and file digests.
         exclude: a CSV file of images to leave out, such as an audit.csv (see `exclusions`); None leaves out none.

@@ -20,7 +20,8 @@ from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
 from transfer_learning.models.network import Network
-from transfer_learning.optim.schedules import Schedule, group_factor, optimizer_groups
+from transfer_learning.optim.accumulation import batch_weight
+from transfer_learning.optim.schedules import GroupSchedule, Schedule, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import Seed, validated
 
@@ -54,7 +55,7 @@ class Classifier(pl.LightningModule):
     class_weights: torch.Tensor | None  # (C,) float32
     # Both stay on the device, so that no step waits for it.
     all_finite: torch.Tensor  # whether every loss of the epoch has been finite
-    finite_steps: torch.Tensor  # the number of training steps before the first loss that was not
+    finite_steps: torch.Tensor  # the number of training batches before the first loss that was not
 
     def __init__(
         self,
@@ -156,6 +157,15 @@ class Classifier(pl.LightningModule):
         # torch.manual_seed also seeds GPUs; where none is used, that costs a stack trace at each step.
         (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(high << 32 | low)
 
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """A step of several batches has the mean gradient over all of their images."""
+        trainer, window = self.trainer, self.trainer.accumulate_grad_batches
+        if window > 1:
+            loader: Any = trainer.train_dataloader
+            of_epoch = int(trainer.num_training_batches), loader.batch_size, len(loader.sampler)
+            loss = loss * batch_weight(trainer.fit_loop.batch_idx, window, *of_epoch)
+        super().backward(loss, *args, **kwargs)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rates = dict(zip(self._rate_names, (group["lr"] for group in optimizer.param_groups)))
 
@@ -186,8 +196,8 @@ class Classifier(pl.LightningModule):
     def _check_finite(self) -> None:
         """After an epoch's training and its validation, before a checkpoint of it is written."""
         if not self.all_finite:
-            step, steps = int(self.finite_steps) + 1, self.trainer.num_training_batches
-            where = f"step {step}" if step <= steps else "in validation"
+            batch, window = int(self.finite_steps), self.trainer.accumulate_grad_batches
+            where = f"step {batch // window + 1}" if batch < self.trainer.num_training_batches else "in validation"
             kept = "The checkpoints of earlier epochs are kept; try a lower learning rate."
             raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
 
@@ -200,20 +210,10 @@ class Classifier(pl.LightningModule):
         optimizer = self.optimizer(optimizer_groups(groups))
         if not self.schedule and all(group.lr_scale == 1 and not group.from_epoch for group in groups):
             return {"optimizer": optimizer}
-        steps, steps_per_epoch = max(1, self.trainer.estimated_stepping_batches), 0
-        if self.schedule and math.isinf(steps):
-            raise ArgumentError(
-                "max_epochs", self.trainer.max_epochs, "a learning-rate schedule needs to know the end of the fit."
-            )
-        if any(group.from_epoch for group in groups):
-            self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
-            steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        for group in groups:
-            if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
-                reason = f"the fit is not longer than that, so the {group.name} would never learn."
-                raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
-        factors = [group_factor(group, self.schedule, steps, steps_per_epoch) for group in groups]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        steps = max(1, self.trainer.estimated_stepping_batches)
+        self.trainer.fit_loop.setup_data()  # it knows the batches of an epoch
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        scheduler = GroupSchedule(optimizer, groups, self.schedule, steps, steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

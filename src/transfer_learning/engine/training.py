@@ -61,9 +61,9 @@ def train(
     monitored = Monitor.of(trainer, monitor)
     monitored.check(model.logged_metrics(), trainer)
     splits = ("train", "val", "test") if test else ("train", "val")
-    for split in splits:
-        if getattr(trainer, f"limit_{split}_batches") == 0:
-            raise ArgumentError(f"limit_{split}_batches", 0, "expected more than 0.")
+    for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
+        if getattr(trainer, name) <= 0:
+            raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
     check_image_size(data, model.network)
