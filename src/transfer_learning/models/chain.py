@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -33,8 +34,9 @@ class Given(nn.Module):
 
     def __init__(self, layer: nn.Module, positional: Sequence[Any], keywords: dict[str, Any]):
         super().__init__()
-        self.layer, self.given = layer, {}
-        for name, value in [*enumerate(positional), *keywords.items()]:
+        self.layer, self.given = layer, dict[int | str, Any]()
+        arguments: list[tuple[int | str, Any]] = [*enumerate(positional), *keywords.items()]
+        for name, value in arguments:
             is_tensor = isinstance(value, torch.Tensor)
             self.given[name] = f"given_{name}" if is_tensor else value
             if is_tensor:
@@ -63,9 +65,9 @@ def chain(
 ) -> tuple[list[nn.Module], nn.Module] | None:
     """Cuts a network after each of the layers `ends`.
 
-    One pass shows which layers pass on nothing but their output, from the last one back to the first that gets something
-    else. What comes before, such as position embeddings that are added to patches, belongs to the first block. What
-    follows the last end belongs to the last block. The blocks share the network's parameters.
+    One pass shows which layers get exactly the output of the layer before, from the last one back. What comes before
+    them, such as position embeddings that are added to patches, belongs to the first block. What follows the last end
+    belongs to the last block. The blocks share the network's parameters.
 
     Args:
         network: with `forward_features` and `forward_head`, in evaluation mode.
@@ -98,7 +100,7 @@ def chain(
         for name, inputs, keywords, _ in links
     ]
     starts = [0, *([cuts[0] - 1] if stem_apart else []), *cuts[:-1], len(layers)]
-    pieces = [layers[start:end] for start, end in zip(starts, starts[1:])]
+    pieces = [layers[start:end] for start, end in pairwise(starts)]
     if output is not image:
         pieces[0].insert(0, Part(_without(network, {*names, *in_head}), "features"))
     last = _without(network, set(units) - in_head)

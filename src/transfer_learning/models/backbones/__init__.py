@@ -32,9 +32,9 @@ class Backbone(NamedTuple):
 
     blocks: dict[str, nn.Module]  # in order, by name; {"body": ...} if the network is no chain of blocks
     input_spec: InputSpec
-    pool: nn.Module | None = None  # what turns the last block's output into features; None is global average pooling
     norm: nn.Module | None = None  # what follows global pooling
     source: WeightsSource | None = None  # None if the weights are random
+    pool: nn.Module | None = None  # turns the last block's output into features; None is global average pooling
 
 
 def input_spec(backbone: str, weights: str | None) -> InputSpec:

@@ -1,6 +1,7 @@
 """timm's networks as backbones: `timm/ARCHITECTURE` or `timm/ARCHITECTURE.TAG`."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     spec = input_spec(name, weights)
     if cut is None:
         return Backbone({"body": Part(network)}, spec, source=source)
-    return Backbone({f"block{n}": block for n, block in enumerate(cut[0], 1)}, spec, cut[1], source=source)
+    return Backbone({f"block{n}": block for n, block in enumerate(cut[0], 1)}, spec, source=source, pool=cut[1])
 
 
 def pretrained_cfg(name: str, weights: str | None) -> PretrainedCfg:
@@ -72,7 +73,7 @@ def pretrained_cfg(name: str, weights: str | None) -> PretrainedCfg:
     return timm.models.get_pretrained_cfg(chosen) or PretrainedCfg(architecture=architecture)
 
 
-def _read(cfg: PretrainedCfg, weights: str, sha256: str | None) -> tuple[WeightsSource, dict[str, torch.Tensor]]:
+def _read(cfg: Any, weights: str, sha256: str | None) -> tuple[WeightsSource, dict[str, torch.Tensor]]:
     published = weights in ("DEFAULT", cfg.tag, _full_name(cfg))
     path = _downloaded(cfg, weights) if published else Path(weights).expanduser().absolute()
     if not path.is_file():
@@ -84,11 +85,11 @@ def _read(cfg: PretrainedCfg, weights: str, sha256: str | None) -> tuple[Weights
     return WeightsSource(_full_name(cfg) if published else str(path), found), state
 
 
-def _full_name(cfg: PretrainedCfg) -> str:
+def _full_name(cfg: Any) -> str:
     return f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
 
 
-def _downloaded(cfg: PretrainedCfg, weights: str) -> Path:
+def _downloaded(cfg: Any, weights: str) -> Path:
     """The file in the cache that timm uses, which is downloaded if it is missing."""
     place = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
     if not place:
@@ -106,17 +107,19 @@ def _downloaded(cfg: PretrainedCfg, weights: str) -> Path:
         raise ArgumentError("weights", weights, f"{reason}. {ways}") from error
 
 
-def _network(cfg: PretrainedCfg, image_size: int, state: dict | None, weights: str | None) -> nn.Module:
+def _network(cfg: PretrainedCfg, image_size: int, state: dict | None, weights: str | None) -> Any:
     """The network with the given or random weights, in evaluation mode, without its last layer."""
-    size = {"img_size": image_size} if cfg.fixed_input_size else {}  # timm resamples position embeddings
+    size: dict[str, Any] = (
+        {"img_size": image_size} if cfg.fixed_input_size else {}
+    )  # timm resamples position embeddings
     last = [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or []
-    overlay = {}
+    overlay: dict[str, Any] = {}
     if state is not None:  # with as many classes as the file, all weights must match
         classes = next((len(state[key]) for key in (f"{layer}.weight" for layer in last) if key in state), None)
         overlay = {"state_dict": state, **({} if classes is None else {"num_classes": classes})}
         size |= {} if classes is None else {"num_classes": classes}
     try:
-        network = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **size)
+        network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **size)
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split())[:200]
         if state is None or (cfg.fixed_input_size and image_size != cfg.input_size[-1]):
