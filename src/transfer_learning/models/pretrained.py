@@ -101,8 +101,10 @@ class Pretrained(Network):
         built = backbones.create(backbone, str(weights) if weights else None, image_size, sha256)
         layers = _layers(built, backbone, preprocess, pool)
         cut = _cut(list(layers), backbone, unfreeze)
-        features = _num_features(nn.Sequential(layers), image_size, backbone)
-        head = nn.Sequential(*dense_layers(features, dense, dropout, num_logits(num_classes), layer_norm))
+        features = _features_of(nn.Sequential(layers), image_size, backbone)
+        if pool == "none" and features.ndim != 4:
+            raise ArgumentError("pool", pool, f"{backbone} passes no map to its last layer; expected average.")
+        head = nn.Sequential(*dense_layers(features.numel(), dense, dropout, num_logits(num_classes), layer_norm))
         head.apply(keras_init)
         learning = OrderedDict((name, layers.pop(name)) for name in list(layers)[cut:])
         source = built.source if cut > 1 else None  # if everything learns, checkpoints hold all weights
@@ -128,10 +130,10 @@ def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str
     spec, is_chain = built.input_spec, "body" not in built.blocks
     if preprocess == "tutorial" and spec.weights != TUTORIAL_WEIGHTS:
         raise ArgumentError("preprocess", preprocess, "it is for VGG16's original weights; for others, leave it out.")
-    if pool == "none" and not is_chain:
-        raise ArgumentError("pool", pool, f"{backbone} passes no map to its last layer; expected average.")
     normalize = TutorialPreprocessing() if preprocess == "tutorial" else Normalize(spec.mean, spec.std)
-    after: dict[str, nn.Module] = {"pool": nn.AdaptiveAvgPool2d(1)} if is_chain and pool == "average" else {}
+    after: dict[str, nn.Module] = (
+        {"pool": built.pool or nn.AdaptiveAvgPool2d(1)} if is_chain and pool == "average" else {}
+    )
     after |= {"norm": built.norm} if built.norm is not None else {}
     return OrderedDict(preprocess=normalize, **built.blocks, **after)
 
@@ -146,11 +148,11 @@ def _cut(names: list[str], backbone: str, unfreeze: str | None) -> int:
     return cuts[unfreeze]
 
 
-def _num_features(layers: nn.Module, image_size: int, backbone: str) -> int:
-    """How many numbers the head gets for an image."""
+def _features_of(layers: nn.Module, image_size: int, backbone: str) -> torch.Tensor:
+    """What the head gets for a black image, (1, ...)."""
     try:
         with torch.no_grad():
-            return layers.eval()(torch.zeros(1, 3, image_size, image_size)).numel()
+            return layers.eval()(torch.zeros(1, 3, image_size, image_size))
     except RuntimeError as error:  # a kernel or a pooling window that is larger than its map
         reason = f"{backbone} does not support it ({first_line(error)})."
         raise ArgumentError("image_size", image_size, reason) from error

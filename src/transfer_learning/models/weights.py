@@ -31,7 +31,12 @@ def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tupl
     if sha256 and found != sha256:
         raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights of the training.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # not installed without timm
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise ValueError("not all of its values are tensors")
     except Exception as error:  # torch raises many kinds of errors for damaged and foreign files

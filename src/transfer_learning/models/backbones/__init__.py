@@ -3,6 +3,8 @@
 A provider is a module of this package with functions like `input_spec` and `create` below; the default is torchvision.
 """
 
+import difflib
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -11,7 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from transfer_learning.models.weights import WeightsSource
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
 class InputSpec(NamedTuple):
@@ -22,6 +24,7 @@ class InputSpec(NamedTuple):
     interpolation: str
     mean: tuple[float, ...]  # of each channel, for images in [0, 1]
     std: tuple[float, ...]
+    crop_pct: float = 1.0  # how much of each side is kept, in (0, 1]; the border is cut off
 
 
 class Backbone(NamedTuple):
@@ -31,6 +34,7 @@ class Backbone(NamedTuple):
     input_spec: InputSpec
     norm: nn.Module | None = None  # what follows global pooling
     source: WeightsSource | None = None  # None if the weights are random
+    pool: nn.Module | None = None  # turns the last block's output into features; None is global average pooling
 
 
 def input_spec(backbone: str, weights: str | None) -> InputSpec:
@@ -60,4 +64,13 @@ def _provider(backbone: str) -> tuple[ModuleType, str]:
     module = f"{__name__}.{provider or 'torchvision'}"
     if slash and not (provider.isidentifier() and find_spec(module)):
         raise ArgumentError("backbone", backbone, f"there is no provider {provider!r} of backbones.")
-    return import_module(module), name
+    try:
+        return import_module(module), name
+    except UserError as error:  # its library is not installed
+        raise ArgumentError("backbone", backbone, str(error)) from error
+
+
+def no_such_network(provider: str, name: str, known: Sequence[str]) -> str:
+    """The message about a name that a provider does not know: the nearest names."""
+    near = difflib.get_close_matches(name, known, n=5)
+    return f"no such network in {provider}; " + (f"did you mean {' or '.join(near)}?" if near else "see its list.")

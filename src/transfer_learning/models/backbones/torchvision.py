@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torchvision.models import VGG, ConvNeXt, EfficientNet, GoogLeNet, Inception3, ResNet, VGG16_Weights, WeightsEnum
 
-from transfer_learning.models.backbones import Backbone, InputSpec
+from transfer_learning.models.backbones import Backbone, InputSpec, no_such_network
 from transfer_learning.models.heads import keras_init
 from transfer_learning.models.weights import WeightsSource, read_state_dict
 from transfer_learning.utilities.errors import ArgumentError, first_line
@@ -41,9 +41,9 @@ def weights_entry(name: str, weights: str | None) -> WeightsEnum:
     Raises:
         ArgumentError: no such network.
     """
-    if name not in torchvision.models.list_models(torchvision.models):
-        expected = "expected one of torchvision's classification networks, such as resnet50 or vgg16."
-        raise ArgumentError("backbone", name, expected)
+    known = torchvision.models.list_models(torchvision.models)
+    if name not in known:
+        raise ArgumentError("backbone", name, no_such_network("torchvision", name, known))
     entries = torchvision.models.get_model_weights(name)
     if weights in entries.__members__:
         return entries[weights]

@@ -1,0 +1,133 @@
+"""timm's networks as backbones: `timm/ARCHITECTURE` or `timm/ARCHITECTURE.TAG`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from transfer_learning.models.backbones import Backbone, InputSpec, no_such_network
+from transfer_learning.models.chain import Part, chain
+from transfer_learning.models.weights import WeightsSource, read_state_dict
+from transfer_learning.utilities.errors import ArgumentError, first_line, needs
+
+try:
+    import timm
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import EntryNotFoundError
+    from timm.models import PretrainedCfg
+    from timm.models._hub import download_cached_file
+except ModuleNotFoundError:
+    needs("timm", "timm")
+    raise
+
+FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's repositories on the Hugging Face hub
+
+
+def input_spec(name: str, weights: str | None) -> InputSpec:
+    """See `backbones.input_spec`. Everything is as timm's `pretrained_cfg` says.
+
+    The image size is `input_size`, that of the training, and not `test_input_size`.
+    """
+    cfg = pretrained_cfg(name, weights)
+    size, crop = cfg.input_size[-1], min(cfg.crop_pct, 1.0)
+    return InputSpec(_full_name(cfg), size, cfg.interpolation, tuple(cfg.mean), tuple(cfg.std), crop)
+
+
+def create(name: str, weights: str | None, image_size: int, sha256: str | None = None) -> Backbone:
+    """See `backbones.create`.
+
+    The features are `forward_head(forward_features(images), pre_logits=True)`. There is a block for each level of
+    `feature_info`, with the stem in the first one and the last convolution or norm in the last one. In networks of one
+    resolution, such as vision transformers, the embedding of patches and positions is a block of its own.
+    """
+    cfg = pretrained_cfg(name, weights)
+    source, state = _read(cfg, weights, sha256) if weights is not None else (None, None)
+    network = _network(cfg, image_size, state, weights)
+    levels = network.feature_info if hasattr(network, "feature_info") else []
+    images = torch.rand(3, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+    try:
+        cut = chain(network, [level["module"] for level in levels], images, len({x["reduction"] for x in levels}) == 1)
+    except Exception as error:  # of many kinds
+        reason = f"{cfg.architecture} does not support it ({first_line(error)})."
+        raise ArgumentError("image_size", image_size, reason) from error
+    spec = input_spec(name, weights)
+    if cut is None:
+        return Backbone({"body": Part(network)}, spec, source=source)
+    return Backbone({f"block{n}": block for n, block in enumerate(cut[0], 1)}, spec, source=source, pool=cut[1])
+
+
+def pretrained_cfg(name: str, weights: str | None) -> PretrainedCfg:
+    """timm's entry for the weights; that of `name` for DEFAULT, for files and for random weights (None).
+
+    Raises:
+        ArgumentError: no such network, or no such tag of it.
+    """
+    architecture, tag = timm.models.split_model_name_tag(name)
+    if not timm.is_model(architecture):
+        raise ArgumentError("backbone", f"timm/{name}", no_such_network("timm", architecture, timm.list_models()))
+    known = timm.models.get_arch_pretrained_cfgs(architecture)
+    if tag and name not in known:
+        raise ArgumentError("backbone", f"timm/{name}", f"no such weights; expected one of {', '.join(known)}.")
+    chosen = next((full for full in known if weights in (full, full.partition(".")[2])), name)
+    return timm.models.get_pretrained_cfg(chosen) or PretrainedCfg(architecture=architecture)
+
+
+def _read(cfg: Any, weights: str, sha256: str | None) -> tuple[WeightsSource, dict[str, torch.Tensor]]:
+    published = weights in ("DEFAULT", cfg.tag, _full_name(cfg))
+    path = _downloaded(cfg, weights) if published else Path(weights).expanduser().absolute()
+    if not path.is_file():
+        known = timm.models.get_arch_pretrained_cfgs(cfg.architecture).values()
+        names = ", ".join(["DEFAULT", *(each.tag for each in known if each.tag and each.has_weights)])
+        expected = f"expected a file, one of {names}, or null for random weights."
+        raise ArgumentError("weights", weights, f"no such file; {expected}")
+    state, found = read_state_dict(path, weights, sha256)
+    return WeightsSource(_full_name(cfg) if published else str(path), found), state
+
+
+def _full_name(cfg: Any) -> str:
+    return f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+
+
+def _downloaded(cfg: Any, weights: str) -> Path:
+    """The file in the cache that timm uses, which is downloaded if it is missing."""
+    place = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url
+    if not place:
+        raise ArgumentError("weights", weights, f"timm has none of {cfg.architecture}; expected a file or null.")
+    try:
+        if not cfg.hf_hub_id:
+            return Path(download_cached_file(cfg.url))
+        try:
+            return Path(hf_hub_download(cfg.hf_hub_id, FILES[0]))
+        except EntryNotFoundError:
+            return Path(hf_hub_download(cfg.hf_hub_id, FILES[1]))
+    except Exception as error:  # of many kinds: no connection, no such file, a full disk
+        ways = "Name a file as `weights`, or take random weights (null)."
+        reason = f"{place} cannot be downloaded ({first_line(error)})"
+        raise ArgumentError("weights", weights, f"{reason}. {ways}") from error
+
+
+def _network(cfg: PretrainedCfg, image_size: int, state: dict | None, weights: str | None) -> Any:
+    """The network with the given or random weights, in evaluation mode, without its last layer."""
+    size: dict[str, Any] = (
+        {"img_size": image_size} if cfg.fixed_input_size else {}
+    )  # timm resamples position embeddings
+    last = [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or []
+    overlay: dict[str, Any] = {}
+    if state is not None:  # with as many classes as the file, all weights must match
+        classes = next((len(state[key]) for key in (f"{layer}.weight" for layer in last) if key in state), None)
+        overlay = {"state_dict": state, **({} if classes is None else {"num_classes": classes})}
+        size |= {} if classes is None else {"num_classes": classes}
+    try:
+        network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **size)
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split())[:200]
+        if state is None or (cfg.fixed_input_size and image_size != cfg.input_size[-1]):
+            what = f"{cfg.architecture} does not support it{'' if state is None else ' with these weights'} ({reason})."
+            raise ArgumentError("image_size", image_size, what) from error
+        layout = f"not {cfg.architecture} in timm's layout ({reason})."
+        raise ArgumentError("weights", weights, layout) from error
+    network.pretrained_cfg.pop("state_dict", None)  # a copy
+    for layer in last:
+        network.set_submodule(layer, nn.Identity())
+    return network.eval()
