@@ -23,10 +23,10 @@ from transfer_learning.utilities.files import write_csv, write_text
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 UNSHOWN = re.compile(r"(hydra\.|sweep=|data\.cache_dir=|logger=)")  # settings that change no result
 REPEATED = re.compile(r"(seed|data\.fold)=")  # runs that differ in these alone share a row of the table
-MEASURES = {  # keys of metrics.json, heading and format in the table
-    "val/acc_best": ("validation accuracy", ".3f"), "test/acc": ("test accuracy", ".3f"), "epochs": ("epochs", ".3g"),
-    "images_per_second": ("images/s", ".3g"), "megabytes": ("MB", ".3g"), "seconds_features": ("features, s", ".3g"),
-    "seconds": ("fit, s", ".3g"), "seconds_to_first_step": ("start to first step, s", ".3g"),
+MEASURES = {  # keys of metrics.json, heading and format ("": three digits)
+    "val/acc_best": ("validation accuracy", ".3f"), "test/acc": ("test accuracy", ".3f"), "epochs": ("epochs", ""),
+    "images_per_second": ("images/s", ""), "megabytes": ("MB", ""), "seconds_features": ("features, s", ""),
+    "seconds": ("fit, s", ""), "seconds_to_first_step": ("start to first step, s", ""),
 }  # fmt: skip
 IMAGES = {"val/acc_best": "images_val", "test/acc": "images_test"}  # how many an accuracy is of
 RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precision", "device")
@@ -43,12 +43,14 @@ def row(folder: Path) -> Row | None:
     if job.state != "finished":
         return None
     attempt = json.loads((folder / "provenance.json").read_bytes())[-1]
-    overrides = [re.sub(r"(?<==)[/.~].*/", "…/", each) for each in config["overrides"] if not UNSHOWN.match(each)]
+    overrides = [
+        re.sub(r"""(?<==)["']?[/.~].*/""", "…/", each) for each in config["overrides"] if not UNSHOWN.match(each)
+    ]
     found = {
         "settings": " ".join(each for each in overrides if not REPEATED.match(each)),
         "repetition": " ".join(each for each in overrides if REPEATED.match(each)),
         "commit": (attempt["git_commit"] or "")[:10] + " with changes" * bool(attempt["git_dirty"]),
-        "machine": f"{attempt['machine']['processor']}, {attempt['threads']} threads",
+        "machine": f"{attempt['machine']['processor']}, threads: {attempt['threads']}",
         "torch": attempt["packages"]["torch"],
         "started": attempt["started"],
     }
@@ -62,6 +64,10 @@ def interval(rows: Sequence[Row], key: str) -> str:
         return ""
     images = int(rows[0][IMAGES[key]])
     return "{:.3f}–{:.3f}".format(*wilson_interval(round(mean(float(each[key]) for each in rows) * images), images))
+
+
+def number(value: float, form: str) -> str:
+    return format(value, form) if form else f"{float(f'{value:.3g}'):g}"
 
 
 def read(path: Path) -> list[Row]:
@@ -89,14 +95,15 @@ def table(rows: Sequence[Row]) -> str:
     shown = [key for key in MEASURES if any(each.get(key) for each in rows)]
     result = [["added to the command", *varying, "repeated"]]
     result[0] += [name for key in shown for name in (MEASURES[key][0], *["95 % interval"] * (key in IMAGES))]
-    for first, *others in groups.values():
+    best_first = sorted(groups.values(), key=lambda group: -mean(float(each["val/acc_best"]) for each in group))
+    for first, *others in best_first:
         settings = " ".join(word for word in first["settings"].split() if word not in common)
         line = [f"`{settings}`" * bool(settings), *(first[key] for key in varying)]
         line += [", ".join(filter(None, (each["repetition"] for each in (first, *others))))]
         for key in shown:
-            values, form = [float(each[key]) for each in (first, *others) if each.get(key)], MEASURES[key][1]
-            spread = f" ({min(values):{form}}–{max(values):{form}})" if len(set(values)) > 1 else ""
-            line += [f"{mean(values):{form}}{spread}" if values else ""]
+            values = [float(each[key]) for each in (first, *others) if each.get(key)]
+            texts = [number(f(values), MEASURES[key][1]) for f in (mean, min, max) if values]
+            line += [f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])]
             line += [interval([first, *others], key)] if key in IMAGES else []
         result.append(line)
     shared = ", ".join(f"{key} {rows[0][key]}" for key in PLACE if key not in varying)
