@@ -1,5 +1,6 @@
 """What callbacks need to know of a run: which epoch is the best so far, and when the run ends."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,8 +10,11 @@ import torch
 class RunEndCallback(pl.Callback):
     """A callback that `train` calls once more after the test of the best epoch, before it writes the results."""
 
-    def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> None:
-        """`model` has the weights of the best epoch, which is counted from 1, in evaluation mode."""
+    def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> Mapping[str, float] | None:
+        """`model` has the weights of the best epoch, which is counted from 1, in evaluation mode.
+
+        Numbers that it returns are added to the results of the run, `metrics.json`.
+        """
 
 
 def monitoring_checkpoint(trainer: Any) -> Any:

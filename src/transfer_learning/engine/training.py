@@ -82,10 +82,11 @@ def train(
         read_weights(model, path)
     data.store_features(None)
     model.eval()
+    measured: dict[str, float] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunEndCallback):
-            callback.on_run_end(trainer, model, best["epoch"])
-    metrics = _metrics(data, model, trainer, monitored, best, times)
+            measured |= callback.on_run_end(trainer, model, best["epoch"]) or {}
+    metrics = _metrics(data, model, trainer, monitored, best, times) | measured
     results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
     for adapter in adapters(trainer):
         adapter.results(settings or {}, results, epochs=metrics["epochs"])

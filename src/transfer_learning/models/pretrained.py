@@ -66,7 +66,8 @@ class Pretrained(Network):
     Args:
         num_classes, image_size: C >= 2; side of the images in pixels.
         backbone: a classification network of torchvision's, or `provider/NAME` (see `backbones`).
-        weights: a published name, a file with a state_dict in the provider's layout, or None for random weights.
+        weights: a published name, a file with a state_dict in the provider's layout, a folder with such a file that is
+            named after the backbone, or None for random weights.
         unfreeze: the cut. None trains the head; a block's name also that block and those after it; "all" everything.
         preprocess: "weights" normalizes as the weights expect; "tutorial" feeds VGG16 as the tutorial does.
         pool: "average" pools maps globally; "none" keeps them.

@@ -1,6 +1,7 @@
 """Files of pretrained weights."""
 
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -15,6 +16,26 @@ class WeightsSource:
 
     name: str
     sha256: str
+
+
+def file_of(network: str, weights: str | None) -> str | None:
+    """`weights`; but if they are a folder, the file in it that is named after the network.
+
+    That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; or the same with `.pt`. Raises
+    ArgumentError if there is none, or more than one.
+    """
+    folder = Path(weights or "").expanduser()
+    if not weights or not folder.is_dir():
+        return weights
+    for end in ("", "-*", "_*"):
+        found = sorted(file for suffix in (".pth", ".pt") for file in folder.glob(f"{escape(network)}{end}{suffix}"))
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise ArgumentError("weights", weights, f"has several files for {network} ({names}); name one of them.")
+        if found:
+            return str(found[0])
+    expected = f"expected {network}.pth in it, or {network}-….pth."
+    raise ArgumentError("weights", weights, f"this folder has no weights of {network}; {expected}")
 
 
 def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import matplotlib
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from transfer_learning.reporting.metric_names import label
 from transfer_learning.reporting.report import wilson_interval
@@ -105,6 +107,57 @@ def dependence_chart(
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _svg(figure)
+
+
+class TradeOff(NamedTuple):
+    """A model's accuracy, and what it is drawn against."""
+
+    cost: float  # > 0: speed or size
+    accuracy: float
+    interval: tuple[float, float]
+    on_front: bool  # of the Pareto front
+
+
+@matplotlib.rc_context(SETTINGS)
+def trade_off_chart(cost: str, measure: str, points: Sequence[TradeOff]) -> str:
+    """Accuracy against speed or size, a point with its interval and its number (1, 2 ...) for each model, as an SVG
+    element; a log axis. Points of the Pareto front are filled, and a line joins them.
+
+    Args:
+        cost, measure: labels of the axes.
+    """
+    figure, axes = _figure("", cost, measure)
+    front = sorted((point.cost, point.accuracy) for point in points if point.on_front)
+    axes.plot(*zip(*front), color=COLOURS[1])
+    for point in points:
+        colour, face = (COLOURS[1], COLOURS[1]) if point.on_front else (COLOURS[0], "none")
+        bars = np.abs(np.array(point.interval) - point.accuracy)[:, None]
+        axes.errorbar(point.cost, point.accuracy, bars, fmt="o", color=colour, mfc=face, elinewidth=1, capsize=3)
+    low, high = (choose(point.cost for point in points) for choose in (min, max))
+    axes.set(xscale="log", xlim=(low / 1.5, high * 1.5))
+    ticks = [digit * 10.0**power for power in range(-3, 8) for digit in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    _number_points(figure, axes, [(point.cost, point.accuracy) for point in points])
+    return _svg(figure)
+
+
+def _number_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Writes 1, 2 ... beside points: at the first of some places where it covers no other number and no point."""
+    figure.draw_without_rendering()  # now it is known where points are
+    taken = [Bbox([place - 4, place + 4]) for place in axes.transData.transform(points)]
+    for number, point in enumerate(points, 1):
+        for side, height in product((5, -5), (4, -11, 12, -19)):
+            align = "left" if side > 0 else "right"
+            text = axes.annotate(f"{number}", point, (side, height), textcoords="offset points", ha=align, fontsize=9)
+            box = text.get_window_extent()
+            if not box.count_overlaps(taken):
+                break
+            text.remove()
+        else:
+            axes.add_artist(text)
+        taken.append(box)
 
 
 def _figure(title: str, x: str, y: str = "", width: float = 5) -> tuple[Figure, Axes]:

@@ -51,6 +51,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether each point is on the Pareto front: no other one is as good in both coordinates and better in one.
+
+    Larger is better. Equal points are on the front together.
+    """
+    return [not any(x >= point[0] and y >= point[1] and (x, y) != tuple(point) for x, y in points) for point in points]
+
+
 class Comparisons:
     """All pairs of R models whose tables have the same images and classes; the models have the numbers 0 to R - 1.
 

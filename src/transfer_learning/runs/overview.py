@@ -18,6 +18,7 @@ from transfer_learning.reporting.metric_names import SPLITS, label
 from transfer_learning.reporting.page import confusion_matrix, embedded, write_page
 from transfer_learning.reporting.report import wilson_interval
 from transfer_learning.runs.results import Keys, Run, differing_settings, find_runs, read_run, repetitions
+from transfer_learning.runs.trade_off import trade_off
 
 PICTURES = {"mistakes": "Mistakes", "gradcam": "Grad-CAM: where the network looks", "reliability": "Reliability"}
 PUBLISHED = {  # the published results that a config may name: heading and format
@@ -41,7 +42,9 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
     left_out = [(str(run.path), _reason(run)) for run in everything if run.accuracy is None]
     settings = differing_settings(runs, keys)
     found = Comparisons([run.predictions for run in runs])
+    speeds, speed_charts, devices = trade_off(runs, settings, keys, split, found)
     shown = {
+        "speeds": speeds,
         "runs": _run_table(runs, settings, keys, split, found),
         "repetitions": _repetition_table(runs, settings, keys, split),
         "published": _published_table(runs, settings, keys),
@@ -60,6 +63,8 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
         "details": details,
         "sources": sorted({str(run.config.get(f"{keys.reference}.source", "")) for run in runs} - {""}),
         "curves": [Markup(chart) for chart in curve_charts([run.epochs for run in runs])],
+        "speed_charts": [Markup(chart) for chart in speed_charts],
+        "devices": devices,
         "dependences": [(Markup(chart), notes) for chart, notes in dependences],
     }
     write_page(out, content)

@@ -24,6 +24,7 @@ class Keys(NamedTuple):
     names: Mapping[str, str]  # for a group that a command selects, the key that has its name
     reference: str  # published results
     train_shares: Collection[str] = ()  # in charts, the number of training images takes their place
+    shown: Collection[str] = ()  # beside speed and size, also if they do not differ
 
 
 @dataclass(frozen=True, eq=False)

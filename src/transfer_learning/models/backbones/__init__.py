@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from transfer_learning.models.weights import WeightsSource
+from transfer_learning.models.weights import WeightsSource, file_of
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
@@ -38,9 +38,9 @@ class Backbone(NamedTuple):
 
 
 def input_spec(backbone: str, weights: str | None) -> InputSpec:
-    """The input that the weights expect. Raises ArgumentError for an unknown backbone."""
+    """The input that the weights expect; they are as in `create`. Raises ArgumentError for an unknown backbone."""
     provider, name = _provider(backbone)
-    return provider.input_spec(name, weights)
+    return provider.input_spec(name, file_of(name, weights))
 
 
 def create(backbone: str, weights: str | None, image_size: int, sha256: str | None = None) -> Backbone:
@@ -48,7 +48,8 @@ def create(backbone: str, weights: str | None, image_size: int, sha256: str | No
 
     Args:
         backbone: `provider/NAME`, or a name of torchvision's.
-        weights: a name that the provider knows, a file with a state_dict in its layout, or None for random weights.
+        weights: a name that the provider knows, a file with a state_dict in its layout, a folder that has such a file
+            named after the backbone (see `weights.file_of`), or None for random weights.
         image_size: side of the images in pixels.
         sha256: what the weights' file must hash to; None accepts any.
 
@@ -56,7 +57,7 @@ def create(backbone: str, weights: str | None, image_size: int, sha256: str | No
         UserError: no such backbone; weights that are missing, unreadable or of another network; an image size.
     """
     provider, name = _provider(backbone)
-    return provider.create(name, weights, image_size, sha256)
+    return provider.create(name, file_of(name, weights), image_size, sha256)
 
 
 def _provider(backbone: str) -> tuple[ModuleType, str]:

@@ -1,0 +1,126 @@
+"""Tables of measurements in docs/, made from the folders of runs.
+
+python benchmarks/tables.py [NAME FOLDER ...]
+
+Adds the finished runs at or below each FOLDER to docs/measurements/NAME.csv, a row a run, and then renders every such
+file as a table in docs/measurements.md, below the text of docs/measurements/NAME.md if there is one. A run replaces the
+row that has its settings, commit and machine; the other rows stay, even if their folders are gone.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.runs.leaderboard import markdown, read_job
+from transfer_learning.runs.results import find_runs
+from transfer_learning.utilities.files import write_csv, write_text
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+UNSHOWN = re.compile(r"(hydra\.|sweep=|data\.cache_dir=|logger=)")  # settings that change no result
+REPEATED = re.compile(r"(seed|data\.fold)=")  # runs that differ in these alone share a row of the table
+MEASURES = {  # keys of metrics.json, heading and format ("": three digits)
+    "val/acc_best": ("validation accuracy", ".3f"), "test/acc": ("test accuracy", ".3f"), "epochs": ("epochs", ""),
+    "images_per_second": ("images/s", ""), "megabytes": ("MB", ""), "seconds_features": ("features, s", ""),
+    "seconds": ("fit, s", ""), "seconds_to_first_step": ("start to first step, s", ""),
+}  # fmt: skip
+IMAGES = {"val/acc_best": "images_val", "test/acc": "images_test"}  # how many an accuracy is of
+RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precision", "device")
+PLACE = ("commit", "machine", "torch")
+INTRODUCTION = """Made by `python benchmarks/tables.py` from the folders of runs. Files in `measurements/` have a row
+for each run. Of repeated runs the tables show the mean and, in brackets, the range. The interval (Wilson, 95 %) is that
+of the mean, for another sample of as many images; it does not cover other seeds."""
+Row = dict[str, str]  # of a CSV file
+
+
+def row(folder: Path) -> Row | None:
+    """The row of a run, or None if it has not finished. Of a path in its settings only the last part is kept."""
+    job, config = read_job(folder, refused="finished")
+    if job.state != "finished":
+        return None
+    attempt = json.loads((folder / "provenance.json").read_bytes())[-1]
+    overrides = [
+        re.sub(r"""(?<==)["']?[/.~].*/""", "…/", each) for each in config["overrides"] if not UNSHOWN.match(each)
+    ]
+    found = {
+        "settings": " ".join(each for each in overrides if not REPEATED.match(each)),
+        "repetition": " ".join(each for each in overrides if REPEATED.match(each)),
+        "commit": (attempt["git_commit"] or "")[:10] + " with changes" * bool(attempt["git_dirty"]),
+        "machine": f"{attempt['machine']['processor']}, threads: {attempt['threads']}",
+        "torch": attempt["packages"]["torch"],
+        "started": attempt["started"],
+    }
+    found |= {key: "" if job.metrics.get(key) is None else str(job.metrics[key]) for key in RECORDED}
+    return found | {f"{key}, 95 % interval": interval([found], key) for key in IMAGES}
+
+
+def interval(rows: Sequence[Row], key: str) -> str:
+    """That of the mean accuracy of rows, for as many images as one of them has; "" if one has no accuracy."""
+    if not all(each[key] for each in rows):
+        return ""
+    images = int(rows[0][IMAGES[key]])
+    return "{:.3f}–{:.3f}".format(*wilson_interval(round(mean(float(each[key]) for each in rows) * images), images))
+
+
+def number(value: float, form: str) -> str:
+    return format(value, form) if form else f"{float(f'{value:.3g}'):g}"
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a CSV file; none if there is no file."""
+    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
+
+
+def update(path: Path, folders: Sequence[Path]) -> int:
+    """Adds the finished runs at or below the folders to a CSV file; returns how many they are."""
+    added = [found for folder in find_runs(folders) if (found := row(folder))]
+    rows = {tuple(each[key] for key in ("settings", "repetition", *PLACE[:2])): each for each in [*read(path), *added]}
+    columns = list(dict.fromkeys(key for each in [*added, *rows.values()] for key in each))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(path, [columns, *([each.get(key) for key in columns] for _, each in sorted(rows.items()))])
+    return len(added)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line with what all rows share, and a table of the rest with a row for each group of repetitions."""
+    groups: dict[tuple, list[Row]] = {}
+    for each in rows:
+        groups.setdefault((each["settings"], *(each[key] for key in PLACE)), []).append(each)
+    common = [word for word in rows[0]["settings"].split() if all(word in each["settings"].split() for each in rows)]
+    varying = [key for key in PLACE if len({each[key] for each in rows}) > 1]
+    shown = [key for key in MEASURES if any(each.get(key) for each in rows)]
+    result = [["added to the command", *varying, "repeated"]]
+    result[0] += [name for key in shown for name in (MEASURES[key][0], *["95 % interval"] * (key in IMAGES))]
+    best_first = sorted(groups.values(), key=lambda group: -mean(float(each["val/acc_best"]) for each in group))
+    for first, *others in best_first:
+        settings = " ".join(word for word in first["settings"].split() if word not in common)
+        line = [f"`{settings}`" * bool(settings), *(first[key] for key in varying)]
+        line += [", ".join(filter(None, (each["repetition"] for each in (first, *others))))]
+        for key in shown:
+            values = [float(each[key]) for each in (first, *others) if each.get(key)]
+            texts = [number(f(values), MEASURES[key][1]) for f in (mean, min, max) if values]
+            line += [f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])]
+            line += [interval([first, *others], key)] if key in IMAGES else []
+        result.append(line)
+    shared = ", ".join(f"{key} {rows[0][key]}" for key in PLACE if key not in varying)
+    return f"`{' '.join(['python train.py', *common])}`; {shared}\n\n{markdown(result)}"
+
+
+def render(docs: Path) -> None:
+    """Writes measurements.md from the files of measurements/."""
+    parts = ["# Measurements\n", f"{INTRODUCTION}\n"]
+    for path in sorted((docs / "measurements").glob("*.csv")):
+        text = path.with_suffix(".md")
+        parts += [f"## {path.stem.replace('_', ' ')}\n", *([text.read_text("utf-8")] if text.exists() else [])]
+        parts += [table(read(path))]
+    write_text(docs / "measurements.md", "\n".join(parts))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(update(DOCS / "measurements" / f"{sys.argv[1]}.csv", [Path(each) for each in sys.argv[2:]]), "runs")
+    render(DOCS)
