@@ -50,14 +50,14 @@ def test_area_has_the_beta_distribution_before_it_is_cut_at_the_border():
 
 def test_expected_mass_of_the_other_image():
     """Of a side s and a uniform centre, s - s ** 2 / 4 is inside the image on average."""
-    parameters = torch.from_numpy(sampled(20_000))
+    parameters = torch.from_numpy(sampled(5_000))
     mass = []
     for part in parameters.split(500):
         one_hot = torch.eye(2)[torch.arange(500) % 2]  # an image's partner has the other class
         _, probabilities = CutMix().apply(torch.zeros(500, 1, 64, 64), one_hot, part)
         mass.append(probabilities[torch.arange(500), 1 - torch.arange(500) % 2])
     side = np.sqrt((np.arange(1000) + 0.5) / 1000)
-    assert abs(torch.cat(mass).mean().item() - ((side - side**2 / 4) ** 2).mean()) < 0.005
+    assert abs(torch.cat(mass).mean().item() - ((side - side**2 / 4) ** 2).mean()) < 0.01
 
 
 @pytest.mark.parametrize("probability", [0, 0.4])
