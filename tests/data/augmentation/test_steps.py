@@ -82,6 +82,15 @@ def test_a_result_depends_on_the_image_and_at_most_on_the_one_before_it(step):
     torch.testing.assert_close(probabilities[3], other_probabilities[3])
 
 
+@pytest.mark.parametrize("step", STEPS, ids=name_of)
+def test_all_tensors_of_a_step_are_on_the_device_of_the_images(step):
+    """ "meta" is a device without numbers: an operation with a tensor of another device raises."""
+    parameters = torch.from_numpy(step.sample(4, np.random.default_rng(0))).to("meta")
+    images, targets = torch.rand(4, 3, 8, 8, device="meta"), torch.rand(4, 2, device="meta")
+    result, probabilities = step.apply(images, targets, parameters)
+    assert result.shape == images.shape and result.device.type == probabilities.device.type == "meta"
+
+
 @pytest.mark.parametrize("step", IMAGE_STEPS, ids=name_of)
 def test_features_of_views_are_those_of_the_augmented_images(folder_data, inputs_of, step):
     data = folder_data(augment=True, views=2, augmentation=step)
