@@ -13,6 +13,13 @@ from omegaconf import OmegaConf
 from transfer_learning.callbacks.ema import EMA
 from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.augmentation.color_jitter import ColorJitter
+from transfer_learning.data.augmentation.cutmix import CutMix
+from transfer_learning.data.augmentation.erasing import Erasing
+from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
+from transfer_learning.data.augmentation.mixup import Mixup
+from transfer_learning.data.augmentation.rand_augment import RandAugment
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons
@@ -23,6 +30,7 @@ from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.models.resnet import SmallResNet
 from transfer_learning.optim.rmsprop import RMSprop
 from transfer_learning.optim.schedules import Cosine, OneCycle
 
@@ -65,12 +73,20 @@ def same(default: Any, value: Any) -> bool:
     [
         (CNN, ["model=basic_cnn"], "model", GIVEN),
         (Pretrained, ["model=pretrained"], "model", GIVEN),
+        (SmallResNet, ["model=resnet_small"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
         (EMA, [], "callbacks.ema", set()),
         (CrossEntropy, [], "objective", set()),
         (Affine, [], "data.augmentation.affine", set()),
         (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
+        (ColorJitter, ["data/augmentation=color_jitter"], "data.augmentation.color_jitter", set()),
+        (CutMix, ["data/augmentation=cutmix"], "data.augmentation.cutmix", set()),
+        (Erasing, ["data/augmentation=erasing"], "data.augmentation.erasing", set()),
+        (HorizontalFlip, ["data/augmentation=horizontal_flip"], "data.augmentation.horizontal_flip", set()),
+        (Mixup, ["data/augmentation=mixup"], "data.augmentation.mixup", set()),
+        (RandAugment, ["data/augmentation=rand_augment"], "data.augmentation.rand_augment", set()),
+        (RandomResizedCrop, ["data/augmentation=random_resized_crop"], "data.augmentation.random_resized_crop", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),

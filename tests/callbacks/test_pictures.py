@@ -2,6 +2,9 @@ import numpy as np
 import torch
 
 from transfer_learning.callbacks.pictures import augmented_images, feature_maps
+from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.augmentation.mixup import Mixup
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.models.pretrained import Pretrained
 
 
@@ -44,3 +47,28 @@ def test_without_augmentation_steps_the_versions_are_the_image(small_data):
     assert data.augmentation.steps == [] and data.augmentation_parameters(epoch=0) == ()
     first, *versions = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes]
     assert all(np.allclose(first, version, atol=1e-6) for version in versions)
+
+
+def test_versions_have_the_parameters_of_the_first_training_images(small_data):
+    data = small_data(augmentation=Affine())
+    image = torch.from_numpy(data.pixels[data.splits["train"][:1]]).permute(0, 3, 1, 2) / 255
+    (parameters,) = data.augmentation_parameters(epoch=0)
+    expected, _ = Affine().apply(image.repeat(5, 1, 1, 1), torch.zeros(5), torch.from_numpy(parameters[:5]))
+    versions = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes[1:]]
+    np.testing.assert_allclose(versions, expected.permute(0, 2, 3, 1), atol=1e-6)
+
+
+def test_versions_that_are_mixed_with_other_training_images(small_data):
+    data = small_data(augmentation=Mixup(1.0))
+    first, *others = data.pixels[data.splits["train"][:6]] / 255
+    (weights,) = data.augmentation_parameters(epoch=0)
+    expected = [weight * first + (1 - weight) * other for weight, other in zip(weights[:5], others)]
+    versions = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes[1:]]
+    np.testing.assert_allclose(versions, expected, atol=1e-6)
+
+
+def test_versions_of_another_size_and_of_the_only_training_image(small_data):
+    data = small_data(per_class=(1, 5, 5), augmentation=[RandomResizedCrop(size=20), Mixup()], batch_size=1)
+    data.splits["train"] = data.splits["train"][:1]
+    first, version = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes[:2]]
+    assert first.shape == (32, 32, 3) and version.shape == (20, 20, 3)

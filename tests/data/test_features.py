@@ -5,6 +5,7 @@ from torch import nn
 
 from transfer_learning.data.augmentation import Augmentation
 from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart, compute_features
 from transfer_learning.data.preprocessing import Preprocessing
@@ -216,6 +217,18 @@ def test_another_setting_or_another_list_of_steps_computes_views_anew(computed):
     for steps in (Brighter(0.1), Brighter(0.2), [Brighter(0.1), Brighter(0.2)], [Brighter(0.2), Brighter(0.1)]):
         assert computed(augment=True, views=1, augmentation=steps)[1] in (12, 24)
         assert computed(augment=True, views=1, augmentation=steps)[1] == 0
+
+
+def test_views_of_another_size_have_a_file_of_their_own(folder_data, tmp_path, inputs_of):
+    """Rows of one file have one shape."""
+    data = folder_data(
+        augment=True, views=2, augmentation=RandomResizedCrop(scale=(1, 1), ratio=(1, 1), size=24, flip=0)
+    )
+    data.store_features(FrozenPart(lambda images: images, CPU, {"weights": "a"}))
+    assert len(features_files(tmp_path)) == 2
+    assert inputs_of(data, "train").shape == (12, 3, 24, 24)
+    expected = torch.from_numpy(data.pixels[data.splits["val"]]).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(inputs_of(data, "val"), expected)
 
 
 class OneHot:

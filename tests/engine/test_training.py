@@ -14,8 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transfer_learning import load
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.engine.training import frozen_part, train
 from transfer_learning.models.network import Frozen
+from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import read_json
@@ -369,6 +371,30 @@ def test_schedules_that_do_not_fit_the_training(
     model = pretrained(schedule, unfreeze="block5", unfreeze_at_epoch=epoch)
     with pytest.raises(ArgumentError, match=f"^{message}"):
         quiet_trainer(**settings).fit(model, datamodule=small_data())
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_smaller_training_images_are_refused_before_the_first_step_if_the_network_needs_its_size(
+    tmp_path, small_data, small_model, pretrained, classifier, quiet_trainer, views
+):
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    crop = RandomResizedCrop(size=24)
+    data = small_data(augment=True, augmentation=[crop], views=views)
+    transformer = classifier(Pretrained(2, 32, "vit_b_32", weights=None), optimizer=None) if not views else None
+    for model in filter(None, [small_model(), pretrained(backbone="vgg11", pool="none"), transformer]):
+        with pytest.raises(ArgumentError, match="^size=24: the network accepts only images of 32 pixels, leave it out"):
+            train(data, model, trainer)
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_smaller_training_images_with_global_pooling(tmp_path, small_data, pretrained, quiet_trainer, views):
+    """With views, the block that learns gets stored maps of two sizes."""
+    data = small_data(augment=True, augmentation=RandomResizedCrop(size=64), views=views)
+    model, sizes = pretrained(unfreeze="block5"), set()
+    model.network.trainable.register_forward_pre_hook(lambda layer, inputs: sizes.add(inputs[0].shape[-1]))
+    metrics = train(data, model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+    assert sizes == {4, 2} and metrics["epochs"] == 1
 
 
 def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):

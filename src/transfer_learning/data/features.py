@@ -51,7 +51,7 @@ def compute_features(
     Raises:
         ArgumentError: the folder cannot be written (`cache_dir`); a step changes the targets (`views`).
     """
-    key = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
+    key: dict = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
     size = augmentation.image_size(pixels.shape[1]) if any(views) else pixels.shape[1]
     key |= {} if size == pixels.shape[1] else {"image_size": size}  # rows of a file have one shape
     cached, device, rows = CachedArray(folder, "features", key, frozen_part.about), frozen_part.device, []

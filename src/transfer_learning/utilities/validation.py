@@ -19,6 +19,7 @@ PathArgument = Annotated[str | Path, PATH]  # the command line makes it absolute
 NameOrPath = Annotated[str | Path, NAME_OR_PATH]  # absolute too, unless it is a name
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the seeds that NumPy and torch both accept
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 

@@ -39,4 +39,4 @@ class CutMix:
         """Targets are probabilities, (N, C) float. See `Step.apply`."""
         inside = rectangles(parameters, *images.shape[2:])
         area = inside.flatten(1).to(targets.dtype).mean(dim=1, keepdim=True)
-        return torch.where(inside, images.roll(1, 0), images), targets.lerp(targets.roll(1, 0), area)
+        return images.lerp(images.roll(1, 0), inside.to(images.dtype)), targets.lerp(targets.roll(1, 0), area)

@@ -1,16 +1,13 @@
 """Random erasing (Zhong et al. 2017): fills a random rectangle of each image with one colour."""
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from transfer_learning.data.augmentation import Augmented
 from transfer_learning.data.augmentation.rectangles import rectangles
-from transfer_learning.utilities.validation import Positive, Probability, Range, validated
-
-Share = Annotated[float, Field(gt=0, le=1)]
+from transfer_learning.utilities.validation import Positive, Probability, Range, Share, validated
 
 
 @validated

@@ -24,4 +24,4 @@ class HorizontalFlip:
 
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
         """Targets stay as they are. See `Step.apply`."""
-        return torch.where(parameters[:, :, None, None] > 0, images.flip(3), images), targets
+        return images.lerp(images.flip(3), parameters[:, :, None, None].to(images.dtype)), targets

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from transfer_learning.data.augmentation import Augmented
-from transfer_learning.utilities.validation import Positive, Probability, Range, validated
-
-Share = Annotated[float, Field(gt=0, le=1)]
+from transfer_learning.utilities.validation import Positive, Probability, Range, Share, validated
 
 
 @validated
