@@ -34,6 +34,8 @@ RECIPES = {
     "callbacks=[evaluation,checkpoints,early_stopping] callbacks.early_stopping.patience=12",
     "fine-tuning": "model=pretrained model.backbone=resnet18 model.weights=null model.unfreeze=block5 "
     "model.unfreeze_at_epoch=2 data.views=2 optimizer=adamw scheduler=cosine trainer.max_epochs=20",
+    "averaged weights": "model=resnet_small model.channels=[4,8] model.blocks=[1,1] callbacks.ema.decay=0.9 "
+    "+trainer.accumulate_grad_batches=2 trainer.max_epochs=25",
     "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 "
     "trainer.max_epochs=25",
 }
@@ -73,6 +75,7 @@ def results(folder: Path) -> dict:
         "weights": last["state_dict"],
         "optimizer": last["optimizer_states"],
         "schedule": last["lr_schedulers"],
+        "averages": last["callbacks"].get("EMA"),
         "best weights": best["state_dict"],
         "best epoch": best["epoch"],
         "predictions": (folder / "predictions.csv").read_text(),

@@ -287,6 +287,29 @@ def test_two_processes_train_to_the_same_accuracy_in_one_folder(tmp_path, in_pro
     np.testing.assert_allclose(tables[0].probabilities, tables[1].probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", ["null", "0.9"])
+def test_two_processes_evaluate_with_the_statistics_and_averages_of_the_checkpoint(
+    tmp_path, in_shell, write_image, cache, decay
+):
+    """Of the first process, whatever the other one's batches were; each evaluates every second of five images."""
+    for n, split in enumerate(["train"] * 12 + ["val"] * 5 + ["test"] * 5):
+        write_image(tmp_path / "images" / split / ("cat" if n % 2 else "dog") / f"{n}.png", n)
+    arguments = ["data=image_folder", f"data.root={tmp_path}/images", "data.image_size=32", "data.batch_size=2", cache]
+    arguments += ["model=resnet_small", "model.channels=[4,8]", "model.blocks=[1,1]", "optimizer.lr=0.01"]
+    arguments += [
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=3",
+        "trainer.precision=32-true",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    result = in_shell(*arguments, f"callbacks.ema.decay={decay}", "+trainer.accumulate_grad_batches=2")
+    assert result.returncode == 0, result.stderr
+    model, table = load(tmp_path / "run"), read_predictions(tmp_path / "run" / "predictions.csv")
+    assert list(table.splits) == ["val"] * 5 + ["test"] * 5
+    np.testing.assert_allclose(model.predict(list(table.files)).probabilities, table.probabilities, atol=1e-6)
+
+
 def test_several_devices_in_a_sweep_are_refused(tmp_path, in_process, cache):
     code, output = in_process("-m", "seed=0", *TINY, "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep", cache)
     assert code == 1 and "trainer: several devices in a sweep are not supported" in output

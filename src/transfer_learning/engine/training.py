@@ -16,6 +16,7 @@ from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
+from transfer_learning.engine.batch_norm import check_last_batch
 from transfer_learning.engine.checkpoint import read, read_weights
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
@@ -53,8 +54,9 @@ def train(
         The content of `metrics.json`: accuracies in [0, 1], counts, seconds of the fit and of the features ...
 
     Raises:
-        UserError: nothing to train, validate or test; an unknown monitor; no compiler; a loss that is not finite; a
-            checkpoint that is missing, unreadable or of another network.
+        UserError: nothing to train, validate or test; an unknown monitor; no compiler; a last batch of one image that
+            stops a batch norm; a loss that is not finite; a checkpoint that is missing, unreadable or of another
+            network.
     """
     configure_process()
     times = [time.perf_counter() if started is None else started]
@@ -71,6 +73,8 @@ def train(
         compile_network(model.network, trainer.strategy.root_device)
     model.train()  # a loaded model is in evaluation mode
     times.append(time.perf_counter())
+    data.setup()
+    check_last_batch(data, model.network, trainer)
     data.store_features(frozen_part(model, trainer, compile), splits)
     times.append(time.perf_counter())
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)

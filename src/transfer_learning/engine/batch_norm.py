@@ -1,0 +1,54 @@
+"""Batches that batch norms cannot learn from."""
+
+import math
+from functools import partial
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.models.network import Network
+from transfer_learning.utilities.errors import ArgumentError
+
+
+def check_last_batch(data: ImageDataModule, network: Network, trainer: pl.Trainer) -> None:
+    """Raises ArgumentError if a training batch of one image would stop the fit; the message names a size that works.
+
+    torch refuses a batch in which a batch norm that learns gets one value per channel. The data are set up.
+    """
+    count, devices = len(data.splits["train"]), trainer.world_size
+    images, size = math.ceil(count / devices), max(1, data.batch_size // devices)  # of each device
+    batches, limit = math.ceil(images / size), trainer.limit_train_batches
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    smallest = size if used < batches else images - (batches - 1) * size
+    name = single_valued_batch_norm(network, data.preprocessing.image_size) if smallest == 1 else None
+    if name:
+        sizes = [each for each in range(2, images + 1) if images % each != 1 and each * devices <= count]
+        nearest = min(sizes, key=lambda each: abs(each - size), default=None)
+        way = f"expected another size, such as {nearest * devices}" if nearest else "more images are needed"
+        reason = "a training batch would have one image, and one value per channel"
+        raise ArgumentError("batch_size", data.batch_size, f"{way}: {reason} in the batch norm {name}.")
+
+
+def single_valued_batch_norm(network: Network, image_size: int) -> str | None:
+    """The first batch norm in training mode that gets one value per channel of one image; None if there is none.
+
+    One black image, (1, 3, image_size, image_size), passes the network in evaluation mode, which changes no statistics.
+    """
+    found: list[str] = []
+
+    def record(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            found.append(name)
+
+    norms = {name: each for name, each in network.named_modules() if isinstance(each, _BatchNorm) and each.training}
+    hooks = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in norms.items()]
+    was_training, like = network.training, next(network.parameters())
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiled layers would not call the hooks
+        network.eval()(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return found[0] if found else None
