@@ -70,7 +70,7 @@ def chain(
     belongs to the last block. The blocks share the network's parameters.
 
     Args:
-        network: with `forward_features` and `forward_head`, in evaluation mode.
+        network: with `forward_features` and `forward_head`, in evaluation mode, without its last layer.
         ends: names of layers, in order. Those that are not in the chain are left out.
         images: (N, 3, H, W) float, N >= 2. The first one is passed to find the chain, the others to check it.
         stem_apart: whether what comes before the first end is a block of its own.
@@ -101,10 +101,12 @@ def chain(
     ]
     starts = [0, *([cuts[0] - 1] if stem_apart else []), *cuts[:-1], len(layers)]
     pieces = [layers[start:end] for start, end in pairwise(starts)]
-    if output is not image:
+    without_head = {call.name for call in calls} - in_head
+    if output is not image:  # layers of which only other methods are called belong to this part, else to the head
         pieces[0].insert(0, Part(_without(network, {*names, *in_head}), "features"))
-    last = _without(network, set(units) - in_head)
-    last._parameters = {} if output is not image else last._parameters
+        without_head = set(units) - in_head
+    last = _without(network, without_head)
+    last._parameters = {}
     blocks = [piece[0] if len(piece) == 1 else nn.Sequential(*piece) for piece in pieces if piece]
     head = Part(last, "head")
     return (blocks, head) if _is_same(nn.Sequential(*blocks, head), Part(network), images[1:]) else None

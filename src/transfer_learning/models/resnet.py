@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             *conv_norm(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *conv_norm(outputs, outputs, 3)
         )
-        nn.init.zeros_(self.body[-1].weight)  # at first, the block returns its shortcut
+        nn.init.zeros_(self.body[-1].get_parameter("weight"))  # at first, the block returns its shortcut
         pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*pool, *conv_norm(inputs, outputs, 1))
