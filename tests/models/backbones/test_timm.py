@@ -23,7 +23,42 @@ from transfer_learning.utilities.errors import ArgumentError, UserError
 
 # name: side of the images in pixels, number of blocks (0 for one piece)
 NETWORKS = {
-    "resnet18": (64, 5),
+    "deit_tiny_distilled_patch16_224": (48, 13),
+    "dla46x_c": (64, 6),
+    "edgenext_xx_small": (64, 4),
+    "efficientformerv2_s0": (64, 4),
+    "eva02_tiny_patch14_224": (56, 13),
+    "ghostnet_050": (64, 5),
+    "gmlp_ti16_224": (32, 31),
+    "hgnetv2_b0": (64, 4),
+    "levit_128s": (64, 3),
+    "mobilenetv3_small_050": (64, 5),
+    "regnetx_002": (64, 5),
+    "test_byobnet": (64, 5),
+    "test_coatnet": (64, 5),
+    "test_convnext": (64, 4),
+    "test_efficientnet": (64, 5),
+    "test_mambaout": (64, 4),
+    "test_maxvit": (64, 5),
+    "test_nfnet": (64, 5),
+    "test_resnet": (64, 5),
+    "test_vit": (64, 7),
+    "test_vit3": (64, 10),
+    "tf_efficientnet_lite0": (64, 5),
+    "xcit_nano_12_p16_224": (64, 0),
+}
+LARGER = {
+    "beit_base_patch16_224": (32, 13),
+    "caformer_s18": (64, 4),
+    "coatnet_nano_rw_224": (64, 5),
+    "densenet121": (64, 5),
+    "nfnet_l0": (64, 5),
+    "poolformer_s12": (64, 4),
+    "repvgg_a0": (64, 5),
+    "resnetv2_18": (64, 5),
+    "swin_tiny_patch4_window7_224": (64, 4),
+    "tiny_vit_5m_224": (64, 4),
+    "vgg11": (64, 6),
 }
 XCIT = "timm/xcit_nano_12_p16_224"  # class token and patches pass its last layers apart
 WEIGHTS = PROJECT.parent / "shared" / "weights"
@@ -82,9 +117,9 @@ def check_features_and_cuts(name, size, count, network, path):
         assert ({id(p) for p in parts.frozen.parameters()} & {id(p) for p in parts.trainable.parameters()}) == set()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)])
 def test_features_and_cuts(name, timms):
-    size, count = NETWORKS[name]
+    size, count = (NETWORKS | LARGER)[name]
     check_features_and_cuts(name, size, count, *timms(name, size))
 
 
@@ -123,15 +158,14 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, weights, full",
+    "name, weights, full, filename",
     [
-        ("resnet18", "DEFAULT", "resnet18.a1_in1k"),
-        ("resnet18.tv_in1k", "DEFAULT", "resnet18.tv_in1k"),
-        ("resnet18", "tv_in1k", "resnet18.tv_in1k"),
-        ("resnet18.a1_in1k", "resnet18.tv_in1k", "resnet18.tv_in1k"),
+        ("resnet18", "DEFAULT", "resnet18.a1_in1k", "model.safetensors"),
+        ("resnet18.tv_in1k", "DEFAULT", "resnet18.tv_in1k", "pytorch_model.bin"),
+        ("resnet18", "tv_in1k", "resnet18.tv_in1k", "model.safetensors"),
+        ("resnet18.a1_in1k", "resnet18.tv_in1k", "resnet18.tv_in1k", "model.safetensors"),
     ],
 )
-@pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])
 def test_published_weights_by_name(hub, tmp_path, name, weights, full, filename):
     """They are recorded with their full name, by which the network is built again."""
     network = timm.create_model("resnet18").eval()
@@ -175,7 +209,7 @@ def test_input_is_that_of_timms_pretrained_cfg():
     "settings, message",
     [
         ({"backbone": "timm/tf_efficientnet_light0"}, "no such network in timm; did you mean tf_efficientnet_lite0 or"),
-        ({"backbone": "timm/resnet18.in1k"}, "no such weights; expected one of resnet18.*, resnet18.a1_in1k"),
+        ({"backbone": "timm/resnet18.in1k"}, "no such weights; expected one of resnet18.a1_in1k, "),
         (
             {"weights": "in22k"},
             "no such file; expected a file, one of DEFAULT, .*tv_in1k, .*or null for random weights",
