@@ -378,7 +378,10 @@ GROUPS = "basic_cnn pretrained regularised_cnn vgg16_finetuned vgg16_frozen"
         ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
         ("SMALL data.views=2", "data.views=2: views are augmented images, so augment=true is needed."),
         ("SMALL model=vgg16_frozen model.weights=null model.unfreeze=block9", "model.unfreeze=block9: expected null,"),
-        ("SMALL model=pretrained model.backbone=resnet19", "model.backbone=resnet19: expected one of torchvision's"),
+        (
+            "SMALL model=pretrained model.backbone=resnet19",
+            "model.backbone=resnet19: no such network in torchvision; did you mean resnet1",
+        ),
         ("SMALL trainer.limit_val_batches=0", "trainer.limit_val_batches=0: expected more than 0."),
         ("SMALL monitor=val/f2", "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/balanced_acc"),
         ("SMALL monitor=valid/macro_f1", "monitor=valid/macro_f1: no such metric; expected one of val/acc, val/loss,"),

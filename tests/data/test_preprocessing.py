@@ -3,6 +3,7 @@ import zlib
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
@@ -71,9 +72,21 @@ def test_a_palette_with_transparency_and_a_cmyk_photograph(tmp_path, picture, re
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("resize, mode", [("stretch", "squash"), ("crop", "center")])
+@pytest.mark.parametrize("crop_pct", [0.5, 0.875, 1.0])
+def test_crop_is_that_of_timms_evaluation(resize, mode, crop_pct):
+    """timm enlarges the image and cuts the border off; here the border is cut off first."""
+    image = random_image(6, 4).resize((180, 120), Image.Resampling.BICUBIC)  # smooth
+    plain = dict(mean=(0.0,) * 3, std=(1.0,) * 3)
+    theirs = timm.data.create_transform(56, interpolation="bicubic", crop_pct=crop_pct, crop_mode=mode, **plain)
+    expected = theirs(image).permute(1, 2, 0).numpy() * 255
+    pixels = Preprocessing(56, "bicubic", resize, crop_pct=crop_pct)(image)
+    assert np.abs(pixels - expected).mean() < 2.5 and np.abs(pixels - expected).max() < 16
+
+
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 def test_an_image_of_one_pixel_is_enlarged(resize):
-    pixels = Preprocessing(24, resize=resize)(Image.new("RGB", (1, 1), (1, 2, 3)))
+    pixels = Preprocessing(24, resize=resize, crop_pct=0.5)(Image.new("RGB", (1, 1), (1, 2, 3)))
     assert np.array_equal(pixels, np.full((24, 24, 3), (1, 2, 3)))
 
 

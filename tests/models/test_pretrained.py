@@ -5,6 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
+from transfer_learning.data.batch import features_from_rows, features_to_rows
 from transfer_learning.models.network import count_parameters
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.errors import ArgumentError
@@ -15,6 +16,8 @@ LAST_BLOCK = {
     "resnet50": "block5",
     "efficientnet_v2_s": "block7",
     "convnext_tiny": "block4",
+    "swin_t": "block4",
+    "vit_b_16": "block13",
 }
 IMAGES = torch.rand(4, 3, 64, 64)
 PLAIN_HEAD = dict(layer_norm=False, dropout=0.0)
@@ -32,6 +35,7 @@ NETWORKS = [
     "efficientnet_v2_s",
     "convnext_tiny",
     "vit_b_16",
+    "swin_t",
     "regnet_y_400mf",
     "mnasnet0_5",
     "densenet121",
@@ -64,11 +68,15 @@ def test_features_are_the_input_of_the_last_layer_of_torchvisions_network(torchv
     with torch.no_grad():
         network((IMAGES - torch.tensor(preset.mean).view(3, 1, 1)) / torch.tensor(preset.std).view(3, 1, 1))
         torch.testing.assert_close(ours.frozen(IMAGES).flatten(1), seen[0], rtol=1e-4, atol=1e-4)
+        outputs = IMAGES
+        for layer in ours.frozen:  # what passes each cut is stored, and read again
+            outputs = features_from_rows(torch.from_numpy(features_to_rows(layer(outputs))))
+        torch.testing.assert_close(outputs.flatten(1), seen[0], rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in ours.frozen.parameters())
     assert ours.trainable.head[-1].in_features == seen[0].shape[1]
 
 
-@pytest.mark.parametrize("backbone", [*LAST_BLOCK, "vit_b_16"])
+@pytest.mark.parametrize("backbone", [*LAST_BLOCK, "regnet_y_400mf"])
 def test_logits_do_not_depend_on_the_cut(backbone):
     """Frozen, with its last block and whole: the same logits from the same seed, and gradients from the cut on."""
     logits = {}
@@ -115,6 +123,24 @@ def test_parameter_groups_are_the_head_and_the_unfrozen_blocks():
     assert [group.name for group in Pretrained(2, 64, "resnet18", weights=None).parameter_groups()] == ["head"]
 
 
+@pytest.mark.parametrize("unfreeze", ["all", "block3", "block5"])
+def test_layer_decay(unfreeze):
+    """BEiT's rule: a block's rate is decay ** (number of blocks up to the head) of the head's."""
+    network = Pretrained(
+        2, 64, "convnext_tiny" if unfreeze == "block3" else "resnet18", None, unfreeze, layer_decay=0.5
+    )
+    head, *groups = network.parameter_groups()
+    blocks = 4 if unfreeze == "block3" else 5
+    first = 1 if unfreeze == "all" else int(unfreeze[-1])
+    scales = {f"block{n}": 0.1 * 0.5 ** (blocks - n + 1) for n in range(blocks, first - 1, -1)}
+    assert {group.name: group.lr_scale for group in groups} == pytest.approx(scales)
+    assert (head.name, head.lr_scale) == ("head", 1.0) and {group.from_epoch for group in groups} == {2}
+    grouped = [id(p) for group in (head, *groups) for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in network.parameters() if p.requires_grad)
+    own = {name.split(".")[2]: id(p) for name, p in network.named_parameters() if name.startswith("trainable.backbone")}
+    assert all(own[group.name] in map(id, group.parameters) for group in groups)
+
+
 def test_defaults_are_a_regularized_head_on_resnet50():
     network = Pretrained(2, 64, weights=None)
     assert network.arguments["backbone"] == "resnet50"
@@ -127,7 +153,11 @@ def test_defaults_are_a_regularized_head_on_resnet50():
     "settings, message",
     [
         ({"unfreeze": "layer4"}, "unfreeze='layer4': expected null, all or block1, block2, block3, block4, block5"),
-        ({"unfreeze": "block12", "backbone": "vit_b_16"}, "unfreeze='block12': .* vit_b_16 is no chain"),
+        ({"unfreeze": "block4", "backbone": "densenet121"}, "unfreeze='block4': .* densenet121 is no chain"),
+        ({"unfreeze": "block14", "backbone": "vit_b_16"}, "unfreeze='block14': .* block13."),
+        ({"layer_decay": 0}, "layer_decay=0: expected greater than 0"),
+        ({"layer_decay": 1.5}, "layer_decay=1.5: expected less than or equal to 1"),
+        ({"layer_decay": 0.5, "backbone": "densenet121"}, "layer_decay=0.5: densenet121 is no chain of blocks"),
         ({"pool": "max"}, "pool='max': expected 'average' or 'none'"),
         ({"preprocess": "rescaled"}, "preprocess='rescaled': expected 'weights' or 'tutorial'"),
         ({"preprocess": "tutorial", "backbone": "resnet18"}, "preprocess='tutorial': .* VGG16's original weights"),
@@ -168,7 +198,7 @@ def test_frozen_key_depends_on_weights_preprocessing_and_cut():
 
 @pytest.mark.parametrize("unfreeze", [None, "block5", "all"])
 def test_arguments_rebuild_the_network(unfreeze):
-    network = Pretrained(3, 64, "resnet18", None, unfreeze, dense=(8,), unfreeze_at_epoch=1, backbone_lr_scale=0.5)
+    network = Pretrained(3, 64, "resnet18", None, unfreeze, dense=(8,), unfreeze_at_epoch=1, layer_decay=0.5)
     again = Pretrained(**network.arguments)
     assert repr(again) == repr(network) and again.arguments == network.arguments
     again.load_state_dict(network.state_dict())

@@ -30,7 +30,7 @@ def folder_name(overrides: str) -> str:
 
 
 def input_spec(field: str, backbone: str, weights: str | None) -> object:
-    """What the weights of a backbone expect: its `image_size` or `interpolation`."""
+    """What the weights of a backbone expect: its `image_size`, `interpolation` or `crop_pct`."""
     from transfer_learning.models.backbones import input_spec  # imports torch, for which --help should not wait
 
     return getattr(input_spec(str(backbone), None if weights is None else str(weights)), field)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,15 +51,6 @@ class Given(nn.Module):
         return str(self.given)
 
 
-class Call(NamedTuple):
-    """One call of a layer in a forward pass."""
-
-    name: str
-    inputs: tuple
-    keywords: dict[str, Any]
-    output: Any
-
-
 def chain(
     network: Any, ends: Sequence[str], images: torch.Tensor, stem_apart: bool = False
 ) -> tuple[list[nn.Module], nn.Module] | None:
@@ -70,7 +61,7 @@ def chain(
     belongs to the last block. The blocks share the network's parameters.
 
     Args:
-        network: with `forward_features` and `forward_head`, in evaluation mode.
+        network: with `forward_features` and `forward_head`, in evaluation mode, without its last layer.
         ends: names of layers, in order. Those that are not in the chain are left out.
         images: (N, 3, H, W) float, N >= 2. The first one is passed to find the chain, the others to check it.
         stem_apart: whether what comes before the first end is a block of its own.
@@ -83,28 +74,28 @@ def chain(
         Exception: whatever the network raises for such images.
     """
     image, units = images[:1], dict(_units(network, set(ends)))
-    calls, output = _record(units, lambda: network.forward_features(image))
-    head_calls, _ = _record(units, lambda: network.forward_head(output, pre_logits=True))
-    links: list[Call] = []
-    for call in reversed(calls):
-        if call.output is not output or not call.inputs or not _is_constant(call):
-            break
-        links.insert(0, call)
-        output = call.inputs[0]
-    names, in_head = [call.name for call in links], {call.name for call in head_calls}
+    calls, output = _calls(units, lambda: network.forward_features(image))
+    head_calls, _ = _calls(units, lambda: network.forward_head(output, pre_logits=True))
+    called, in_head = ({name for name, *_ in each} for each in (calls, head_calls))
+    names, layers = list[str](), list[nn.Module]()
+    for name, inputs, keywords, result in reversed(calls):
+        if result is output and inputs:  # others are inside of layers or beside the chain
+            if name in names or name in in_head or not all(map(_is_constant, [*inputs[1:], *keywords.values()])):
+                return None
+            names.insert(0, name)
+            layers.insert(0, Given(units[name], inputs[1:], keywords) if inputs[1:] or keywords else units[name])
+            output = inputs[0]
     cuts = sorted(names.index(end) + 1 for end in ends if end in names)
-    if len(cuts) < 2 or len(set(names) | in_head) < len(names) + len(in_head):
+    if len(cuts) < 2:
         return None
-    layers = [
-        Given(units[name], inputs[1:], keywords) if inputs[1:] or keywords else units[name]
-        for name, inputs, keywords, _ in links
-    ]
     starts = [0, *([cuts[0] - 1] if stem_apart else []), *cuts[:-1], len(layers)]
     pieces = [layers[start:end] for start, end in pairwise(starts)]
-    if output is not image:
+    unneeded = called - in_head
+    if output is not image:  # layers of which only other methods are called belong to this part, else to the head
         pieces[0].insert(0, Part(_without(network, {*names, *in_head}), "features"))
-    last = _without(network, set(units) - in_head)
-    last._parameters = {} if output is not image else last._parameters
+        unneeded = set(units) - in_head
+    last = _without(network, unneeded)
+    last._parameters = {}
     blocks = [piece[0] if len(piece) == 1 else nn.Sequential(*piece) for piece in pieces if piece]
     head = Part(last, "head")
     return (blocks, head) if _is_same(nn.Sequential(*blocks, head), Part(network), images[1:]) else None
@@ -120,22 +111,13 @@ def _units(network: nn.Module, ends: Collection[str], prefix: str = "") -> Itera
             yield path, layer
 
 
-def _record(units: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[list[Call], Any]:
-    """Runs, and returns the calls of the layers, without those inside of others, and the result."""
-    calls: list[Call] = []
-    running: list[str] = []
-    handles = []
-    for name, unit in units.items():
-
-        def before(unit: nn.Module, inputs: tuple, name: str = name) -> None:
-            running.append(name)
-
-        def after(unit: nn.Module, inputs: tuple, keywords: dict, output: Any, name: str = name) -> None:
-            running.pop()
-            if not running:
-                calls.append(Call(name, inputs, keywords, output))
-
-        handles += [unit.register_forward_pre_hook(before), unit.register_forward_hook(after, with_kwargs=True)]
+def _calls(units: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[list[tuple], Any]:
+    """Runs, and returns each call of the layers, (name, inputs, keyword arguments, output), and the result."""
+    calls: list[tuple] = []
+    handles = [
+        unit.register_forward_hook(lambda _, *call, name=name: calls.append((name, *call)), with_kwargs=True)
+        for name, unit in units.items()
+    ]
     try:
         return calls, run()
     finally:
@@ -143,13 +125,11 @@ def _record(units: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[list[C
             handle.remove()
 
 
-def _is_constant(call: Call) -> bool:
-    """Whether further arguments are plain values, or tensors that no parameter has a part in."""
-    values = [*call.inputs[1:], *call.keywords.values()]
-    plain = (bool, int, float, str, tuple, type(None))
-    return all(
-        not value.requires_grad if isinstance(value, torch.Tensor) else isinstance(value, plain) for value in values
-    )
+def _is_constant(argument: Any) -> bool:
+    """Whether it is a plain value, or a tensor that no parameter has a part in."""
+    if isinstance(argument, torch.Tensor):
+        return not argument.requires_grad
+    return isinstance(argument, (bool, int, float, str, tuple, type(None)))
 
 
 def _without(network: nn.Module, removed: Collection[str]) -> Any:

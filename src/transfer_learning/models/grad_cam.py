@@ -52,19 +52,22 @@ def _end_to_end(network: Network, images: torch.Tensor) -> torch.Tensor:
 
 
 def _last_map_layer(network: Network, image: torch.Tensor) -> nn.Module:
-    """The module that is the last to return a map (N, C, h, w) of more than one pixel."""
-    found: list[nn.Module] = []
+    """The module that is the last to return something for each place: a map (N, C, h, w), not tokens (N, T, C)."""
+    found: list[tuple[nn.Module, torch.Size]] = []
 
     def note(layer: nn.Module, inputs: tuple, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
-            found.append(layer)
+        if isinstance(output, torch.Tensor) and output.ndim in (3, 4):
+            places = output.shape[2:] if output.ndim == 4 else output.shape[1:2]
+            if places.numel() > 1:
+                found.append((layer, output.shape))
 
-    is_transformer = any(isinstance(layer, nn.MultiheadAttention) for layer in network.modules())
     handles = [layer.register_forward_hook(note) for layer in network.modules()]
     with torch.no_grad():
         _end_to_end(network, image)
     for handle in handles:
         handle.remove()
-    if is_transformer or not found:
+    layer, shape = found[-1] if found else (network, torch.Size())
+    is_square = image.shape[2] == image.shape[3]
+    if len(shape) != 4 or (is_square and shape[2] != shape[3]):  # tokens, or (N, h, w, C)
         raise UserError("Grad-CAM needs a convolutional network whose last map has more than one pixel.")
-    return found[-1]
+    return layer

@@ -61,7 +61,9 @@ class Pretrained(Network):
     """Normalization, a backbone's blocks, pooling and a head.
 
     The blocks are `block1`, `block2` ... VGG's are the convolutions up to each pooling, ResNet's the stem and the four
-    layers, ConvNeXt's the four stages, EfficientNet's the stem and the stages. Other networks are one piece.
+    layers, ConvNeXt's and Swin's the four stages, EfficientNet's the stem and the stages, ViT's the embedding of
+    patches and positions, then each layer. Other networks of torchvision's are one piece. For timm's, see
+    `backbones/timm.py`.
 
     Args:
         num_classes, image_size: C >= 2; side of the images in pixels.
@@ -76,6 +78,8 @@ class Pretrained(Network):
         batch_norm: "frozen" or "train", in blocks that learn.
         unfreeze_at_epoch, backbone_lr_scale: the number of epochs in which the head learns alone, and what multiplies
             the learning rate of blocks that learn.
+        layer_decay: multiplies the learning rate of the last block once more, of the block before it twice and so on
+            (Bao et al. 2021, BEiT; 0.65 to 0.9 are usual for transformers). None is 1 for all blocks.
         sha256: what the weights' file must hash to; None accepts any.
 
     Raises:
@@ -97,9 +101,12 @@ class Pretrained(Network):
         batch_norm: Literal["frozen", "train"] = "frozen",
         unfreeze_at_epoch: NonNegativeInt = 2,
         backbone_lr_scale: NonNegativeFloat = 0.1,
+        layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None,
         sha256: str | None = None,
     ):
         built = backbones.create(backbone, str(weights) if weights else None, image_size, sha256)
+        if layer_decay is not None and "body" in built.blocks:
+            raise ArgumentError("layer_decay", layer_decay, f"{backbone} is no chain of blocks; expected null.")
         layers = _layers(built, backbone, preprocess, pool)
         cut = _cut(list(layers), backbone, unfreeze)
         features = _features_of(nn.Sequential(layers), image_size, backbone)
@@ -113,17 +120,27 @@ class Pretrained(Network):
             num_classes=num_classes, image_size=image_size, backbone=backbone, weights=source and source.name,
             unfreeze=unfreeze, preprocess=preprocess, pool=pool, layer_norm=layer_norm, dense=list(dense),
             dropout=dropout, batch_norm=batch_norm, unfreeze_at_epoch=unfreeze_at_epoch,
-            backbone_lr_scale=backbone_lr_scale,
+            backbone_lr_scale=backbone_lr_scale, layer_decay=layer_decay,
         )  # fmt: skip
         trainable = nn.Sequential(OrderedDict(backbone=FineTuned(learning, batch_norm), head=head))
         super().__init__(Frozen(layers), trainable, arguments, source)
         self.unfreeze_at_epoch, self.backbone_lr_scale = unfreeze_at_epoch, backbone_lr_scale
+        self.layer_decay = layer_decay
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        head, backbone = (list(self.trainable.get_submodule(name).parameters()) for name in ("head", "backbone"))
-        learning = [parameter for parameter in backbone if parameter.requires_grad]
-        group = ParameterGroup("backbone", learning, self.backbone_lr_scale, from_epoch=self.unfreeze_at_epoch)
-        return [ParameterGroup("head", head), *([group] if learning else [])]
+        """The head, and what learns of the backbone: one group, or with `layer_decay` one for each block."""
+        groups: list[ParameterGroup] = []
+        learning: dict[str, list[nn.Parameter]] = {}
+        name = "backbone"
+        for layer_name, layer in self.trainable.get_submodule("backbone").named_children():
+            if self.layer_decay is not None and layer_name.startswith("block"):  # others belong to the last block
+                name = layer_name
+            learning.setdefault(name, []).extend(p for p in layer.parameters() if p.requires_grad)
+        for distance, (name, parameters) in enumerate(reversed(learning.items()), 1):
+            scale = self.backbone_lr_scale * (self.layer_decay or 1.0) ** distance
+            groups.append(ParameterGroup(name, parameters, scale, from_epoch=self.unfreeze_at_epoch))
+        head = ParameterGroup("head", list(self.trainable.get_submodule("head").parameters()))
+        return [head, *(group for group in groups if group.parameters)]
 
 
 def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str) -> OrderedDict[str, nn.Module]:
@@ -150,10 +167,12 @@ def _cut(names: list[str], backbone: str, unfreeze: str | None) -> int:
 
 
 def _features_of(layers: nn.Module, image_size: int, backbone: str) -> torch.Tensor:
-    """What the head gets for a black image, (1, ...)."""
+    """What the head gets for a black image, (1, ...). The layers are in training mode afterwards."""
     try:
         with torch.no_grad():
             return layers.eval()(torch.zeros(1, 3, image_size, image_size))
     except RuntimeError as error:  # a kernel or a pooling window that is larger than its map
         reason = f"{backbone} does not support it ({first_line(error)})."
         raise ArgumentError("image_size", image_size, reason) from error
+    finally:
+        layers.train()  # some networks, such as LeViT, keep values of evaluation mode, also if other weights are loaded

@@ -145,5 +145,7 @@ def test_published_file_is_recognized_by_its_checksum_whatever_its_name(tmp_path
 
 
 def test_unknown_backbone():
-    with pytest.raises(ArgumentError, match="^backbone='resnet5': expected one of torchvision's"):
+    with pytest.raises(
+        ArgumentError, match="^backbone='resnet5': no such network in torchvision; did you mean resnet50 or"
+    ):
         Pretrained(2, 64, "resnet5")

@@ -7,6 +7,8 @@ import torch
 import torchvision
 from torch import nn
 from torchvision.models import VGG, ConvNeXt, EfficientNet, GoogLeNet, Inception3, ResNet, VGG16_Weights, WeightsEnum
+from torchvision.models import SwinTransformer as Swin
+from torchvision.models import VisionTransformer as ViT
 
 from transfer_learning.models.backbones import Backbone, InputSpec, no_such_network
 from transfer_learning.models.heads import keras_init
@@ -28,8 +30,9 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     spec = input_spec(name, weights)
     source, state = _read(name, weights, sha256) if weights is not None else (None, None)
     network = _network(name, image_size, state, weights)
-    blocks, norm = _blocks(network)
-    return Backbone({f"block{n}": block for n, block in enumerate(blocks, 1)} or {"body": network}, spec, norm, source)
+    blocks, after = _blocks(network)
+    named = {f"block{n}": block for n, block in enumerate(blocks, 1)} or {"body": network}
+    return Backbone(named, spec, source=source, **after)
 
 
 def weights_entry(name: str, weights: str | None) -> WeightsEnum:
@@ -119,17 +122,43 @@ def _initialize(layer: nn.Module) -> None:
     keras_init(layer)
 
 
-def _blocks(network: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
-    """The blocks of a network in order, and the norm after its pooling; no blocks if it is no chain of them."""
+class Tokens(nn.Module):
+    """What a vision transformer's layers get: images -> class token and patches with their positions, (N, T, C)."""
+
+    def __init__(self, network: ViT):
+        super().__init__()
+        self.network = network  # its encoder has no layers
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        patches = self.network._process_input(images)
+        return self.network.encoder(torch.cat([self.network.class_token.expand(len(images), -1, -1), patches], dim=1))
+
+
+class ClassToken(nn.Module):
+    """(N, T, C) -> (N, C)."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, 0]
+
+
+def _blocks(network: nn.Module) -> tuple[list[nn.Module], dict[str, nn.Module]]:
+    """The blocks of a network in order, and a `Backbone`'s `pool` or `norm`; no blocks if it is no chain of them."""
     if isinstance(network, VGG):  # the convolutions up to each pooling
         ends = [index + 1 for index, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
-        return [network.features[start:end] for start, end in zip([0, *ends], ends)], None
+        return [network.features[start:end] for start, end in zip([0, *ends], ends)], {}
     if isinstance(network, ResNet):
         stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        return [stem, network.layer1, network.layer2, network.layer3, network.layer4], None
-    if isinstance(network, ConvNeXt):  # stem or downsampling, then the stage
+        return [stem, network.layer1, network.layer2, network.layer3, network.layer4], {}
+    if isinstance(network, (ConvNeXt, Swin)):  # stem or downsampling, then the stage
         stages = [network.features[start : start + 2] for start in range(0, len(network.features), 2)]
-        return stages, network.classifier[0]
+        if isinstance(network, ConvNeXt):
+            return stages, {"norm": network.classifier[0]}
+        return [*stages[:-1], nn.Sequential(*stages[-1], network.norm, network.permute)], {}
     if isinstance(network, EfficientNet):  # the last convolution belongs to the last stage
-        return [*network.features[:-2], network.features[-2:]], None
-    return [], None
+        return [*network.features[:-2], network.features[-2:]], {}
+    if isinstance(network, ViT):  # patches and positions, then each layer; the last norm with the last
+        *layers, last = network.encoder.layers
+        last = nn.Sequential(last, network.encoder.ln)
+        network.encoder.layers, network.encoder.ln = nn.Sequential(), nn.Identity()
+        return [Tokens(network), *layers, last], {"pool": ClassToken()}
+    return [], {}
