@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from transfer_learning.callbacks.throughput import Throughput
 from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.datamodule import ImageDataModule
@@ -65,6 +66,7 @@ def same(default: Any, value: Any) -> bool:
         (Pretrained, ["model=pretrained"], "model", GIVEN),
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
+        (Throughput, ["callbacks=throughput"], "callbacks.throughput", set()),
         (Affine, [], "data.augmentation", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
