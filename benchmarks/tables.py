@@ -29,6 +29,7 @@ MEASURES = {  # keys of metrics.json, heading and format ("": three digits)
     "seconds": ("fit, s", ""), "seconds_to_first_step": ("start to first step, s", ""),
 }  # fmt: skip
 IMAGES = {"val/acc_best": "images_val", "test/acc": "images_test"}  # how many an accuracy is of
+INTERVALS = {"val/acc_best": "validation, 95 % interval", "test/acc": "test, 95 % interval"}
 RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precision", "device")
 PLACE = ("commit", "machine", "torch")
 INTRODUCTION = """Made by `python benchmarks/tables.py` from the folders of runs. Files in `measurements/` have a row
@@ -55,7 +56,7 @@ def row(folder: Path) -> Row | None:
         "started": attempt["started"],
     }
     found |= {key: "" if job.metrics.get(key) is None else str(job.metrics[key]) for key in RECORDED}
-    return found | {f"{key}, 95 % interval": interval([found], key) for key in IMAGES}
+    return found | {INTERVALS[key]: interval([found], key) for key in IMAGES}
 
 
 def interval(rows: Sequence[Row], key: str) -> str:
@@ -94,7 +95,7 @@ def table(rows: Sequence[Row]) -> str:
     varying = [key for key in PLACE if len({each[key] for each in rows}) > 1]
     shown = [key for key in MEASURES if any(each.get(key) for each in rows)]
     result = [["added to the command", *varying, "repeated"]]
-    result[0] += [name for key in shown for name in (MEASURES[key][0], *["95 % interval"] * (key in IMAGES))]
+    result[0] += [name for key in shown for name in (MEASURES[key][0], *[INTERVALS[key]] * (key in IMAGES))]
     best_first = sorted(groups.values(), key=lambda group: -mean(float(each["val/acc_best"]) for each in group))
     for first, *others in best_first:
         settings = " ".join(word for word in first["settings"].split() if word not in common)

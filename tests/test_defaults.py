@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from transfer_learning.callbacks.ema import EMA
+from transfer_learning.callbacks.throughput import Throughput
 from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.color_jitter import ColorJitter
@@ -87,6 +88,7 @@ def same(default: Any, value: Any) -> bool:
         (Mixup, ["data/augmentation=mixup"], "data.augmentation.mixup", set()),
         (RandAugment, ["data/augmentation=rand_augment"], "data.augmentation.rand_augment", set()),
         (RandomResizedCrop, ["data/augmentation=random_resized_crop"], "data.augmentation.random_resized_crop", set()),
+        (Throughput, ["callbacks=throughput"], "callbacks.throughput", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),

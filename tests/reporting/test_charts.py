@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from transfer_learning.reporting.charts import curve_charts, dependence_chart, style
+from transfer_learning.reporting.charts import TradeOff, curve_charts, dependence_chart, style, trade_off_chart
 
 
 def history(epochs=3, **changed):
@@ -44,3 +44,18 @@ def test_dependence_has_a_tick_for_each_number_and_a_name_for_each_line(numbers,
     chart = dependence_chart("data.train_per_class", "validation accuracy", lines)
     texts = re.findall(r"<text[^>]*>([^<]*)<", chart)
     assert set(ticks) <= set(texts) and {"a &lt;b&gt; &amp; $c$", "d", "data.train_per_class"} <= set(texts)
+
+
+@pytest.mark.parametrize("costs, ticks", [((5, 400), {"5", "10", "100", "500"}), ((20, 24), {"15", "20", "30"})])
+def test_trade_off_numbers_its_points_on_a_logarithmic_axis(costs, ticks):
+    points = [TradeOff(cost, 0.9, (0.8, 0.95), on_front) for cost, on_front in zip(costs, (True, False))]
+    texts = re.findall(r"<text[^>]*>([^<]*)<", trade_off_chart("MB", "test accuracy", points))
+    assert ticks | {"MB", "test accuracy", "1", "2"} <= set(texts)
+
+
+def test_numbers_of_equal_points_do_not_cover_each_other():
+    chart = trade_off_chart("images/s", "accuracy", [TradeOff(70, 0.9, (0.8, 0.95), True)] * 20)
+    found = re.findall(r"<text([^>]*)>(\d+)</text>", chart)
+    places = {text: attributes for attributes, text in found if text in map(str, range(1, 9))}
+    assert len(places) == 8 == len(set(places.values()))
+    assert {str(n) for n in range(1, 21)} <= {text for _, text in found}  # if there is no room, they do

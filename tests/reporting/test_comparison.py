@@ -4,7 +4,7 @@ from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from transfer_learning.reporting.comparison import Comparisons, compare, holm
+from transfer_learning.reporting.comparison import Comparisons, compare, holm, pareto_front
 from transfer_learning.reporting.prediction_table import PredictionTable
 
 
@@ -126,3 +126,20 @@ def test_mean_difference_needs_the_same_images():
     assert found.mean_difference([0], [1]) is None and found.mean_difference([0, 1], [3]) is None
     assert found.mean_difference([0], [2]) is None and found.mean_difference([2], [2]) is None
     assert found.mean_difference([0], [3])[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pareto_front_is_that_of_a_sweep_from_the_largest(seed):
+    points = np.random.default_rng(seed).integers(0, 8, (25, 2)).tolist()  # with ties
+    expected, highest = set(), -1
+    for x in sorted({x for x, _ in points}, reverse=True):
+        best = max(y for other, y in points if other == x)
+        if best > highest:
+            expected.add((x, best))
+        highest = max(highest, best)
+    assert {tuple(point) for point, on_front in zip(points, pareto_front(points)) if on_front} == expected
+    assert [tuple(point) in expected for point in points] == pareto_front(points)
+
+
+def test_pareto_front_of_equal_points_and_of_none():
+    assert pareto_front([(1.0, 2.0)] * 2 + [(1.0, 1.0)]) == [True, True, False] and pareto_front([]) == []

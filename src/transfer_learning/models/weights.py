@@ -9,6 +9,8 @@ import torch
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.files import file_sha256
 
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
 
 @dataclass(frozen=True)
 class WeightsSource:
@@ -21,14 +23,15 @@ class WeightsSource:
 def file_of(network: str, weights: str | None) -> str | None:
     """`weights`; but if they are a folder, the file in it that is named after the network.
 
-    That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; or the same with `.pt`. Raises
+    That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; `.pt` and `.safetensors` too. Raises
     ArgumentError if there is none, or more than one.
     """
     folder = Path(weights or "").expanduser()
     if not weights or not folder.is_dir():
         return weights
     for end in ("", "-*", "_*"):
-        found = sorted(file for suffix in (".pth", ".pt") for file in folder.glob(f"{escape(network)}{end}{suffix}"))
+        files = (file for suffix in SUFFIXES for file in folder.glob(f"{escape(network)}{end}{suffix}"))
+        found = sorted(file for file in files if file.is_file())
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
             raise ArgumentError("weights", weights, f"has several files for {network} ({names}); name one of them.")

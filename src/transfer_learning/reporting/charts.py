@@ -135,7 +135,8 @@ def trade_off_chart(cost: str, measure: str, points: Sequence[TradeOff]) -> str:
         axes.errorbar(point.cost, point.accuracy, bars, fmt="o", color=colour, mfc=face, elinewidth=1, capsize=3)
     low, high = (choose(point.cost for point in points) for choose in (min, max))
     axes.set(xscale="log", xlim=(low / 1.5, high * 1.5))
-    ticks = [digit * 10.0**power for power in range(-3, 8) for digit in (1, 2, 5)]
+    digits = (1, 2, 5) if high >= 5 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    ticks = [digit * 10.0**power for power in range(-3, 8) for digit in digits]
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low / 1.5 <= tick <= high * 1.5]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -148,7 +149,7 @@ def _number_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, flo
     figure.draw_without_rendering()  # now it is known where points are
     taken = [Bbox([place - 4, place + 4]) for place in axes.transData.transform(points)]
     for number, point in enumerate(points, 1):
-        for side, height in product((5, -5), (4, -11, 12, -19)):
+        for side, height in product((5, -5), (4, -12, 15, -23)):
             align = "left" if side > 0 else "right"
             text = axes.annotate(f"{number}", point, (side, height), textcoords="offset points", ha=align, fontsize=9)
             box = text.get_window_extent()

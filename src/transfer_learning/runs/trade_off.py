@@ -1,7 +1,7 @@
 """Accuracy against speed and size, of runs that have measured them: a table and two charts."""
 
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 from transfer_learning.reporting.charts import TradeOff, trade_off_chart
 from transfer_learning.reporting.comparison import Comparisons, pareto_front
@@ -55,7 +55,7 @@ def trade_off(
 
 def _points(groups: Sequence[Sequence[Run]], images: Sequence[int], axis: str) -> list[TradeOff]:
     accuracies = [mean(run.accuracy or 0 for run in group) for group in groups]
-    costs = [mean(run.job.metrics[axis] for run in group) for group in groups]
+    costs = [median(run.job.metrics[axis] for run in group) for group in groups]
     sign = -1 if axis in FEWER_IS_BETTER else 1
     front = pareto_front([(accuracy, sign * cost) for accuracy, cost in zip(accuracies, costs)])
     bounds = [wilson_interval(round(accuracy * total), total) for accuracy, total in zip(accuracies, images)]

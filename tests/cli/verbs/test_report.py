@@ -1,11 +1,16 @@
 """`transfer-learning report`, the page at the end of a sweep, and the tutorial's sweep."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
+import torchvision
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from transfer_learning.cli import main
 from transfer_learning.cli.resolvers import PROJECT
@@ -50,6 +55,36 @@ def test_sweep_ends_with_a_page_that_the_verb_writes_too(in_process, tmp_path, v
     assert seeds == {"0", "1"} and "± " in output  # two seeds are a group
     code, output = in_process("-m", *TINY, *where, "seed=0,1", "optimizer.lr=1e-3")
     assert code == 1 and (tmp_path / "sweep" / "report.html").read_text() != "older"
+
+
+def test_sweep_of_backbones_ends_with_accuracy_against_speed_and_size(in_process, tmp_path):
+    sizes = ["data=cartoons", *SIZES, "trainer=cpu", "trainer.max_epochs=1", "callbacks.throughput.seconds=0.01"]
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", f"model.weights={tmp_path}"]
+    names = ("shufflenet_v2_x0_5", "mobilenet_v3_small")
+    for name in names:
+        torch.save(torchvision.models.get_model(name).state_dict(), tmp_path / f"{name}-random.pth")
+    less = ["~callbacks.pictures", "~callbacks.evaluation", "~callbacks.layer_table", "logger=none"]
+    backbones = f"model.backbone={','.join(names)}"
+    code, output = in_process("-m", "experiment=backbones", *sizes, *where, *less, backbones, "seed=0,1")
+    assert code == 0 and "4 of 4 jobs" in output
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    section = page.partition("<h2>Accuracy against speed and size</h2>")[2].partition("<h2>")[0]
+    rows = re.findall(r"<tr>\s*<td[^>]*>\s*(\d)</td><td>(\w+)</td><td[^>]*>32</td><td[^>]*>2</td>", section)
+    assert sorted(rows) == [("1", rows[0][1]), ("2", rows[1][1])] and {name for _, name in rows} == set(names)
+    speeds = [json.loads(path.read_text())["images_per_second"] for path in tmp_path.glob("sweep/*/metrics.json")]
+    assert len(speeds) == 4 and min(speeds) > 0
+
+
+def test_the_list_of_backbones_and_their_image_sizes(in_process, composed):
+    """All names exist, and none needs an extra."""
+    cfg = composed("experiment=backbones", "data.root=photos")
+    listed = HydraConfig.get().sweeper.params["model.backbone"].split(",")
+    assert len(listed) > 3 and set(listed) <= set(torchvision.models.list_models(torchvision.models))
+    assert "throughput" in cfg.callbacks and "throughput" not in composed("model=pretrained").callbacks
+    for name, size in (("vgg16", 224), ("efficientnet_v2_s", 384)):
+        assert composed("experiment=backbones", f"model.backbone={name}").data.image_size == size
+    code, output = in_process("experiment=backbones", "data=cartoons")
+    assert code == 1 and "experiment=backbones: is a multirun; add -m" in output
 
 
 def test_page_that_fails_changes_neither_leaderboard_nor_exit_code(in_process, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+import torchvision
 
 from transfer_learning.models import backbones
 from transfer_learning.models.pretrained import Pretrained
@@ -49,6 +50,16 @@ def test_backbone_of_another_provider(toy_provider):
 
 def test_torchvision_may_be_named():
     assert backbones.input_spec("torchvision/resnet18", None) == backbones.input_spec("resnet18", None)
+
+
+def test_folder_of_weights(tmp_path):
+    torch.manual_seed(0)
+    state = torchvision.models.shufflenet_v2_x0_5().state_dict()
+    torch.save(state, tmp_path / "shufflenet_v2_x0_5-mine.pth")
+    network = Pretrained(2, 32, "shufflenet_v2_x0_5", weights=str(tmp_path))
+    assert network.frozen_source.name == str(tmp_path / "shufflenet_v2_x0_5-mine.pth")  # what checkpoints hold
+    assert torch.equal(network.frozen.body.conv5[0].weight, state["conv5.0.weight"])
+    assert backbones.input_spec("shufflenet_v2_x0_5", str(tmp_path)).image_size == 224
 
 
 @pytest.mark.parametrize("backbone", ["nowhere/x", "../x", "a/b/x", "/x", "os.path/x"])

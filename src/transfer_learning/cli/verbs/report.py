@@ -41,6 +41,6 @@ def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
         names={"model": "choices.model", "optimizer": "choices.optimizer"},
         reference="reference",
         train_shares=("data.train_share",),
-        shown=("data.image_size",),
+        shown=("model.backbone", "data.image_size"),
     )
     return f"{report(paths, out, split, keys)}\n\npage: {out}"
