@@ -233,7 +233,7 @@ def test_no_decay_changes_nothing(tmp_path, small_data, residual, quiet_trainer)
 @pytest.mark.parametrize("decays", [(0.9, None), (None, 0.9)])
 def test_resume_with_another_kind_of_fit_is_refused(tmp_path, small_data, residual, run, decays):
     run(tmp_path, small_data(), residual(), decays[0], epochs=1)
-    with pytest.raises(ArgumentError, match=f"^decay={decays[1]}: the fit of the checkpoint averaged"):
+    with pytest.raises(ArgumentError, match=f"^decay={decays[1]}: expected that of the checkpoint's fit: "):
         run(tmp_path, small_data(), residual(), decays[1], 2, tmp_path / "checkpoints" / "last.ckpt")
 
 

@@ -118,7 +118,7 @@ def test_flip_is_the_mean_of_the_probabilities_of_images_and_their_mirror_images
     assert np.abs(found - plain[0]).max() > 1e-3
     found = predict(models, images, tta="flip").probabilities
     np.testing.assert_allclose(found, np.mean(plain + flipped, axis=0), atol=1e-6)
-    with pytest.raises(UserError, match="^tta='rotate': expected None or one of flip"):
+    with pytest.raises(UserError, match="^tta='rotate': expected one of 'flip', None"):
         models[0].predict(images, tta="rotate")
 
 

@@ -86,10 +86,6 @@ class EMA(pl.Callback):
             value.copy_(self.weights[key])
         self.weights = {}
 
-    def averaged(self, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A state_dict of the model with the averages in their places."""
-        return state_dict | {key: average.to(state_dict[key].dtype) for key, average in self.averages.items()}
-
     def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         if self.averages:
             weights = self.weights or learning_values(model)
@@ -102,12 +98,22 @@ class EMA(pl.Callback):
             return
         state = checkpoint["callbacks"].get(self.state_key)
         if (state is None) != (self.decay is None):
-            reason = (
-                f"the fit of the checkpoint averaged {'no' if state is None else 'the'} weights; go on as it began."
-            )
-            raise ArgumentError("decay", self.decay, reason)
+            expected = "None, since it has no averages" if state is None else "a number, since it has averages"
+            raise ArgumentError("decay", self.decay, f"expected that of the checkpoint's fit: {expected}.")
         if state:
             self.updates, self.averages, self.weights = state["updates"], state["averages"], state["weights"]
+
+
+def with_averages(trainer: Any, state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The model's state_dict with the averages of the trainer's `EMA`, if there are any, in the places of the weights.
+
+    The model calls it, since Lightning does not call callbacks for checkpoints of weights alone.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, EMA) and callback.averages:
+            averages = {key: value.to(state_dict[key].dtype) for key, value in callback.averages.items()}
+            return state_dict | averages
+    return state_dict
 
 
 def learning_values(model: Any) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pydantic import NonNegativeFloat
 
-from transfer_learning.callbacks.ema import EMA
+from transfer_learning.callbacks.ema import with_averages
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
@@ -108,7 +108,7 @@ class Classifier(pl.LightningModule):
             raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
         return self.network(images.to(self.dtype)).float()
 
-    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta | None = None) -> Predicted:
+    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta = None) -> Predicted:
         """Classifies files, opened images of Pillow's, or pixels (H, W, 3) uint8, of any size: see `inference`."""
         return predict([self], images, accelerator, tta)
 
@@ -128,8 +128,7 @@ class Classifier(pl.LightningModule):
     def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
         logits = self.network.trainable(features).float()
-        compute = self.objective.training_losses if split == "train" else self.objective.losses
-        losses = compute(logits, batch.targets)
+        losses = (self.objective.training_losses if split == "train" else self.objective.losses)(logits, batch.targets)
         if split == "train" and self.class_weights is not None:
             codes, weights = batch.targets, self.class_weights
             losses = losses * (weights[codes] if codes.ndim == 1 else (codes * weights).sum(dim=1))
@@ -217,10 +216,7 @@ class Classifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Adds what `checkpoint.load` needs, as plain values; leaves out frozen weights that have a source.
-
-        The weights are those of `EMA` if there is one.
-        """
+        """Adds what `checkpoint.load` needs, as plain values; leaves out frozen weights that have a source."""
         network, source = self.network, self.network.frozen_source
         checkpoint["model"] = {
             "network": {"module": type(network).__module__, "class": type(network).__qualname__},
@@ -230,11 +226,8 @@ class Classifier(pl.LightningModule):
             "precision": str(self.trainer.precision),
             "frozen_weights": source and asdict(source),
         }
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EMA):  # Lightning does not call it for checkpoints of weights alone
-                checkpoint["state_dict"] = callback.averaged(checkpoint["state_dict"])
+        checkpoint["state_dict"] = state = with_averages(self.trainer, checkpoint["state_dict"])
         if source:
-            state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(FROZEN)}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

@@ -24,7 +24,7 @@ from transfer_learning.utilities.hardware import configure_process
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
 TRUE_PRECISIONS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
-Tta = Literal["flip"]  # test-time augmentation
+Tta = Literal["flip", None]  # test-time augmentation
 Input = str | Path | Image.Image | np.ndarray
 
 
@@ -53,10 +53,10 @@ class Inference:
         tta: "flip" averages the probabilities of each image and its mirror image, in twice the time.
     """
 
-    def __init__(self, model: Any, accelerator: str = "auto", tta: Tta | None = None):
+    def __init__(self, model: Any, accelerator: str = "auto", tta: Tta = None):
         configure_process()
-        if tta not in (None, *get_args(Tta)):
-            raise ArgumentError("tta", tta, f"expected None or one of {', '.join(get_args(Tta))}.")
+        if tta not in get_args(Tta):
+            raise ArgumentError("tta", tta, f"expected one of {', '.join(map(repr, get_args(Tta)))}.")
         self.tta = tta
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=model.trained_precision or "32-true")
@@ -85,7 +85,7 @@ class Inference:
 
 
 def predict(
-    models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta | None = None
+    models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta = None
 ) -> Predicted:
     """Classifies images of any size. Several models with the same classes are an ensemble: the mean of probabilities.
 
@@ -107,7 +107,7 @@ def predict(
 
 
 def predict_chunks(
-    models: Sequence[Any], images: Images, accelerator: str = "auto", tta: Tta | None = None
+    models: Sequence[Any], images: Images, accelerator: str = "auto", tta: Tta = None
 ) -> Iterator[Chunk]:
     """Predictions of one or several models, chunk by chunk. Raises UserError for models of different classes."""
     for model in models:
