@@ -51,6 +51,7 @@ class Given(nn.Module):
         return str(self.given)
 
 
+@torch.enable_grad()  # it tells which tensors depend on parameters
 def chain(
     network: Any, ends: Sequence[str], images: torch.Tensor, stem_apart: bool = False
 ) -> tuple[list[nn.Module], nn.Module] | None:
@@ -129,7 +130,7 @@ def _is_constant(argument: Any) -> bool:
     """Whether it is a plain value, or a tensor that no parameter has a part in."""
     if isinstance(argument, torch.Tensor):
         return not argument.requires_grad
-    return isinstance(argument, (bool, int, float, str, tuple, type(None)))
+    return isinstance(argument, (bool, int, float, str, type(None)))
 
 
 def _without(network: nn.Module, removed: Collection[str]) -> Any:

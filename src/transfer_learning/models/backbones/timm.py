@@ -14,14 +14,13 @@ from transfer_learning.utilities.errors import ArgumentError, first_line, needs
 try:
     import timm
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import EntryNotFoundError
-    from timm.models import PretrainedCfg
+    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
     from timm.models._hub import download_cached_file
 except ModuleNotFoundError:
     needs("timm", "timm")
     raise
 
-FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's repositories on the Hugging Face hub
+FILES = ("model.safetensors", "pytorch_model.bin")  # in a repository on the Hugging Face hub: the first, else the other
 
 
 def input_spec(name: str, weights: str | None) -> InputSpec:
@@ -44,7 +43,7 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     cfg = pretrained_cfg(name, weights)
     source, state = _read(cfg, weights, sha256) if weights is not None else (None, None)
     network = _network(cfg, image_size, state, weights)
-    levels = network.feature_info if hasattr(network, "feature_info") else []
+    levels = getattr(network, "feature_info", [])
     images = torch.rand(3, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
         cut = chain(network, [level["module"] for level in levels], images, len({x["reduction"] for x in levels}) == 1)
@@ -57,20 +56,21 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     return Backbone({f"block{n}": block for n, block in enumerate(cut[0], 1)}, spec, source=source, pool=cut[1])
 
 
-def pretrained_cfg(name: str, weights: str | None) -> PretrainedCfg:
+def pretrained_cfg(name: str, weights: str | None) -> Any:
     """timm's entry for the weights; that of `name` for DEFAULT, for files and for random weights (None).
 
     Raises:
         ArgumentError: no such network, or no such tag of it.
     """
     architecture, tag = timm.models.split_model_name_tag(name)
-    if not timm.is_model(architecture):
-        raise ArgumentError("backbone", f"timm/{name}", no_such_network("timm", architecture, timm.list_models()))
+    networks = timm.list_models()
+    if architecture not in networks:
+        raise ArgumentError("backbone", f"timm/{name}", no_such_network("timm", architecture, networks))
     known = timm.models.get_arch_pretrained_cfgs(architecture)
     if tag and name not in known:
         raise ArgumentError("backbone", f"timm/{name}", f"no such weights; expected one of {', '.join(known)}.")
     chosen = next((full for full in known if weights in (full, full.partition(".")[2])), name)
-    return timm.models.get_pretrained_cfg(chosen) or PretrainedCfg(architecture=architecture)
+    return timm.models.get_pretrained_cfg(chosen, allow_unregistered=False)
 
 
 def _read(cfg: Any, weights: str, sha256: str | None) -> tuple[WeightsSource, dict[str, torch.Tensor]]:
@@ -99,7 +99,9 @@ def _downloaded(cfg: Any, weights: str) -> Path:
             return Path(download_cached_file(cfg.url))
         try:
             return Path(hf_hub_download(cfg.hf_hub_id, FILES[0]))
-        except EntryNotFoundError:
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # no connection
+                raise
             return Path(hf_hub_download(cfg.hf_hub_id, FILES[1]))
     except Exception as error:  # of many kinds: no connection, no such file, a full disk
         ways = "Name a file as `weights`, or take random weights (null)."
@@ -107,27 +109,26 @@ def _downloaded(cfg: Any, weights: str) -> Path:
         raise ArgumentError("weights", weights, f"{reason}. {ways}") from error
 
 
-def _network(cfg: PretrainedCfg, image_size: int, state: dict | None, weights: str | None) -> Any:
+def _network(cfg: Any, image_size: int, state: dict | None, weights: str | None) -> Any:
     """The network with the given or random weights, in evaluation mode, without its last layer."""
-    size: dict[str, Any] = (
-        {"img_size": image_size} if cfg.fixed_input_size else {}
-    )  # timm resamples position embeddings
     last = [cfg.classifier] if isinstance(cfg.classifier, str) else cfg.classifier or []
-    overlay: dict[str, Any] = {}
-    if state is not None:  # with as many classes as the file, all weights must match
-        classes = next((len(state[key]) for key in (f"{layer}.weight" for layer in last) if key in state), None)
-        overlay = {"state_dict": state, **({} if classes is None else {"num_classes": classes})}
-        size |= {} if classes is None else {"num_classes": classes}
+    overlay: dict[str, Any] = {}  # of `cfg`
+    settings: dict[str, Any] = {"img_size": image_size} if cfg.fixed_input_size else {}  # positions are resampled
+    if state is not None:
+        overlay = {"state_dict": state}
+        for layer in last:
+            if f"{layer}.weight" in state:  # as many classes as the file has, so that all weights must match
+                overlay["num_classes"] = settings["num_classes"] = len(state[f"{layer}.weight"])
     try:
-        network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **size)
+        network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **settings)
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split())[:200]
         if state is None or (cfg.fixed_input_size and image_size != cfg.input_size[-1]):
-            what = f"{cfg.architecture} does not support it{'' if state is None else ' with these weights'} ({reason})."
+            with_these = "" if state is None else " with these weights"
+            what = f"{cfg.architecture} does not support it{with_these} ({reason})."
             raise ArgumentError("image_size", image_size, what) from error
-        layout = f"not {cfg.architecture} in timm's layout ({reason})."
-        raise ArgumentError("weights", weights, layout) from error
-    network.pretrained_cfg.pop("state_dict", None)  # a copy
+        raise ArgumentError("weights", weights, f"not {cfg.architecture} in timm's layout ({reason}).") from error
+    network.pretrained_cfg.pop("state_dict", None)
     for layer in last:
         network.set_submodule(layer, nn.Identity())
     return network.eval()
