@@ -58,7 +58,11 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     folder = Path(os.path.expanduser(value.strip("'\""))).resolve()
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
-    check_version(read_config(folder / "config.yaml"), folder)
+    config = read_config(folder / "config.yaml")
+    check_version(config, folder)
+    if key == "resume" and config.get("find_lr"):
+        way = f"rerun={value} find_lr=false optimizer.lr=... trains with its settings."
+        raise UserError(f"{named}: the learning-rate finder trained nothing that could be resumed. {way}")
     keys = {each: each.partition("=")[0].lstrip("+~") for each in arguments if each != named}
     refused = [each for each in keys if each.partition("=")[0] not in (*MAY_CHANGE, MAY_GROW)]
     if key == "resume" and refused:

@@ -1,8 +1,10 @@
 """From a composed config to a trained model."""
 
 import logging
+import math
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +24,7 @@ from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import CheckpointFile
 from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.runs.provenance import attempt
@@ -67,6 +70,10 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
         if single and key not in keys_of(hydra_config.overrides.task):
             experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
             raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
+    if type(find_lr := cfg.get("find_lr", False)) is not bool:  # older configs lack it
+        raise UserError(f"find_lr={as_typed(find_lr)}: expected true or false.")
+    if find_lr and not single:
+        raise UserError("find_lr=true: trains nothing that a sweep could compare; leave out -m.")
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
     add_monitored_metric(cfg)
@@ -135,6 +142,8 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     shown["lr"] = plain["optimizer"].get("lr")
     shown["other"] = {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")}
     try:
+        if cfg.get("find_lr"):
+            return find_lr(data, model, trainer)
         results = train(data, model, trainer, shown, cfg.trainer.compile, started, last, cfg.monitor, cfg.test)
         return results["monitor_best"]
     except MisconfigurationException as error:
@@ -144,6 +153,14 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     finally:
         for adapter in adapters(trainer):
             adapter.finish()
+
+
+def find_lr(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> float:
+    """Searches a learning rate in the place of the training. Returns it, NaN if there is no suggestion."""
+    rate = find_learning_rate(data, model, trainer).suggestion
+    ways = f"To train with it: optimizer.lr={rate:.1e} in the place of find_lr=true. " if rate else ""
+    rank_zero_info(f"{ways}The curve: {Path(trainer.default_root_dir, 'lr_find.png')}")
+    return rate or math.nan
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:

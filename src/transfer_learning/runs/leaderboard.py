@@ -14,7 +14,10 @@ from transfer_learning.utilities.files import write_csv, write_text
 
 
 class Job(NamedTuple):
-    """`settings`: what its command set. `state`: "finished", "failed" or "unfinished". `metrics`: of a finished job."""
+    """`settings`: what its command set. `state`: "finished", "failed", "unfinished" or "learning-rate finder".
+
+    `metrics`: of a finished job.
+    """
 
     folder: str
     settings: dict[str, str]
@@ -49,7 +52,8 @@ def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
         return Job(folder.name, settings, "failed", reason), config
     if not (folder / "metrics.json").exists():
-        return Job(folder.name, settings, "unfinished"), config
+        searched = (folder / "lr_find.json").exists() and not (folder / "checkpoints").exists()
+        return Job(folder.name, settings, "learning-rate finder" if searched else "unfinished"), config
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         needed = {key: metrics[key] for key in ("monitor", "monitor_mode", "monitor_best", "test/acc", "seconds")}
