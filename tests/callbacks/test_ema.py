@@ -156,7 +156,15 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe, decay", [*((recipe, 0.9) for recipe in RECIPES), ("from scratch", None)])
+@pytest.mark.parametrize(
+    "recipe, decay",
+    [
+        ("from scratch", 0.9),
+        ("from scratch", None),
+        pytest.param("fine-tuning on stored features", 0.9, marks=pytest.mark.slow),
+        pytest.param("a head, fresh augmentation", 0.9, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_fit_equals_an_uninterrupted_one_to_the_bit(
     tmp_path, small_data, residual, on_resnet18, run, recipe, decay
 ):

@@ -22,7 +22,7 @@ NAMES = re.compile(r"(.*\.)?_\w+_|name|choices\..*|recipe\.name|repeats|sweep|ov
 TINY_CNN = "recipe.image_size=32 model.channels=[4] model.dense=[8]"
 COMBINATIONS = {  # overrides -> keys whose values vary
     f"data=cartoons {TINY_CNN} scheduler=cosine logger=[tensorboard,csv] metrics=[macro_f1] trainer=cpu "
-    "callbacks=[layer_table,pictures,evaluation,checkpoints,progress,early_stopping]": r".*",
+    "callbacks=[layer_table,pictures,evaluation,ema,checkpoints,progress,early_stopping]": r".*",
     "data=image_folder data.root=. model=pretrained model.backbone=resnet18 model.weights=null recipe.image_size=64 "
     "optimizer=adamw trainer=cpu": (
         r"model\..*|recipe\.(image_size|interpolation)|optimizer\..*|data\.(root|classes|group_pattern|.*_per_class)"
@@ -122,6 +122,8 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
             "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/macro_f1, val/balanced_acc,",
         ),
         ("metrics=[macro_f1] metrics.macro_f1.average=most", "metrics.macro_f1.average=most: "),
+        ("callbacks.ema.decay=1", "callbacks.ema.decay=1: expected less than 1"),
+        ("objective.label_smoothing=1", "objective.label_smoothing=1: expected less than 1"),
         ("trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
         ("test=maybe", "test=maybe: expected a valid boolean"),
     ],

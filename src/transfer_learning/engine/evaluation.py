@@ -17,9 +17,7 @@ class Evaluated(NamedTuple):
     """What a model computed for labelled images."""
 
     images: Images  # the N images that could be read
-    versions: list[
-        torch.Tensor
-    ]  # logits, (N, 1) or (N, C) float32, of the images and with "flip" of their mirror images
+    versions: list[torch.Tensor]  # logits, (N, 1) or (N, C) float32: of the images, and if flipped of mirror images
     unreadable: dict[str, str]  # name of each of the other images -> the reason
 
     @property
@@ -58,9 +56,8 @@ def evaluate_images(inference: Inference, images: Images) -> Evaluated:
     if not indices:
         file, reason = next(iter(named.items()))
         raise UserError(f"{file}: not readable as an image ({reason}), and neither are all others.")
-    return Evaluated(
-        images.take(np.array(indices, dtype=np.int64)), [torch.cat(each) for each in zip(*versions)], named
-    )
+    found = images.take(np.array(indices, dtype=np.int64))
+    return Evaluated(found, [torch.cat(each) for each in zip(*versions)], named)
 
 
 def calibrate(model: Any, validation: Evaluated) -> None:
