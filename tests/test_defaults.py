@@ -67,7 +67,7 @@ def same(default: Any, value: Any) -> bool:
         (RMSprop, ["optimizer=rmsprop"], "optimizer", GIVEN),
         (Cosine, ["scheduler=cosine"], "scheduler", set()),
         (Throughput, ["callbacks=throughput"], "callbacks.throughput", set()),
-        (Affine, [], "data.augmentation", set()),
+        (Affine, [], "data.augmentation.affine", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),
