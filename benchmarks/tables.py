@@ -87,28 +87,27 @@ def update(path: Path, folders: Sequence[Path]) -> int:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line with what all rows share, and a table of the rest with a row for each group of repetitions."""
+    """A line with what all rows share, and a table of the rest with a row for each group of repetitions, best first."""
     groups: dict[tuple, list[Row]] = {}
     for each in rows:
         groups.setdefault((each["settings"], *(each[key] for key in PLACE)), []).append(each)
     common = [word for word in rows[0]["settings"].split() if all(word in each["settings"].split() for each in rows)]
     varying = [key for key in PLACE if len({each[key] for each in rows}) > 1]
-    shown = [key for key in MEASURES if any(each.get(key) for each in rows)]
-    result = [["added to the command", *varying, "repeated"]]
-    result[0] += [name for key in shown for name in (MEASURES[key][0], *[INTERVALS[key]] * (key in IMAGES))]
-    best_first = sorted(groups.values(), key=lambda group: -mean(float(each["val/acc_best"]) for each in group))
-    for first, *others in best_first:
-        settings = " ".join(word for word in first["settings"].split() if word not in common)
-        line = [f"`{settings}`" * bool(settings), *(first[key] for key in varying)]
-        line += [", ".join(filter(None, (each["repetition"] for each in (first, *others))))]
-        for key in shown:
-            values = [float(each[key]) for each in (first, *others) if each.get(key)]
-            texts = [number(f(values), MEASURES[key][1]) for f in (mean, min, max) if values]
-            line += [f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])]
-            line += [interval([first, *others], key)] if key in IMAGES else []
-        result.append(line)
+    lines: list[Row] = []
+    for group in sorted(groups.values(), key=lambda group: -mean(float(each["val/acc_best"]) for each in group)):
+        settings = " ".join(word for word in group[0]["settings"].split() if word not in common)
+        line = {"added to the command": f"`{settings}`" * bool(settings), **{key: group[0][key] for key in varying}}
+        line["repeated"] = ", ".join(filter(None, (each["repetition"] for each in group)))
+        for key, (heading, form) in MEASURES.items():
+            values = [float(each[key]) for each in group if each.get(key)]
+            texts = [number(choose(values), form) for choose in (mean, min, max) if values]
+            line[heading] = f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])
+            line |= {INTERVALS[key]: interval(group, key)} if key in IMAGES else {}
+        lines.append(line)
+    shown = [heading for heading in lines[0] if any(line[heading] for line in lines)]
     shared = ", ".join(f"{key} {rows[0][key]}" for key in PLACE if key not in varying)
-    return f"`{' '.join(['python train.py', *common])}`; {shared}\n\n{markdown(result)}"
+    made = markdown([shown, *([line[heading] for heading in shown] for line in lines)])
+    return f"`{' '.join(['python train.py', *common])}`; {shared}\n\n{made}"
 
 
 def render(docs: Path) -> None:
