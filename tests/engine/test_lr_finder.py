@@ -133,6 +133,6 @@ def test_loss_that_explodes_at_once_and_a_trainer_of_one_batch_are_refused(
     with pytest.raises(UserError, match=r"^the loss explodes within \d+ steps, .*: no suggestion is possible"):
         find_learning_rate(small_data(), small_model(), trainer, min_lr=1e8, max_lr=1e9)
     trainer = quiet_trainer(fast_dev_run=True, default_root_dir=tmp_path)
-    with pytest.raises(ArgumentError, match="^fast_dev_run=1: "):
+    with pytest.raises(ArgumentError, match="^fast_dev_run=True: "):
         find_learning_rate(small_data(), small_model(), trainer)
     assert not list(tmp_path.glob("lr_find.*"))

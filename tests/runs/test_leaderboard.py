@@ -50,6 +50,14 @@ def sweep(tmp_path, add_job):
     return tmp_path
 
 
+def test_folder_of_the_learning_rate_finder_is_no_unfinished_run_until_it_trains(tmp_path, add_job):
+    add_job("run", ["find_lr=true"])
+    (tmp_path / "run" / "lr_find.json").write_text("{}")
+    assert [job.state for job in jobs(tmp_path)] == ["learning-rate finder"]
+    (tmp_path / "run" / "checkpoints").mkdir()
+    assert [job.state for job in jobs(tmp_path)] == ["unfinished"]
+
+
 def test_best_job_is_first_and_unfinished_jobs_are_last(sweep):
     found = jobs(sweep)
     assert [(job.folder, job.state, job.reason) for job in found] == [
