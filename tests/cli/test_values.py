@@ -25,7 +25,7 @@ COMBINATIONS = {  # overrides -> keys whose values vary
     "callbacks=[layer_table,pictures,evaluation,ema,checkpoints,progress,early_stopping]": r".*",
     "data=image_folder data.root=. model=pretrained model.backbone=resnet18 model.weights=null recipe.image_size=64 "
     "optimizer=adamw trainer=cpu": (
-        r"model\..*|recipe\.(image_size|interpolation)|optimizer\..*|data\.(root|classes|group_pattern|.*_per_class)"
+        r"model\..*|recipe\.(image_size|interpolation|crop_pct)|optimizer\..*|data\.(root|classes|group_pattern|.*_per_class)"
     ),
     f"data=table data.table=. data.file_column=a data.label_column=b {TINY_CNN} optimizer=sgd trainer=cpu": (
         r"data\.(root|table|classes|.*_column)"

@@ -89,7 +89,7 @@ def test_preprocessing_and_precision_of_the_training(saved, small_data, small_mo
     model = Classifier(model.network, data.class_names, data.preprocessing, model.optimizer)
     saved(model, data, path, precision="bf16-mixed")
     about = torch.load(path, weights_only=True)["model"]
-    expected = {"image_size": 32, "interpolation": "nearest", "resize": "crop", "depth": None}
+    expected = {"image_size": 32, "interpolation": "nearest", "resize": "crop", "depth": None, "crop_pct": 1.0}
     assert about["preprocessing"] == expected
     loaded = load(path)
     assert loaded.preprocessing == data.preprocessing == Preprocessing(32, "nearest", "crop")
