@@ -145,7 +145,7 @@ def test_metadata_are_texts(settings):
     assert json.loads(found["class_names"]) == ["cat", "dog", "höhle"]
     assert (found["image_size"], found["interpolation"], found["resize"]) == (str(SIZE), *settings)
     assert float(found["temperature"]) == 0.123456789012345
-    settings = ["image_size", "interpolation", "resize", "depth"]
+    settings = ["image_size", "interpolation", "resize", "depth", "crop_pct"]
     assert set(found) == {*settings, "class_names", "temperature", "input", "output"}
     assert f"(N, {SIZE}, {SIZE}, 3) uint8" in found["input"] and "(N, 3) float32" in found["output"]
 
