@@ -43,7 +43,7 @@ class LearningRateCurve:
         None if the loss does not fall clearly: by less than the standard deviation of single steps' losses.
         """
         losses, lowest = self.smoothed, int(self.smoothed.argmin())
-        if lowest == 0 or self.begin.mean() - losses[lowest] < self.begin.std():
+        if lowest == 0 or self.begin.mean() - losses[lowest] <= max(self.begin.std(), 1e-6):
             return None
         falls = np.gradient(losses, np.log10(self.rates[: len(losses)]))[: lowest + 1]
         return float(self.rates[int(falls.argmin())])
