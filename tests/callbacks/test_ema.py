@@ -79,7 +79,7 @@ def losses_of(network, data, loader):
 
 
 def plain_loop(network, data, epochs, decay, every=1):
-    """SGD with the average written out, in plain torch, a step for `every` batches.
+    """SGD with the average written out, in plain torch, a step for the mean loss of the images of `every` batches.
 
     Returns for each epoch the validation loss of the averages, and the state_dict with the averages at the end.
     """
@@ -87,12 +87,12 @@ def plain_loop(network, data, epochs, decay, every=1):
     averages, steps, losses = {key: value.clone() for key, value in network.state_dict().items()}, 0, []
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
-        for index, batch in enumerate(loader):
-            batch = data.on_after_batch_transfer(batch)
-            loss = F.binary_cross_entropy_with_logits(network(batch.inputs)[:, 0], batch.targets.float())
-            (loss / every).backward()
-            if (index + 1) % every and index + 1 < len(loader):
-                continue
+        batches = list(loader)
+        for step in [batches[start : start + every] for start in range(0, len(batches), every)]:
+            for batch in map(data.on_after_batch_transfer, step):
+                logits, targets = network(batch.inputs)[:, 0], batch.targets.float()
+                losses_sum = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+                (losses_sum / sum(len(each.targets) for each in step)).backward()
             optimizer.step()
             optimizer.zero_grad()
             d = min(decay, (1 + steps) / (10 + steps))

@@ -352,7 +352,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path, made):
     assert ": Read-only file system. Make room or make it writable, or" in result.stderr
 
 
-GROUPS = "basic_cnn pretrained regularised_cnn vgg16_finetuned vgg16_frozen"
+GROUPS = "basic_cnn pretrained regularised_cnn resnet_small vgg16_finetuned vgg16_frozen"
 
 
 @pytest.mark.parametrize(
