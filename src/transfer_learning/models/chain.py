@@ -76,7 +76,9 @@ def chain(
     """
     image, units = images[:1], dict(_units(network, set(ends)))
     calls, output = _calls(units, lambda: network.forward_features(image))
-    head_calls, _ = _calls(units, lambda: network.forward_head(output, pre_logits=True))
+    modules = dict(network.named_modules())
+    del modules[""]
+    head_calls, _ = _calls(modules, lambda: network.forward_head(output, pre_logits=True))
     called, in_head = ({name for name, *_ in each} for each in (calls, head_calls))
     names, layers = list[str](), list[nn.Module]()
     for name, inputs, keywords, result in reversed(calls):
@@ -91,15 +93,21 @@ def chain(
         return None
     starts = [0, *([cuts[0] - 1] if stem_apart else []), *cuts[:-1], len(layers)]
     pieces = [layers[start:end] for start, end in pairwise(starts)]
-    unneeded = called - in_head
-    if output is not image:  # layers of which only other methods are called belong to this part, else to the head
-        pieces[0].insert(0, Part(_without(network, {*names, *in_head}), "features"))
-        unneeded = set(units) - in_head
-    last = _without(network, unneeded)
+    last = _without(network, {name for name in modules if not any(_is_inside(name, each) for each in in_head)})
     last._parameters = {}
-    blocks = [piece[0] if len(piece) == 1 else nn.Sequential(*piece) for piece in pieces if piece]
     head = Part(last, "head")
-    return (blocks, head) if _is_same(nn.Sequential(*blocks, head), Part(network), images[1:]) else None
+    for uncalled in (set(units) - called, set()):  # needed if the network calls another method than `forward`
+        first = Part(_without(network, {*names, *in_head, *uncalled}), "features")
+        together = [[*([] if output is image else [first]), *pieces[0]], *pieces[1:]]
+        blocks = [piece[0] if len(piece) == 1 else nn.Sequential(*piece) for piece in together if piece]
+        if _is_same(nn.Sequential(*blocks, head), Part(network), images[1:]):
+            return blocks, head
+    return None
+
+
+def _is_inside(name: str, other: str) -> bool:
+    """Whether one of two layers is the other one or inside of it."""
+    return f"{name}.".startswith(f"{other}.") or other.startswith(f"{name}.")
 
 
 def _units(network: nn.Module, ends: Collection[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
