@@ -18,6 +18,7 @@ RENAMED = {  # pattern -> replacement
     r"^((?:callbacks\.\w+\.)?monitor=(?:.*,)?(?:train|val)/)f1\b": r"\1macro_f1",
     r"^(model=(?:.*,)?)frozen\b": r"\1pretrained",
     r"^(\+*)data\.class_names\b": r"\1data.classes",
+    r"^(\+*data\.augmentation)\.(rotation|shift|shear|zoom|flip)\b": r"\1.affine.\2",
     r"^data/split=shares$": "data/split=per_class data.train_per_class=null data.val_per_class=0.2",
 }
 

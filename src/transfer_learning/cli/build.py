@@ -71,7 +71,7 @@ def _wrong_argument(make: Callable, arguments: Mapping[str, Any], message: str) 
 
 def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
     """The objects of a group such as `callbacks`, by name."""
-    return {name: build(cfg, f"{group}.{name}") for name in cfg.get(group) or {}}
+    return {name: build(cfg, f"{group}.{name}") for name in OmegaConf.select(cfg, group) or {}}
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -80,9 +80,7 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     Raises UserError for a wrong value, or for a key that no object reads.
     """
     settings = {key: value for key, value in _plain(cfg.data).items() if key not in ("source", "split", "augmentation")}
-    one_step = "_target_" in cfg.data.augmentation
-    keys = ["data.augmentation"] if one_step else [f"data.augmentation.{name}" for name in cfg.data.augmentation]
-    made: dict[str, Any] = {"augmentation": [build(cfg, key) for key in keys]}
+    made: dict[str, Any] = {"augmentation": list(build_all(cfg, "data.augmentation").values())}
     unread = set(settings)
     with name_keys(cfg, "data"):
         for name, cls in {**_data_classes(cfg), "module": ImageDataModule}.items():
