@@ -89,6 +89,8 @@ def same(default: Any, value: Any) -> bool:
         (RandAugment, ["data/augmentation=rand_augment"], "data.augmentation.rand_augment", set()),
         (RandomResizedCrop, ["data/augmentation=random_resized_crop"], "data.augmentation.random_resized_crop", set()),
         (Throughput, ["callbacks=throughput"], "callbacks.throughput", set()),
+        (Affine, [], "data.augmentation.affine", set()),
+        (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
         (Cartoons, ["data=cartoons"], "data", set()),
         (DogsVsCats, ["data=dogs_vs_cats"], "data", set()),
         (Folder, ["data=image_folder"], "data", set()),
