@@ -149,6 +149,7 @@ def test_folder_without_a_run_is_refused(tmp_path, monkeypatch, in_process, key,
     assert code == 1 and f"{key}={where}: no run there" in output and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_rerun_repeats_a_run_to_the_bit_and_takes_other_settings(finished, in_process, tmp_path, cache):
     strange = finished.rename(tmp_path / "a=b,c 'd")  # as the folder of a job may be called
     before = contents(strange)

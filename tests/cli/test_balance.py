@@ -70,6 +70,7 @@ def test_monitor_alone_chooses_the_best_epoch_stops_early_and_is_tested(tiny, tm
             assert OF_PREDICTIONS[name](table.labels, table.predicted) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_sweep_is_sorted_by_the_monitor_and_returns_its_best_values(tiny, tmp_path, in_process, monkeypatch):
     returned, run = [], shell.run
     monkeypatch.setattr(shell, "run", lambda cfg: returned.append(run(cfg)) or returned[-1])

@@ -190,6 +190,7 @@ def test_precision_is_that_of_the_hardware_unless_given(tmp_path, in_process, ca
         assert complete(tmp_path / name)["precision"] == expected
 
 
+@pytest.mark.slow
 def test_run_from_another_directory(tmp_path, in_shell, cache):
     run = tmp_path / "run"
     model = ["model=regularised_cnn", "data.augment=true", "model.channels=[4]"]
@@ -315,6 +316,7 @@ def test_several_devices_in_a_sweep_are_refused(tmp_path, in_process, cache):
     assert code == 1 and "trainer: several devices in a sweep are not supported" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_launcher_runs_the_jobs_in_other_processes_with_the_same_results(
     tmp_path, in_process, in_shell, cache, launcher

@@ -84,12 +84,14 @@ def test_leaderboard_is_sorted_by_the_monitored_metric(sweep):
     assert all("monitor=val-loss" in row["folder"] for row in rows)
 
 
+@pytest.mark.slow
 def test_jobs_may_differ_in_their_monitor(sweep, tmp_path):
     code, _, rows = sweep("monitor=val/loss,val/acc")
     assert code == 0 and [row["monitor"] for row in rows] == ["val/acc", "val/loss"]
     assert job(tmp_path, "monitor=val-loss") != job(tmp_path, "monitor=val-acc")
 
 
+@pytest.mark.slow
 def test_job_whose_config_was_edited_is_refused_with_the_difference(sweep, tmp_path):
     sweep("seed=0,1")
     config = job(tmp_path, "seed=1") / "config.yaml"
@@ -154,6 +156,7 @@ def validation_images(folder):
         return {row["sha256"] for row in csv.DictReader(file) if row["split"] == "val"}
 
 
+@pytest.mark.slow
 def test_learning_curve_of_any_model_and_data(sweep, tmp_path):
     settings = ["experiment=learning_curve", "model=basic_cnn", "data.train_share=0.05,0.2,1.0", "seed=0,1"]
     code, output, rows = sweep(*settings, "trainer.max_epochs=1")

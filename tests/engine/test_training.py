@@ -403,6 +403,7 @@ def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_train
         train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path), compile=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(
     tmp_path, small_data, pretrained, quiet_trainer

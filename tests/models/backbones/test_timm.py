@@ -24,18 +24,12 @@ from transfer_learning.utilities.errors import ArgumentError, UserError
 # name: side of the images in pixels, number of blocks (0 for one piece)
 NETWORKS = {
     "deit_tiny_distilled_patch16_224": (48, 13),
-    "dla46x_c": (64, 6),
-    "edgenext_xx_small": (64, 4),
-    "efficientformerv2_s0": (64, 4),
-    "eva02_tiny_patch14_224": (56, 13),
     "ghostnet_050": (64, 5),
-    "gmlp_ti16_224": (32, 31),
     "hgnetv2_b0": (64, 4),
     "levit_128s": (64, 3),
     "mobilenetv3_small_050": (64, 5),
     "regnetx_002": (64, 5),
     "test_byobnet": (64, 5),
-    "test_coatnet": (64, 5),
     "test_convnext": (64, 4),
     "test_efficientnet": (64, 5),
     "test_mambaout": (64, 4),
@@ -43,11 +37,17 @@ NETWORKS = {
     "test_nfnet": (64, 5),
     "test_resnet": (64, 5),
     "test_vit": (64, 7),
-    "test_vit3": (64, 10),
     "tf_efficientnet_lite0": (64, 5),
     "xcit_nano_12_p16_224": (64, 0),
 }
-LARGER = {
+SLOW = {
+    "dla46x_c": (64, 6),
+    "edgenext_xx_small": (64, 4),
+    "eva02_tiny_patch14_224": (56, 13),
+    "gmlp_ti16_224": (32, 31),
+    "test_coatnet": (64, 5),
+    "test_vit3": (64, 10),
+    "efficientformerv2_s0": (64, 4),
     "beit_base_patch16_224": (32, 13),
     "caformer_s18": (64, 4),
     "coatnet_nano_rw_224": (64, 5),
@@ -115,9 +115,9 @@ def check_features_and_cuts(name, size, count, network, path):
         assert not [key for key, p in whole.named_parameters() if p.requires_grad and p.grad is None]  # all are used
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)])
+@pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_features_and_cuts(name, timms):
-    size, count = (NETWORKS | LARGER)[name]
+    size, count = (NETWORKS | SLOW)[name]
     check_features_and_cuts(name, size, count, *timms(name, size))
 
 
