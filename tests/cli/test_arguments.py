@@ -101,6 +101,7 @@ def test_cache_may_be_elsewhere_when_a_run_goes_on(finished, in_process, tmp_pat
     assert code == 0 and metrics(finished)["epochs"] == 3 and list((tmp_path / "other cache").glob("*.rows"))
 
 
+@pytest.mark.slow
 def test_more_epochs_give_the_results_of_a_longer_run(finished, in_process, tmp_path, cache):
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
     assert code == 0 and "goes on after epoch 2 of 4" in output

@@ -93,6 +93,7 @@ def test_sweep_is_sorted_by_the_monitor_and_returns_its_best_values(tiny, tmp_pa
     assert code == 0 and output.count("finished already") == 4 and sorted(returned) == sorted(by_folder.values())
 
 
+@pytest.mark.slow
 def test_rerun_and_resume_with_a_monitor(tiny, tmp_path, in_process):
     where = f"hydra.run.dir={tmp_path}/run"
     code, output = in_process(*tiny, where)

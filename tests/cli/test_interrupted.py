@@ -187,7 +187,9 @@ def test_sweep_killed_at_random_instants_has_the_same_results(tmp_path, launcher
     print(f"{launcher}: a sweep of 6 jobs, {kills} kills")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500")

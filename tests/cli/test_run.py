@@ -233,6 +233,7 @@ def test_best_experiment_trains_on_stored_features(tmp_path, in_process, cache):
     assert sorted(counts) == [("16", "16"), ("16", "16"), ("40", "40")]
 
 
+@pytest.mark.slow
 def test_sweep_leaves_four_complete_and_different_folders(tmp_path, monkeypatch, in_process, cache):
     torch.manual_seed(0)
     network = Pretrained(2, 32, backbone="vgg16", weights=None, layer_norm=False)
@@ -375,6 +376,7 @@ def test_logger_csv(tmp_path, in_process, cache):
     assert "epochs: 2" in (tmp_path / "run" / "hparams.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_logger_csv_has_each_epoch_once_after_a_resume(tmp_path, in_process, cache):
     in_process(*TINY, *SMALL_CNN, "logger=csv", f"hydra.run.dir={tmp_path}/run", cache)
     code, output = in_process(f"resume={tmp_path}/run", "trainer.max_epochs=3")

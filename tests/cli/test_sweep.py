@@ -66,6 +66,7 @@ def test_other_jobs_go_on_after_one_diverged_and_the_repeated_command_does_what_
     assert without_seconds(job(tmp_path, "lr=0.0001") / "metrics.json") == without_seconds(tmp_path / "metrics.json")
 
 
+@pytest.mark.slow
 def test_leaderboard_shows_the_settings_that_vary_and_the_best_first(sweep):
     _, output, rows = sweep("seed=0,1", "optimizer.lr=1e-3,1e-4", "test=false")
     assert list(rows[0])[:2] in (["seed", "optimizer.lr"], ["optimizer.lr", "seed"])
@@ -108,6 +109,7 @@ def test_job_whose_config_was_edited_is_refused_with_the_difference(sweep, tmp_p
     assert code == 0 and [row["state"] for row in rows] == ["finished"] * 2
 
 
+@pytest.mark.slow
 def test_key_that_the_program_gained_later_does_not_refuse_a_finished_sweep(sweep, tmp_path):
     sweep("seed=0,1")
     for seed in (0, 1):
@@ -135,6 +137,7 @@ def test_name_of_a_sweep_needs_a_multirun(in_process, tmp_path):
     assert code == 1 and "sweep=mine: names a multirun; add -m" in output
 
 
+@pytest.mark.slow
 def test_cross_validation_over_seeds_ends_with_a_row_for_each_setting(sweep, tmp_path):
     settings = ["data.folds=2", "data.fold=0,1", "data.batch_size=10", "seed=0,1", "optimizer.lr=1e-3,1e-4"]
     code, output, rows = sweep(*settings)

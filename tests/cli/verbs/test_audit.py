@@ -152,6 +152,7 @@ def test_nothing_is_left_if_the_results_cannot_be_written(settings, verb, tmp_pa
     assert output.code == 1 and "No space left on device" in output.err and not (tmp_path / "found").exists()
 
 
+@pytest.mark.slow
 def test_neither_help_nor_a_training_waits_for_scikit_learn():
     code = "import sys; from transfer_learning.cli import main; main.parser(); import transfer_learning.engine.audit; "
     code += "assert 'sklearn' not in sys.modules"
