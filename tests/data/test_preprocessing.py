@@ -1,4 +1,5 @@
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -277,3 +278,15 @@ def test_a_file_that_disappears_is_not_a_broken_image(tmp_path):
     with pytest.raises(UserError, match="gone.png: disappeared after it was listed .*FileNotFoundError"):
         decoded(tmp_path / "gone.png", 24)
     assert "FileNotFoundError" in decoded(tmp_path / "gone.png", 24, digest="unreadable then too")
+
+
+def test_remarks_are_in_the_order_of_the_images_whichever_is_decoded_first():
+    later = threading.Event()
+
+    def read(index):
+        later.set() if index else later.wait(timeout=10)
+        raise ValueError("broken")
+
+    images = Images(["0.png", "1.png"], np.zeros(2, dtype=np.int64), ("a", "b"), ["0", "1"], read)
+    _, remarks = decode(images, Preprocessing(8), [0, 1])
+    assert list(remarks["unreadable"]) == [0, 1]

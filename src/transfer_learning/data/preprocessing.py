@@ -99,4 +99,4 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         list(pool.map(decode_one, range(len(indices))))
-    return pixels, remarks
+    return pixels, {kind: dict(sorted(found.items())) for kind, found in remarks.items()}  # threads end in any order

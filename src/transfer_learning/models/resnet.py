@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from transfer_learning.models.heads import dense_layers
 from transfer_learning.models.network import Frozen, Network, num_logits
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.validation import validated
@@ -64,16 +65,10 @@ class SmallResNet(Network):
             for block in range(count):
                 layers.append(ResidualBlock(inputs, outputs, stride=2 if stage and not block else 1))
                 inputs = outputs
-        layers += [
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(inputs, num_logits(num_classes)),
-        ]
+        layers += [nn.AdaptiveAvgPool2d(1), *dense_layers(inputs, [], dropout, num_logits(num_classes))]
         arguments = {"channels": list(channels), "blocks": list(blocks), "dropout": dropout}
-        super().__init__(
-            Frozen(), nn.Sequential(*layers), arguments | dict(num_classes=num_classes, image_size=image_size)
-        )
+        arguments |= {"num_classes": num_classes, "image_size": image_size}
+        super().__init__(Frozen(), nn.Sequential(*layers), arguments)
 
 
 def conv_norm(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
