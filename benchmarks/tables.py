@@ -33,8 +33,9 @@ INTERVALS = {"val/acc_best": "validation, 95 % interval", "test/acc": "test, 95 
 RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precision", "device")
 PLACE = ("commit", "machine", "torch")
 INTRODUCTION = """Made by `python benchmarks/tables.py` from the folders of runs. Files in `measurements/` have a row
-for each run. Of repeated runs the tables show the mean and, in brackets, the range. The interval (Wilson, 95 %) is that
-of the mean, for another sample of as many images; it does not cover other seeds."""
+for each run. Of repeated runs the tables show the mean and, in brackets, the range; of the features, which are computed
+once, the longest time. The interval (Wilson, 95 %) is that of the mean, for another sample of as many images; it does
+not cover other seeds."""
 Row = dict[str, str]  # of a CSV file
 
 
@@ -100,6 +101,7 @@ def table(rows: Sequence[Row]) -> str:
         line["repeated"] = ", ".join(filter(None, (each["repetition"] for each in group)))
         for key, (heading, form) in MEASURES.items():
             values = [float(each[key]) for each in group if each.get(key)]
+            values = [max(values)] if key == "seconds_features" and values else values  # computed once, then stored
             texts = [number(choose(values), form) for choose in (mean, min, max) if values]
             line[heading] = f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])
             line |= {INTERVALS[key]: interval(group, key)} if key in IMAGES else {}

@@ -53,7 +53,11 @@ def table(docs, name="mine"):
 
 def test_repeated_runs_are_one_row_with_mean_and_range(add_run, docs):
     for seed, accuracy in enumerate((0.90, 0.92, 0.97)):
-        add_run(f"a{seed}", f"model=vgg16 data.root=/home/me/photos lr=1e-3 seed={seed}", **{"val/acc_best": accuracy})
+        add_run(
+            f"a{seed}",
+            f"model=vgg16 data.root=/home/me/photos lr=1e-3 seed={seed}",
+            **{"val/acc_best": accuracy, "seconds_features": 60.0 * (seed == 0)},
+        )
     folder = add_run("b", "model=vgg16 data.root=../photos lr=1e-4 hydra.run.dir=/x", **{"val/acc_best": 0.95})
     file = docs / "measurements" / "mine.csv"
     assert tables.update(file, [folder]) == 4
@@ -68,6 +72,7 @@ def test_repeated_runs_are_one_row_with_mean_and_range(add_run, docs):
     assert rows[1]["validation accuracy"] == "0.930 (0.900–0.970)"
     assert rows[1]["validation, 95 % interval"] == f"{low:.3f}–{high:.3f}" and rows[1]["test accuracy"] == "0.800"
     assert rows[1]["repeated"] == "seed=0, seed=1, seed=2" and rows[1]["fit, s"] == "12.3"
+    assert rows[1]["features, s"] == "60"  # computed once
     assert "images/s" not in rows[0] and "/home" not in file.read_text() + (docs / "measurements.md").read_text()
 
 
