@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfer_learning.models.network import Frozen, Network, count_parameters, num_logits
+from transfer_learning.models.cnn import CNN
+from transfer_learning.models.network import Frozen, Network, count_parameters, num_logits, pass_black_image
+from transfer_learning.models.resnet import SmallResNet
 
 
 def test_frozen_layers_stay_in_evaluation_mode_and_get_no_gradients():
@@ -45,3 +47,20 @@ def test_network_computes_the_frozen_part_then_the_trainable_part():
 @pytest.mark.parametrize("num_classes, expected", [(2, 1), (3, 3), (10, 10)])
 def test_two_classes_have_one_logit(num_classes, expected):
     assert num_logits(num_classes) == expected
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_black_image_passes_in_evaluation_mode_and_changes_nothing(training):
+    network = SmallResNet(3, 32, [4], [1], dropout=0.5).train(training)
+    before, modes = {key: value.clone() for key, value in network.state_dict().items()}, []
+    network.trainable[1].register_forward_hook(lambda layer, *_: modes.append(layer.training))
+    assert torch.equal(pass_black_image(network, 32), pass_black_image(network, 32)) and modes == [False, False]
+    assert network.training == network.trainable[1].training == training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_the_mode_is_restored_if_the_image_does_not_fit():
+    network = CNN(2, 16, [2], [])
+    with pytest.raises(RuntimeError):
+        pass_black_image(network, 8)
+    assert network.training

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
 from transfer_learning.callbacks.loggers import adapters
-from transfer_learning.models.network import count_parameters
+from transfer_learning.models.network import count_parameters, pass_black_image
 
 
 class LayerTable(pl.Callback):
@@ -42,11 +42,7 @@ def layer_table(network: nn.Module, image_size: int) -> str:
     leaves = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
     layers = {name: layer for name, layer in leaves.items() if not isinstance(layer, nn.Sequential)}
     hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
-    was_training = network.training
-    like = next(network.parameters())
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiled layers would not call the hooks
-        network.eval()(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
-    network.train(was_training)
+    pass_black_image(network, image_size)
     for hook in hooks:
         hook.remove()
 

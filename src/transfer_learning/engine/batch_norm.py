@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer_learning.data.datamodule import ImageDataModule
-from transfer_learning.models.network import Network
+from transfer_learning.models.network import Network, pass_black_image
 from transfer_learning.utilities.errors import ArgumentError
 
 
@@ -45,10 +45,7 @@ def single_valued_batch_norm(network: Network, image_size: int) -> str | None:
 
     norms = {name: each for name, each in network.named_modules() if isinstance(each, _BatchNorm) and each.training}
     hooks = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in norms.items()]
-    was_training, like = network.training, next(network.parameters())
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiled layers would not call the hooks
-        network.eval()(torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype))
-    network.train(was_training)
+    pass_black_image(network, image_size)
     for hook in hooks:
         hook.remove()
     return found[0] if found else None

@@ -20,7 +20,7 @@ from transfer_learning.engine.batch_norm import check_last_batch
 from transfer_learning.engine.checkpoint import read, read_weights
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
-from transfer_learning.models.network import Network, count_parameters
+from transfer_learning.models.network import Network, count_parameters, pass_black_image
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError, first_line
 from transfer_learning.utilities.hardware import configure_process, device_name
@@ -68,12 +68,12 @@ def train(
             raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
+    data.setup()
     check_image_size(data, model.network)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     model.train()  # a loaded model is in evaluation mode
     times.append(time.perf_counter())
-    data.setup()
     check_last_batch(data, model.network, trainer)
     data.store_features(frozen_part(model, trainer, compile), splits)
     times.append(time.perf_counter())
@@ -103,15 +103,13 @@ def train(
 def check_image_size(data: ImageDataModule, network: Network) -> None:
     """Raises ArgumentError if an augmentation step gives images a `size` that the network does not accept.
 
-    Leaves the network in evaluation mode if there is another size.
+    The data are set up.
     """
-    data.setup()
-    expected, like = data.preprocessing.image_size, next(network.parameters())
+    expected = data.preprocessing.image_size
     size = data.augmentation.image_size(expected) if data.augment else expected
     if size != expected:
         try:
-            with torch.no_grad():
-                network.eval()(torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype))
+            pass_black_image(network, size)
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = f"the network accepts only images of {expected} pixels, leave it out ({first_line(error)})."
             raise ArgumentError("size", size, reason) from error

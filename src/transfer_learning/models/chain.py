@@ -29,7 +29,7 @@ class Part(nn.Module):
         return f"{self.steps} of {self.network.__class__.__name__}"
 
 
-class Given(nn.Module):
+class WithArguments(nn.Module):
     """A layer with further arguments, which are the same for all images, such as rotary position embeddings."""
 
     def __init__(self, layer: nn.Module, positional: Sequence[Any], keywords: dict[str, Any]):
@@ -86,7 +86,8 @@ def chain(
             if name in names or name in in_head or not all(map(_is_constant, [*inputs[1:], *keywords.values()])):
                 return None
             names.insert(0, name)
-            layers.insert(0, Given(units[name], inputs[1:], keywords) if inputs[1:] or keywords else units[name])
+            has_more = inputs[1:] or keywords
+            layers.insert(0, WithArguments(units[name], inputs[1:], keywords) if has_more else units[name])
             output = inputs[0]
     cuts = sorted(names.index(end) + 1 for end in ends if end in names)
     if len(cuts) < 2:

@@ -80,6 +80,20 @@ def num_logits(num_classes: int) -> int:
     return 1 if num_classes == 2 else num_classes
 
 
+def pass_black_image(network: nn.Module, image_size: int) -> torch.Tensor:
+    """The output for one black image, (1, 3, image_size, image_size), in evaluation mode; hooks are called.
+
+    No gradients are recorded and no statistics change. Afterwards the network is in the mode of before.
+    """
+    was_training, like = network.training, next(network.parameters())
+    image = torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiled layers would not call the hooks
+            return network.eval()(image)
+    finally:
+        network.train(was_training)
+
+
 def count_parameters(network: nn.Module) -> tuple[int, int]:
     """Numbers of trainable and of frozen parameters."""
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -149,9 +149,8 @@ def _layers(built: backbones.Backbone, backbone: str, preprocess: str, pool: str
     if preprocess == "tutorial" and spec.weights != TUTORIAL_WEIGHTS:
         raise ArgumentError("preprocess", preprocess, "it is for VGG16's original weights; for others, leave it out.")
     normalize = TutorialPreprocessing() if preprocess == "tutorial" else Normalize(spec.mean, spec.std)
-    after: dict[str, nn.Module] = (
-        {"pool": built.pool or nn.AdaptiveAvgPool2d(1)} if is_chain and pool == "average" else {}
-    )
+    is_pooled = is_chain and pool == "average"
+    after: dict[str, nn.Module] = {"pool": built.pool or nn.AdaptiveAvgPool2d(1)} if is_pooled else {}
     after |= {"norm": built.norm} if built.norm is not None else {}
     return OrderedDict(preprocess=normalize, **built.blocks, **after)
 

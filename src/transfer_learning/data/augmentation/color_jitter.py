@@ -40,12 +40,12 @@ class ColorJitter:
         """Targets stay as they are. See `Step.apply`."""
         brightness, contrast, saturation, hue = parameters.to(images.dtype)[:, :, None, None, None].unbind(1)
         images = (images * brightness).clamp_(0, 1)
-        images = _gray(images).mean(dim=(2, 3), keepdim=True).lerp(images, contrast).clamp_(0, 1)
-        images = _gray(images).lerp(images, saturation).clamp_(0, 1)
+        images = _grey(images).mean(dim=(2, 3), keepdim=True).lerp(images, contrast).clamp_(0, 1)
+        images = _grey(images).lerp(images, saturation).clamp_(0, 1)
         return _shift_hue(images, hue) if self.hue else images, targets
 
 
-def _gray(images: torch.Tensor) -> torch.Tensor:
+def _grey(images: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) -> (N, 1, H, W), with the weights of ITU-R BT.601."""
     return torch.einsum("nchw,c->nhw", images, images.new_tensor([0.2989, 0.587, 0.114]))[:, None]
 

@@ -20,7 +20,7 @@ class Erasing:
         probability: that an image gets a rectangle.
         scale: range of the rectangle's share of the area, sampled uniformly.
         ratio: range of its height divided by its width, sampled uniformly in the logarithm.
-        value: gray level in [0, 1]; None is a random colour for each rectangle, each channel uniform in [0, 1].
+        value: grey level in [0, 1]; None is a random colour for each rectangle, each channel uniform in [0, 1].
     """
 
     version: ClassVar[int] = 1
