@@ -27,6 +27,13 @@ def test_suggestion_is_where_the_loss_falls_most_per_decade(centre, seed):
     assert np.log10(curve(falling(seed, centre, noise=0)).suggestion) == pytest.approx(centre, abs=0.05)
 
 
+def test_a_fall_after_the_minimum_does_not_count():
+    """The loss jumps up at a rate of 0.01, and falls steeply at 0.03, but not to the minimum."""
+    place = np.log10(RATES)
+    losses = 0.7 - 0.5 / (1 + np.exp(-5 * (place + 4))) + np.where(place > -2, 2, 0) - np.where(place > -1.5, 1.85, 0)
+    assert np.log10(curve(losses).suggestion) == pytest.approx(-4, abs=0.1)
+
+
 def test_noise_alone_gives_no_suggestion():
     for seed in range(20):
         losses = np.random.default_rng(seed).normal(0.69, 0.02, 200)

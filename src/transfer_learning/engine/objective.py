@@ -1,6 +1,5 @@
 """Objectives: the loss of each image, and what logits mean."""
 
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -52,13 +51,13 @@ class CrossEntropy:
         return logits.softmax(dim=1)
 
     def mean_logits(self, versions: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The logits of the mean of the probabilities of several logits, each (N, 1) or (N, C) float."""
+        """Logits whose probabilities are the mean of those of several logits, each (N, 1) or (N, C) float."""
         if len(versions) == 1:
             return versions[0]
         logits = torch.stack([*versions])
         if is_one := logits.shape[2] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=2)
-        logarithms = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(logits))
+        logarithms = logits.log_softmax(dim=2).logsumexp(dim=0)
         return logarithms[:, 1:] - logarithms[:, :1] if is_one else logarithms
 
     def predicted(self, logits: torch.Tensor) -> torch.Tensor:
