@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer_learning.models import backbones
+from transfer_learning.models.folding import fold_batch_norms
 from transfer_learning.models.heads import dense_layers, keras_init
 from transfer_learning.models.network import Frozen, Network, ParameterGroup, num_logits
 from transfer_learning.utilities.errors import ArgumentError, first_line
@@ -63,7 +64,7 @@ class Pretrained(Network):
     The blocks are `block1`, `block2` ... VGG's are the convolutions up to each pooling, ResNet's the stem and the four
     layers, ConvNeXt's and Swin's the four stages, EfficientNet's the stem and the stages, ViT's the embedding of
     patches and positions, then each layer. Other networks of torchvision's are one piece. For timm's, see
-    `backbones/timm.py`.
+    `backbones/timm.py`. Batch norms before the cut are folded into convolutions.
 
     Args:
         num_classes, image_size: C >= 2; side of the images in pixels.
@@ -123,7 +124,8 @@ class Pretrained(Network):
             backbone_lr_scale=backbone_lr_scale, layer_decay=layer_decay,
         )  # fmt: skip
         trainable = nn.Sequential(OrderedDict(backbone=FineTuned(learning, batch_norm), head=head))
-        super().__init__(Frozen(layers), trainable, arguments, source)
+        folded = fold_batch_norms(nn.Sequential(layers), image_size)
+        super().__init__(Frozen(OrderedDict(folded.named_children())), trainable, arguments, source)
         self.unfreeze_at_epoch, self.backbone_lr_scale = unfreeze_at_epoch, backbone_lr_scale
         self.layer_decay = layer_decay
 

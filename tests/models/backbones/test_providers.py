@@ -57,8 +57,9 @@ def test_folder_of_weights(tmp_path):
     state = torchvision.models.shufflenet_v2_x0_5().state_dict()
     torch.save(state, tmp_path / "shufflenet_v2_x0_5-mine.pth")
     network = Pretrained(2, 32, "shufflenet_v2_x0_5", weights=str(tmp_path))
+    like_torchvisions = Pretrained(2, 32, "shufflenet_v2_x0_5", weights=str(tmp_path), unfreeze="all").trainable
     assert network.frozen_source.name == str(tmp_path / "shufflenet_v2_x0_5-mine.pth")  # what checkpoints hold
-    assert torch.equal(network.frozen.body.conv5[0].weight, state["conv5.0.weight"])
+    assert torch.equal(like_torchvisions.backbone.body.conv5[0].weight, state["conv5.0.weight"])
     assert backbones.input_spec("shufflenet_v2_x0_5", str(tmp_path)).image_size == 224
 
 
