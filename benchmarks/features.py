@@ -3,7 +3,7 @@
 python benchmarks/features.py [--backbone vgg16] [--image-size 150] [--precision 32-true] [--rounds 5]
 
 project  `ImageDataModule.store_features` as `train` calls it: from cached pixels to features in a cache without any
-bare     the frozen layers as the library builds them, on a batch that is ready on the device, in every layout and
+bare     the same layers as the library builds them, on a batch that is ready on the device, in every layout and
          precision: `float32`, `bfloat16` (the weights too) and `autocast` to bfloat16
 
 The images are drawings and the weights are random, which does not change the time. Each split is a multiple of the
@@ -27,6 +27,7 @@ from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.training import frozen_part
+from transfer_learning.models.network import Frozen
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.hardware import configure_process, processor
 
@@ -41,12 +42,13 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "autocast": 
 def bare_pass(network: Pretrained, layout: str, precision: str, size: int, device: torch.device) -> Callable:
     """A function that passes all batches through the frozen layers."""
     place = dict(device=device, dtype=PRECISIONS[precision], memory_format=LAYOUTS[layout])
-    frozen, ready = network.frozen.to(**place), torch.rand(BATCH_SIZE, 3, size, size).to(**place)
+    layers = Frozen(*network.frozen, *network.trainable.get_submodule("backbone").children()).to(**place)
+    ready = torch.rand(BATCH_SIZE, 3, size, size).to(**place)
 
     def run() -> None:
         with torch.autocast(device.type, torch.bfloat16) if precision == "autocast" else nullcontext():
             for _ in range(BATCHES):
-                features = frozen(ready)
+                features = layers(ready)
         features.float().sum().item()  # waits for the device
 
     return run
@@ -57,14 +59,14 @@ def main(backbone: str, image_size: int, precision: str, rounds: int) -> None:
     trainer = pl.Trainer(accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False)
     device = trainer.strategy.root_device
 
-    def network() -> Pretrained:
-        return Pretrained(2, image_size, backbone=backbone, weights=None)
+    def network(unfreeze: str | None) -> Pretrained:
+        return Pretrained(2, image_size, backbone=backbone, weights=None, unfreeze=unfreeze)
 
     with tempfile.TemporaryDirectory() as folder:
         source, split = Cartoons(TRAIN, VAL, TEST), PerClass(TRAIN, VAL, TEST)
         data = ImageDataModule(source, split, Preprocessing(image_size), cache_dir=folder)
         data.setup()
-        project = frozen_part(Classifier(network(), data.class_names, data.preprocessing), trainer)
+        project = frozen_part(Classifier(network(None), data.class_names, data.preprocessing), trainer)
 
         def store(number: int) -> None:
             data.store_features(project._replace(key={**project.key, "round": number}))  # another key, other features
@@ -72,7 +74,7 @@ def main(backbone: str, image_size: int, precision: str, rounds: int) -> None:
         passes = {"project": store}
         for layout in LAYOUTS:
             for name in PRECISIONS:
-                run = bare_pass(network(), layout, name, image_size, device)
+                run = bare_pass(network("all"), layout, name, image_size, device)
                 passes[f"bare, {layout}, {name}"] = lambda number, run=run: run()
         seconds: dict[str, list[float]] = {name: [] for name in passes}
         for number in range(rounds + 1):

@@ -354,7 +354,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path, made):
     assert ": Read-only file system. Make room or make it writable, or" in result.stderr
 
 
-GROUPS = "basic_cnn pretrained regularised_cnn resnet_small vgg16_finetuned vgg16_frozen"
+GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned, vgg16_frozen"
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,11 @@ GROUPS = "basic_cnn pretrained regularised_cnn resnet_small vgg16_finetuned vgg1
         ("SMALL data.train_share=0", "data.train_share=0: expected"),
         ("data.agument=true", "Key 'agument' is not in struct"),
         ("modle=basic_cnn", "Could not override 'modle'"),
-        ("model=basic", f"Available options in 'model': {GROUPS}"),
+        ("model=basic", f"model=basic: there is no such file in conf/model/; expected one of {GROUPS}"),
+        (
+            "logger=[csv,tensorbord]",
+            "logger=tensorbord: there is no such file in conf/logger/; expected one of csv, none",
+        ),
     ],
 )
 def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_process, write_image, arguments, message):

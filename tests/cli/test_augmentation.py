@@ -72,7 +72,11 @@ CROP = "data/augmentation=[mixup,random_resized_crop] data.augmentation.random_r
         (f"{CROP}.size=24", "data.augmentation.random_resized_crop.size=24: the network accepts only images of 32"),
         ("data.augmentation.rotation=10", "the name has changed; type data.augmentation.affine.rotation=10"),
         ("data.augmentation.flip=0", "the name has changed; type data.augmentation.affine.flip=0"),
-        ("data/augmentation=colour_jitter", "Available options in 'data/augmentation':"),
+        ("data/augmentation=colour_jitter", "data/augmentation=colour_jitter: there is no such file"),
+        (
+            "data/augmentation=[affine,cutmx]",
+            "data/augmentation=cutmx: there is no such file",
+        ),
     ],
 )
 def test_a_mistake_is_one_error_before_the_first_step(tmp_path, in_process, arguments, message):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -69,6 +69,13 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
 
     `place` is the file or folder of a system error that names none, `folder_key` sets another folder.
     """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        from transfer_learning.cli.resolvers import PROJECT  # only here: importing it registers resolvers
+
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        known = sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml"))
+        if group and known:
+            return f"{group}={name}: there is no such file in conf/{group}/; expected one of {', '.join(known)}."
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:

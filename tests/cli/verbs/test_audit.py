@@ -112,7 +112,7 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=image_folder", "model.weights=null"], "data.root: has no value; give it one, data.root=..."),
         (["data=image_folder", "data.root=nothing", *SETTINGS], "data.root="),
         (["data=cartoons", "data.exclude=nothing.csv", *SETTINGS], "data.exclude="),
-        (["data=nothing"], "In 'config': Could not find 'data/nothing'"),
+        (["data=nothing"], "data=nothing: there is no such file in conf/data/; expected one of cartoons, "),
         (["data=cartoons", "+nothing=1"], "+nothing=1: nothing reads nothing"),
         (["data=cartoons", "data.nothing=1"], "Could not override 'data.nothing'."),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
