@@ -101,7 +101,8 @@ def table(rows: Sequence[Row]) -> str:
         line["repeated"] = ", ".join(filter(None, (each["repetition"] for each in group)))
         for key, (heading, form) in MEASURES.items():
             values = [float(each[key]) for each in group if each.get(key)]
-            values = [max(values)] if key == "seconds_features" and values else values  # computed once, then stored
+            if key == "seconds_features" and values:  # computed once, then stored; without frozen layers about 0
+                values = [longest] if (longest := max(values)) > 0.01 else []
             texts = [number(choose(values), form) for choose in (mean, min, max) if values]
             line[heading] = f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])
             line |= {INTERVALS[key]: interval(group, key)} if key in IMAGES else {}
