@@ -110,6 +110,14 @@ def test_random_frozen_weights_of_a_checkpoint_fit():
     assert torch.equal(loaded(IMAGES), saved(IMAGES))
 
 
+def test_norms_with_statistics_of_each_batch_are_kept():
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False))
+    folded = fold_batch_norms(layers.eval(), 16).eval()
+    assert batch_norms(folded) == 1
+    torch.testing.assert_close(folded(IMAGES), layers(IMAGES), rtol=1e-4, atol=1e-5)
+
+
 def test_layers_without_batch_norms_are_returned():
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     assert fold_batch_norms(layers, 8) is layers

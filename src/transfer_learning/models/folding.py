@@ -51,7 +51,7 @@ def _pairs(layers: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d
     pairs = []
     for output, convolution in convolutions:
         users = [layer for value, layer in uses if value is output]
-        if len(users) == 1 and isinstance(users[0], nn.BatchNorm2d):
+        if len(users) == 1 and isinstance(users[0], nn.BatchNorm2d) and users[0].running_mean is not None:
             pairs.append((convolution, users[0]))
     once = [layer for pair in pairs for layer in pair]
     return [pair for pair in pairs if all(once.count(layer) == 1 for layer in pair)], result
