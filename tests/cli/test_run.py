@@ -95,7 +95,7 @@ def test_block_5_learns_at_a_tenth_of_the_rate_from_the_third_epoch_on(composed)
         (["model=pretrained"], "resnet50_frozen-seed0"),
         (["model=pretrained", "model.unfreeze=all", "model.backbone=vit_b_16"], "vit_b_16_finetuned_all-seed0"),
         (["experiment=quickstart"], "basic_cnn-seed0"),
-        (["experiment=best"], "tf_efficientnet_lite2_frozen-seed0"),
+        (["experiment=best"], "timm_tf_efficientnet_lite2_frozen-seed0"),
     ],
 )
 def test_run_is_named_after_its_model(composed, overrides, name):
@@ -220,14 +220,22 @@ def test_relative_paths_are_those_of_the_shell(tmp_path, in_process, monkeypatch
     assert f"cache_dir: {tmp_path}/own/cache" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-def test_best_experiment_trains_on_stored_features(tmp_path, in_process, cache):
+@pytest.mark.parametrize("experiment", ["best", "fast"])
+def test_experiment_trains_a_head_on_stored_features(tmp_path, in_process, cache, experiment):
     """Composed as it is, on cartoons and random weights."""
-    arguments = [*TINY, "experiment=best", "model.weights=null", f"hydra.run.dir={tmp_path}/run", cache]
+    arguments = [
+        *TINY,
+        f"experiment={experiment}",
+        "data.train_share=1",
+        "model.weights=null",
+        f"hydra.run.dir={tmp_path}/run",
+        cache,
+    ]
     code, output = in_process(*arguments)
     assert code == 0, output
     metrics = complete(tmp_path / "run")
-    trainable = 7_079_424 + 2 * 512 + 513  # block 5, layer norm, logit
-    assert metrics["precision"] == "bf16-mixed" and metrics["parameters_trainable"] == trainable
+    trainable = 2 * 1280 + 1281  # layer norm, logit
+    assert metrics["precision"] == "32-true" and metrics["parameters_trainable"] == trainable
     assert len(list((tmp_path / "cache").glob("features-*.rows"))) == 1  # one file for all splits
     counts = re.findall(r"features-\w+\.rows: (\d+) rows, (\d+) of them computed now", output)
     assert sorted(counts) == [("16", "16"), ("16", "16"), ("40", "40")]
