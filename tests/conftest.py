@@ -30,6 +30,9 @@ PHOTOGRAPHS = PROJECT.parent / "shared" / "dogs-vs-cats"
 MAKE_FIELD_CASES = PROJECT.parent / "shared" / "field-cases" / "make.py"
 VGG16_FILE = PROJECT.parent / "shared" / "weights" / "vgg16_features-imagenet.pth"
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a script; processes of tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture
 def photographs() -> Path:
