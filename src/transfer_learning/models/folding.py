@@ -16,7 +16,11 @@ def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
     same up to rounding; if they are not, nothing is folded.
 
     Args:
-        layers: images (N, 3, image_size, image_size) float in [0, 1] -> any tensor. They are not changed.
+        layers: images (N, 3, image_size, image_size) float in [0, 1] -> any float tensor. They are not changed.
+        image_size: side of the images in pixels.
+
+    Returns:
+        New layers in the mode of `layers`, or `layers` if nothing can be folded.
     """
     if not any(isinstance(layer, _BatchNorm) for layer in layers.modules()):
         return layers
@@ -28,7 +32,7 @@ def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))  # timm's norms have their activation
     error = (folded(image) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-    return folded.train() if error < 1e-3 else layers
+    return folded.train(layers.training) if error < 1e-3 else layers
 
 
 def _pairs(layers: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], torch.Tensor]:
