@@ -1,7 +1,7 @@
 """Seconds per epoch, validation included: this project, plain PyTorch, a common template and Keras, measured in turn.
 
-python benchmarks/epoch.py [--rounds 5] [--rows basic regularised head vgg16 settings decode] [--batch-size 30]
-    [--originals FOLDER] [data.root=FOLDER] [model.weights=FILE] [other overrides of train.py]
+python benchmarks/epoch.py [--rounds 5] [--rows basic regularised head finetuned vgg16 settings decode]
+    [--batch-size 30] [--originals FOLDER] [data.root=FOLDER] [model.weights=FOLDER] [other overrides of train.py]
 
 Variants:
     project   `train.py`, from the start of one epoch to the start of the next, with validation, metrics, checkpoints
@@ -15,13 +15,15 @@ Variants:
 Rows:
     basic, regularised, head, vgg16   the tutorial's models; `head` trains on stored features, `vgg16` on augmented
               images
+    finetuned the last block and the head of EfficientNet-Lite2 on stored features, and end to end in the bare loop
     settings  the bare loop of the basic CNN, each time without one of its settings, or compiled
     decode    decoding the photographs of --originals
 
 Each variant is a process of its own that waits for its turn. The first round warms up and is not reported. Without
-`data.root` the images are drawings. `vgg16` uses a fifth of the images; there the project validates on stored features
-and the bare loops do not validate. Overrides of the model, the optimizer or the image size change only the first three
-variants.
+`data.root` the images are drawings, and without `model.weights`, a folder with a file for each backbone, weights are
+random. `vgg16` and `finetuned` use a fifth of the images. In `vgg16` the project validates on stored features, and the
+bare loops do not validate. Overrides of the model, the optimizer or the image size change only the first three variants
+and `bare, end to end`.
 """
 
 import argparse
@@ -37,11 +39,19 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+FEWER = ["data.train_per_class=300", "data.val_per_class=100"]
 MODELS = {  # row: overrides, of which the first names the model
     "basic": ["model=basic_cnn"],
     "regularised": ["model=regularised_cnn", "data.augment=true"],
     "head": ["model=vgg16_frozen"],
-    "vgg16": ["model=vgg16_frozen", "data.augment=true", "data.train_per_class=300", "data.val_per_class=100"],
+    "finetuned": [
+        "model=pretrained",
+        "model.backbone=timm/tf_efficientnet_lite2",
+        "model.unfreeze=block5",
+        "model.unfreeze_at_epoch=0",
+        *FEWER,
+    ],
+    "vgg16": ["model=vgg16_frozen", "data.augment=true", *FEWER],
 }
 pipe = None  # to the parent, in the process of a variant
 
@@ -91,6 +101,7 @@ def composed(overrides: list[str]):
 def bare(
     overrides: list[str],
     folder: str,
+    stored: bool = False,
     fixed: bool = False,
     convolutions: bool = False,
     kept_memory: bool = True,
@@ -99,7 +110,10 @@ def bare(
     precision: str = "",
     compiled: bool = False,
 ) -> None:
-    """The same training in plain PyTorch. `fixed`: always the same batch. `convolutions`: only the frozen part."""
+    """The same training in plain PyTorch.
+
+    `stored`: on stored features. `fixed`: always the same batch. `convolutions`: only the frozen part.
+    """
     import numpy as np
     import torch
     import torch.nn.functional as F
@@ -116,7 +130,6 @@ def bare(
     data = build_data(cfg)
     data.setup()
     network = build(cfg, "model", num_classes=2, image_size=data.preprocessing.image_size)
-    head = "vgg16" in overrides[0] and not data.augment
     accelerator, precision = cfg.trainer.accelerator, precision or cfg.trainer.precision
     device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
     precision = hardware.native_precision(accelerator) if precision == "auto" else precision
@@ -124,12 +137,12 @@ def bare(
     network = network.to(device, memory_format=layout)
     if compiled:
         network.compile()
-    if head:
+    if stored:
         store_features(data, network, precision)
     splits = {}
     for split in ("train", "val"):
         rows = data.splits[split]
-        if head:
+        if stored:
             features = data.features[split]
             x = features_from_rows(torch.from_numpy(np.array(features.array[features.rows[0]])))
         else:
@@ -139,7 +152,7 @@ def bare(
 
     def prepared(split: str, positions, parameters=None):
         x, y = splits[split][0][positions], splits[split][1][positions]
-        if not head:
+        if not stored:
             x = x.permute(0, 3, 1, 2).float().div_(255)
             if parameters is not None:
                 x, y = data.augmentation.apply(x, y, [step[positions] for step in parameters])
@@ -148,7 +161,7 @@ def bare(
 
     def forward(x):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            return (network.trainable(x) if head else network(x))[:, 0].float()
+            return (network.trainable(x) if stored else network(x))[:, 0].float()
 
     size, epoch = data.batch_size, 0
     ready = {split: prepared(split, torch.arange(min(size, len(splits[split][1])))) for split in splits}
@@ -176,7 +189,7 @@ def bare(
         network.eval()
         correct = torch.zeros((), device=device)
         # The project validates `vgg16` on stored features, so its frozen part is not measured there.
-        validated = head or "vgg16" not in overrides[0]
+        validated = stored or "vgg16" not in overrides[0]
         with torch.no_grad():
             for positions in torch.arange(len(splits["val"][1]), device=device).split(size) if validated else []:
                 x, y = batch("val", positions)
@@ -412,11 +425,14 @@ def variants(row: str, given: list[str], folder: str) -> dict[str, tuple]:
             "bare": (bare, overrides, {}),
             **{name: (bare, overrides, arguments) for name, arguments in without.items()},
         }
+    stored = row in ("head", "finetuned")
     found = {
         "project": (project, overrides, {}),
-        "bare": (bare, overrides, {}),
-        "limit": (bare, overrides, dict(fixed=True)),
+        "bare": (bare, overrides, dict(stored=stored)),
+        "limit": (bare, overrides, dict(stored=stored, fixed=True)),
     }
+    if row == "finetuned":
+        found["bare, end to end"] = (bare, overrides, {})
     if row in ("basic", "head"):
         found["project, no checkpoints"] = (
             project,
@@ -428,9 +444,9 @@ def variants(row: str, given: list[str], folder: str) -> dict[str, tuple]:
     if row == "vgg16":
         found["convolutions alone"] = (bare, overrides, dict(fixed=True, convolutions=True))
         found["project, trainer.compile=true"] = (project, [*overrides, "trainer.compile=true"], {})
-    if row != "head":
+    if row in ("basic", "regularised", "vgg16"):
         found["template"] = (template, overrides, {})
-    if has_keras:
+    if has_keras and row != "finetuned":
         found["Keras"] = (keras, overrides, dict(arrays=arrays(overrides, folder)))
     return found
 
@@ -509,7 +525,8 @@ def main() -> None:
         for row in arguments.rows:
             if row == "decode" and not arguments.originals:
                 continue
-            own = [each for each in given if "vgg16" in MODELS.get(row, [""])[0] or not each.startswith("model.")]
+            scratch = row in ("basic", "regularised", "settings")
+            own = [each for each in given if not (scratch and each.startswith("model."))]
             found = variants(row, arguments.originals if row == "decode" else own, folder)
             seconds = measured(found, arguments.rounds, folder)
             rounds = f"median (range) of {arguments.rounds} rounds"

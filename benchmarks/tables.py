@@ -31,11 +31,12 @@ MEASURES = {  # keys of metrics.json, heading and format ("": three digits)
 IMAGES = {"val/acc_best": "images_val", "test/acc": "images_test"}  # how many an accuracy is of
 INTERVALS = {"val/acc_best": "validation, 95 % interval", "test/acc": "test, 95 % interval"}
 RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precision", "device")
-PLACE = ("commit", "machine", "torch")
+ONCE = ("seconds_features", "seconds_to_first_step")  # stored features are computed by the first of repeated runs
+PLACE = ("commit", "machine", "torch", "precision")
 INTRODUCTION = """Made by `python benchmarks/tables.py` from the folders of runs. Files in `measurements/` have a row
-for each run. Of repeated runs the tables show the mean and, in brackets, the range; of the features, which are computed
-once, the longest time. The interval (Wilson, 95 %) is that of the mean, for another sample of as many images; it does
-not cover other seeds."""
+for each run. Of repeated runs the tables show the mean and, in brackets, the range. The first of them computes the
+features that all use, so of the seconds of the features and from the start to the first step they show the longest. The
+interval (Wilson, 95 %) is that of the mean, for another sample of as many images; it does not cover other seeds."""
 Row = dict[str, str]  # of a CSV file
 
 
@@ -101,8 +102,8 @@ def table(rows: Sequence[Row]) -> str:
         line["repeated"] = ", ".join(filter(None, (each["repetition"] for each in group)))
         for key, (heading, form) in MEASURES.items():
             values = [float(each[key]) for each in group if each.get(key)]
-            if key == "seconds_features" and values:  # computed once, then stored; without frozen layers about 0
-                values = [longest] if (longest := max(values)) > 0.01 else []
+            if key in ONCE and values:
+                values = [longest] if (longest := max(values)) > 0.01 else []  # without frozen layers about 0
             texts = [number(choose(values), form) for choose in (mean, min, max) if values]
             line[heading] = f"{texts[0]} ({texts[1]}–{texts[2]})" if len(set(values)) > 1 else "".join(texts[:1])
             line |= {INTERVALS[key]: interval(group, key)} if key in IMAGES else {}

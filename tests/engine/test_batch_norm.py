@@ -1,15 +1,25 @@
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.engine.batch_norm import check_last_batch, single_valued_batch_norm
+from transfer_learning.engine.batch_norm import (
+    check_last_batch,
+    check_synchronized,
+    share_running_statistics,
+    single_valued_batch_norm,
+)
 from transfer_learning.engine.training import train
+from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.models.resnet import SmallResNet
 from transfer_learning.utilities.errors import ArgumentError
 
@@ -55,6 +65,46 @@ def test_batch_of_one_image_that_does_no_harm_is_accepted(
     trainer.fit(model, datamodule=data)
 
 
+@pytest.mark.parametrize("size, refused", [(32, True), (128, False)])
+def test_size_of_a_crop_is_that_of_training_images(tmp_path, small_data, classifier, quiet_trainer, size, refused):
+    """The last maps of images of 64 pixels have several, those of crops of 32 have one."""
+    data = small_data((11, 5, 5), batch_size=7, image_size=64, augment=True, augmentation=RandomResizedCrop(size=size))
+    model = classifier(SmallResNet(2, 64, channels=[4] * 4, blocks=[1] * 4), 64, optimizer=torch.optim.SGD)
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    with pytest.raises(ArgumentError, match="^batch_size=7: ") if refused else nullcontext():
+        train(data, model, trainer)
+
+
+@pytest.mark.parametrize(
+    "backbone, refused", [("timm/test_efficientnet", "trainable.backbone.block2"), ("resnet18", "")]
+)
+def test_norms_with_an_activation_are_not_synchronized(backbone, refused):
+    """torch's conversion would lose the activation."""
+    network = Pretrained(2, 64, backbone, None, "block2")
+    check_synchronized(network, SimpleNamespace(strategy=SimpleNamespace(_layer_sync=None)))
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False)
+    with pytest.raises(ArgumentError, match=f"^sync_batchnorm=True: .*{refused}") if refused else nullcontext():
+        check_synchronized(network, trainer)
+    images = torch.rand(2, 3, 64, 64)
+    before = network.eval()(images)
+    is_same = torch.allclose(nn.SyncBatchNorm.convert_sync_batchnorm(network)(images), before, atol=1e-5)
+    assert is_same != bool(refused)
+
+
+def test_running_statistics_are_those_of_the_first_process():
+    network, first = (SmallResNet(2, 32, channels=[4], blocks=[1]) for _ in range(2))
+    for value in first.buffers():
+        value += 3
+    shared = [value.clone() for value in first.buffers()]
+    weights = [each.clone() for each in network.parameters()]
+    strategy = SimpleNamespace(broadcast=lambda values: shared)
+    before = [value.clone() for value in network.buffers()]
+    share_running_statistics(network, SimpleNamespace(world_size=1, strategy=strategy))
+    assert all(map(torch.equal, network.buffers(), before))
+    share_running_statistics(network, SimpleNamespace(world_size=2, strategy=strategy))
+    assert all(map(torch.equal, network.buffers(), shared)) and all(map(torch.equal, network.parameters(), weights))
+
+
 def test_maps_of_several_pixels_are_enough():
     assert single_valued_batch_norm(SmallResNet(2, 32, channels=[4], blocks=[1]), 32) is None
     deep = SmallResNet(2, 32, channels=[4] * 4, blocks=[1] * 4)
@@ -69,7 +119,10 @@ def test_batches_of_each_device_are_those_of_torch(devices):
     for count in range(devices, 25):
         for size in range(1, count // devices + 1):
             data = SimpleNamespace(
-                splits={"train": np.arange(count)}, batch_size=size * devices, preprocessing=Preprocessing(8)
+                splits={"train": np.arange(count)},
+                batch_size=size * devices,
+                preprocessing=Preprocessing(8),
+                augment=False,
             )
             trainer = SimpleNamespace(world_size=devices, limit_train_batches=1.0)
             try:

@@ -18,6 +18,8 @@ from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.errors import UserError
 
 IMAGES = torch.rand(4, 3, 32, 32)
+HEAD = ["network.trainable.head.1.weight", "network.trainable.head.1.bias"]
+NORMALIZATION = ["network.frozen.preprocess.mean", "network.frozen.preprocess.std"]
 
 
 @pytest.fixture
@@ -99,6 +101,22 @@ def test_preprocessing_and_precision_of_the_training(saved, small_data, small_mo
     assert np.array_equal(loaded.preprocessing(image), np.asarray(expected))
 
 
+@pytest.mark.parametrize("has_normalization", [True, False])
+def test_normalization_is_that_of_the_training(saved, small_data, vgg16, weights_file, tmp_path, has_normalization):
+    """Other files and versions of a library may give the same weights other means; older checkpoints have none."""
+    path, model = tmp_path / "model.ckpt", vgg16(str(weights_file))
+    model.network.frozen.preprocess.mean.fill_(0.4)
+    saved(model, small_data(), path)
+    checkpoint = torch.load(path, weights_only=True)
+    keys = [key for key in checkpoint["state_dict"] if key.startswith("network.frozen.")]
+    assert keys == NORMALIZATION
+    if not has_normalization:
+        for key in keys:
+            del checkpoint["state_dict"][key]
+        torch.save(checkpoint, path)
+    assert torch.equal(load(path)(IMAGES), model(IMAGES)) == has_normalization
+
+
 def test_a_checkpoint_from_before_depth_was_an_argument(saved, small_data, small_model, tmp_path):
     path = tmp_path / "model.ckpt"
     model = saved(small_model(), small_data(), path)
@@ -118,7 +136,7 @@ def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, vgg1
     path = tmp_path / "model.ckpt"
     model = saved(vgg16(str(weights_file)), small_data(), path)
     checkpoint = torch.load(path, weights_only=True)
-    assert set(checkpoint["state_dict"]) == {"network.trainable.head.1.weight", "network.trainable.head.1.bias"}
+    assert set(checkpoint["state_dict"]) == {*HEAD, *NORMALIZATION}
     assert path.stat().st_size < 100_000
     assert checkpoint["model"]["frozen_weights"]["name"] == str(weights_file)
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
@@ -140,9 +158,7 @@ def test_trained_weights_and_only_those_are_saved(saved, small_data, vgg16, tmp_
     model = saved(vgg16(str(weights_file), unfreeze=unfreeze), small_data(), path, weights_only=True)
     kept = set(torch.load(path, weights_only=True)["state_dict"])
     trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
-    # Without a file of weights, the checkpoint has to hold their preprocessing too.
-    preprocessing = {"network.frozen.preprocess.mean", "network.frozen.preprocess.std"}
-    assert kept == trained | (preprocessing if unfreeze == "all" else set())
+    assert kept == trained | set(NORMALIZATION)
     if unfreeze == "all":  # the checkpoint does not need the file
         weights_file.unlink()
     assert torch.equal(load(path)(IMAGES), model(IMAGES))

@@ -31,8 +31,9 @@ def plain_loop(model, data, epochs, optimizer, before_step=lambda step: None, we
             second = torch.sigmoid(model.network(batch.inputs)[:, 0].double())
             p = torch.stack([1 - second, second], dim=1)
             targets = F.one_hot(batch.targets, 2) if batch.targets.ndim == 1 else batch.targets
-            smoothed = (1 - smoothing) * targets + smoothing / 2
-            each = -(smoothed * p.log()).sum(dim=1) * (targets * torch.tensor(weights)).sum(dim=1)
+            weighted = targets * torch.tensor(weights)
+            smoothed = (1 - smoothing) * weighted + smoothing * weighted.mean(dim=1, keepdim=True)
+            each = -(smoothed * p.log()).sum(dim=1)
             optimizer.zero_grad()
             each.mean().backward()
             before_step(step)

@@ -14,6 +14,7 @@ from transfer_learning.engine.checkpoint import CheckpointFile
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.models.network import Frozen, Network, ParameterGroup
+from transfer_learning.models.resnet import SmallResNet
 from transfer_learning.optim.schedules import Cosine
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
@@ -64,6 +65,19 @@ def test_losses_are_those_of_a_plain_loop_with_the_scales_of_the_groups(
             optimizer.step()
             losses.append(loss.item())
     assert curve.losses == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "trainer_settings, message",
+    [({"limit_train_batches": 0}, "^limit_train_batches=0: expected more than 0"), ({}, "^batch_size=7: expected")],
+)
+def test_what_stops_a_training_stops_the_search(
+    tmp_path, small_data, classifier, quiet_trainer, trainer_settings, message
+):
+    model = classifier(SmallResNet(2, 32, channels=[4] * 4, blocks=[1] * 4), optimizer=torch.optim.SGD)
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, **trainer_settings)
+    with pytest.raises(ArgumentError, match=message):
+        find_learning_rate(small_data((11, 5, 5), batch_size=7), model, trainer)
 
 
 @pytest.mark.parametrize("plugins", [[], [CheckpointFile()]])

@@ -72,6 +72,26 @@ def test_label_smoothing_is_that_of_torch(logits, soft, smoothing):
     assert torch.equal(objective.losses(logits, targets), CrossEntropy().losses(logits, targets))
 
 
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_class_weights_of_mixed_images_are_those_of_torch(logits):
+    equivalent = torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
+    classes = equivalent.shape[1]
+    weights = torch.tensor([0.5, 8.0, 1.0, 3.0])[:classes]
+    shares = SHARES[:, :classes] / SHARES[:, :classes].sum(dim=1, keepdim=True)
+    expected = F.cross_entropy(equivalent, shares, weight=weights, reduction="none")
+    torch.testing.assert_close(CrossEntropy().training_losses(logits, shares, weights), expected)
+
+
+@pytest.mark.parametrize("logits", [ONE_LOGIT, LOGITS])
+def test_class_weights_of_one_hot_targets_are_those_of_class_codes(logits):
+    classes = max(2, logits.shape[1])
+    codes, weights = torch.arange(6) % classes, torch.tensor([0.5, 8.0, 1.0, 3.0])[:classes]
+    for objective in (CrossEntropy(), CrossEntropy(0.1)):
+        expected = objective.training_losses(logits, codes) * weights[codes]
+        for targets in (codes, F.one_hot(codes, classes).float()):
+            torch.testing.assert_close(objective.training_losses(logits, targets, weights), expected)
+
+
 @pytest.mark.parametrize("width", [1, 4])
 def test_mean_logits_have_the_mean_of_the_probabilities(width):
     logits = 3 * torch.randn(3, 6, width, generator=GENERATOR)

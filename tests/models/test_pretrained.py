@@ -156,6 +156,7 @@ def test_defaults_are_a_regularized_head_on_resnet50():
         ({"unfreeze": "layer4"}, "unfreeze='layer4': expected null, all or block1, block2, block3, block4, block5"),
         ({"unfreeze": "block4", "backbone": "densenet121"}, "unfreeze='block4': .* densenet121 is no chain"),
         ({"layer_decay": 0}, "layer_decay=0: expected greater than 0"),
+        ({"layer_decay": 0.5}, "layer_decay=0.5: without unfreeze, no block learns; expected null"),
         ({"layer_decay": 1.5}, "layer_decay=1.5: expected less than or equal to 1"),
         ({"layer_decay": 0.5, "backbone": "densenet121"}, "layer_decay=0.5: densenet121 is no chain of blocks"),
         ({"pool": "max"}, "pool='max': expected 'average' or 'none'"),
@@ -198,7 +199,8 @@ def test_frozen_key_depends_on_weights_preprocessing_and_cut():
 
 @pytest.mark.parametrize("unfreeze", [None, "block5", "all"])
 def test_arguments_rebuild_the_network(unfreeze):
-    network = Pretrained(3, 64, "resnet18", None, unfreeze, dense=(8,), unfreeze_at_epoch=1, layer_decay=0.5)
+    settings = dict(dense=(8,), unfreeze_at_epoch=1, layer_decay=0.5 if unfreeze else None)
+    network = Pretrained(3, 64, "resnet18", None, unfreeze, **settings)
     again = Pretrained(**network.arguments)
     assert repr(again) == repr(network) and again.arguments == network.arguments
     again.load_state_dict(network.state_dict())

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 import torch
 
+from transfer_learning.models import weights
 from transfer_learning.models.weights import file_of, read_state_dict
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import file_sha256
@@ -21,6 +22,15 @@ def test_state_dict_and_checksum_of_a_file(tmp_path):
         found, digest = read_state_dict(path, str(path), sha256)
         assert digest == expected == file_sha256(path)
         assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+
+
+def test_checksum_is_computed_once_and_again_if_the_file_changes(tmp_path, monkeypatch):
+    path, computed = tmp_path / "weights.pth", []
+    monkeypatch.setattr(weights, "file_sha256", lambda path: computed.append(path) or str(len(computed)))
+    for content in ("one", "another"):
+        path.write_text(content)
+        assert len({weights.weights_sha256(path) for _ in range(3)}) == 1
+    assert computed == [path, path]
 
 
 def test_other_checksum_is_refused(tmp_path):

@@ -69,6 +69,13 @@ def test_invalid_arguments(argument):
         RMSprop([torch.ones(1, requires_grad=True)], **argument)
 
 
+def test_weight_decay_is_refused():
+    groups = [{"params": [torch.ones(2, requires_grad=True)], "weight_decay": decay} for decay in (0.0, 0.3)]
+    with pytest.raises(ArgumentError, match="^weight_decay=0.3: RMSprop has no weight decay"):
+        RMSprop(groups)
+    RMSprop(groups[:1])
+
+
 def test_learning_rate_of_each_parameter_group():
     a, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     optimizer = RMSprop([{"params": [a]}, {"params": [b], "lr": 0.2}], lr=0.1, alpha=0.75, eps=0.0)

@@ -1,4 +1,4 @@
-"""Batches that batch norms cannot learn from."""
+"""Batch norms: batches that they cannot learn from, and their statistics in several processes."""
 
 import math
 from functools import partial
@@ -23,13 +23,19 @@ def check_last_batch(data: ImageDataModule, network: Network, trainer: pl.Traine
     batches, limit = math.ceil(images / size), trainer.limit_train_batches
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     smallest = size if used < batches else images - (batches - 1) * size
-    name = single_valued_batch_norm(network, data.preprocessing.image_size) if smallest == 1 else None
+    name = single_valued_batch_norm(network, training_size(data)) if smallest == 1 else None
     if name:
         sizes = [each for each in range(2, images + 1) if images % each != 1 and each * devices <= count]
         nearest = min(sizes, key=lambda each: abs(each - size), default=None)
         way = f"expected another size, such as {nearest * devices}" if nearest else "more images are needed"
         reason = "a training batch would have one image, and one value per channel"
         raise ArgumentError("batch_size", data.batch_size, f"{way}: {reason} in the batch norm {name}.")
+
+
+def training_size(data: ImageDataModule) -> int:
+    """The side of training images in pixels, which augmentation may change."""
+    size = data.preprocessing.image_size
+    return data.augmentation.image_size(size) if data.augment else size
 
 
 def single_valued_batch_norm(network: Network, image_size: int) -> str | None:
@@ -49,3 +55,29 @@ def single_valued_batch_norm(network: Network, image_size: int) -> str | None:
     for hook in hooks:
         hook.remove()
     return found[0] if found else None
+
+
+def check_synchronized(network: Network, trainer: pl.Trainer) -> None:
+    """Raises ArgumentError if synchronizing the batch norms of several devices would change what the network computes.
+
+    torch replaces each by a plain `SyncBatchNorm`. Many of timm's norms have an activation, which would be lost.
+    """
+    if getattr(trainer.strategy, "_layer_sync", None) is None:
+        return
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    for name, layer in network.named_modules():
+        if isinstance(layer, _BatchNorm) and type(layer) not in plain:
+            reason = f"torch would replace {name}, a {type(layer).__name__}, by a batch norm that does less"
+            raise ArgumentError("sync_batchnorm", True, f"{reason}; expected false.")
+
+
+def share_running_statistics(layers: nn.Module, trainer: pl.Trainer) -> None:
+    """Gives all processes those of the first one, which checkpoints hold too, so that all validate the same network.
+
+    In training, DDP does so before each batch only.
+    """
+    norms = [layer for layer in layers.modules() if isinstance(layer, _BatchNorm)]
+    own = [value for layer in norms for value in layer.buffers(recurse=False)]
+    if own and trainer.world_size > 1:
+        for value, shared in zip(own, trainer.strategy.broadcast(own)):
+            value.copy_(shared)

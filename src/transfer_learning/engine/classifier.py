@@ -15,17 +15,17 @@ from transfer_learning.callbacks.ema import with_averages
 from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.engine.batch_norm import share_running_statistics
 from transfer_learning.engine.inference import Input, Predicted, Tta, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
-from transfer_learning.models.network import Network
+from transfer_learning.models.network import OF_SOURCE, Network
 from transfer_learning.optim.accumulation import batch_weight
 from transfer_learning.optim.schedules import GroupSchedule, Schedule, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.validation import Seed, validated
 
-FROZEN = "network.frozen."  # the beginning of the keys of frozen weights in a state_dict
 Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
 
 
@@ -48,8 +48,7 @@ class Classifier(pl.LightningModule):
         objective: the loss, and the meaning of logits; None is `CrossEntropy()`.
         metrics: further metrics by name, such as `{"macro_f1": partial(MulticlassF1Score, average="macro")}`.
         seed: of dropout, which is a function of (seed, epoch, batch, device).
-        class_weights: C factors of the losses of training images, so `train/loss` has them too; losses of validation
-            and test are not weighted. None is 1 for each class.
+        class_weights: C factors of the losses of training images, which `train/loss` has too; None is 1 for each class.
     """
 
     class_weights: torch.Tensor | None  # (C,) float32
@@ -128,10 +127,8 @@ class Classifier(pl.LightningModule):
     def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
         logits = self.network.trainable(features).float()
-        losses = (self.objective.training_losses if split == "train" else self.objective.losses)(logits, batch.targets)
-        if split == "train" and self.class_weights is not None:
-            codes, weights = batch.targets, self.class_weights
-            losses = losses * (weights[codes] if codes.ndim == 1 else (codes * weights).sum(dim=1))
+        of_training = partial(self.objective.training_losses, class_weights=self.class_weights)
+        losses = (of_training if split == "train" else self.objective.losses)(logits, batch.targets)
         self._record(batch, batch_index, split, logits.detach(), losses.detach())
         loss = losses.mean()
         if split != "test":
@@ -179,18 +176,23 @@ class Classifier(pl.LightningModule):
         # Lightning uses "step" as the x axis: curves over epochs.
         self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
+    def on_validation_epoch_start(self) -> None:
+        share_running_statistics(self.network.trainable, self.trainer)
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def on_validation_epoch_end(self) -> None:
         self._check_finite()
         self._gather_predictions("val")
-        self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         self._gather_predictions("test")
-        self.log("step", float(self.current_epoch), sync_dist=True)  # the fit is over: the number of its epochs
 
     def _gather_predictions(self, split: str) -> None:
         self.predictions[split] = Predictions.gather(self._evaluated)
         self._evaluated.clear()
+        epochs = self.current_epoch + (split == "val")  # a test comes after the fit
+        self.log("step", float(epochs), sync_dist=True)
 
     def _check_finite(self) -> None:
         """After an epoch's training and its validation, before a checkpoint of it is written."""
@@ -228,7 +230,7 @@ class Classifier(pl.LightningModule):
         }
         checkpoint["state_dict"] = state = with_averages(self.trainer, checkpoint["state_dict"])
         if source:
-            checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(FROZEN)}
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not OF_SOURCE.match(key)}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Adds this model's frozen weights if the checkpoint has none, so that loading stays strict.
@@ -239,7 +241,8 @@ class Classifier(pl.LightningModule):
         if source:
             if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
                 raise ArgumentError("weights", source.name, "not the weights of the training; restore those.")
-            saved |= {key: value for key, value in own.items() if key.startswith(FROZEN)}
+            kept = {key: value for key, value in saved.items() if not OF_SOURCE.match(key)}
+            saved |= {key: value for key, value in own.items() if key.startswith("network.frozen.")} | kept
         shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
         if shapes != expected:
             key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))

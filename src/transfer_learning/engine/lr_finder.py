@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,10 +13,9 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.classifier import Classifier
-from transfer_learning.engine.training import frozen_part
+from transfer_learning.engine.training import frozen_part, prepare
 from transfer_learning.reporting.lr_curve import LearningRateCurve, write_lr_curve
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.hardware import configure_process
 
 FEWEST = 20  # steps; from fewer, a curve tells nothing
 
@@ -44,8 +42,12 @@ def find_learning_rate(
         min_lr, max_lr: the first and about the last learning rate; a loss that explodes ends the search earlier.
         steps: of the optimizer, at least 20.
 
+    Returns:
+        The curve, with a suggestion for the optimizer's learning rate, which is that of the head if other parameters
+        have a fraction of it.
+
     Raises:
-        UserError: a range or a number of steps that is not possible, or a loss that explodes at once.
+        UserError: a range or a number of steps that is not possible; a loss that explodes at once; as `prepare`.
     """
     for name, value, valid, expected in (
         ("min_lr", min_lr, 0 < min_lr < max_lr, f"expected more than 0 and less than max_lr={max_lr}."),
@@ -54,15 +56,16 @@ def find_learning_rate(
     ):
         if not valid:
             raise ArgumentError(name, value, expected)
-    configure_process()
-    Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+    prepare(data, model, trainer, ["train"])
     data.store_features(frozen_part(model, trainer), ["train"])
     test = _RangeTest(model)
-    with _only_steps(trainer):
-        Tuner(trainer).lr_find(
-            test, datamodule=data, min_lr=min_lr, max_lr=max_lr, num_training=steps, update_attr=False
-        )
-    data.store_features(None)
+    try:
+        with _only_steps(trainer):
+            Tuner(trainer).lr_find(
+                test, datamodule=data, min_lr=min_lr, max_lr=max_lr, num_training=steps, update_attr=False
+            )
+    finally:
+        data.store_features(None)
     if len(test.losses) < FEWEST:
         where = f"the loss explodes within {len(test.losses)} steps, at a learning rate of {test.rates[-1]:.1e}"
         raise UserError(f"{where}: no suggestion is possible; try a smaller min_lr, or another model.")

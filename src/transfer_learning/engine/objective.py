@@ -24,25 +24,38 @@ class CrossEntropy:
     def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0):
         self.label_smoothing = label_smoothing
 
-    def training_losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """As `losses`, with label smoothing. Losses of validation, test and calibration are not smoothed."""
+    def training_losses(
+        self, logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As `losses`, with label smoothing, and times the weight of the image's class, of `class_weights` (C,) float.
+
+        Of a mixed image, each class's part of the loss has the class's weight. Losses of validation, test and
+        calibration are neither smoothed nor weighted.
+        """
+        if class_weights is not None and targets.ndim == 1:
+            return self.training_losses(logits, targets) * class_weights[targets]
+        if class_weights is not None:
+            targets = targets * class_weights
         if not self.label_smoothing:
             return self.losses(logits, targets)
         classes = max(2, logits.shape[1])
         shares = targets if targets.ndim == 2 else F.one_hot(targets, classes).to(logits.dtype)
-        return self.losses(logits, (1 - self.label_smoothing) * shares + self.label_smoothing / classes)
+        even = shares.mean(dim=1, keepdim=True)
+        return self.losses(logits, (1 - self.label_smoothing) * shares + self.label_smoothing * even)
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of each image, (N,) float.
 
         Args:
             logits: (N, 1) or (N, C) float.
-            targets: class codes, (N,) int64, or probabilities, (N, C) float.
+            targets: class codes, (N,) int64, or probabilities, (N, C) float, in which the loss is linear: with weights
+                of classes they are multiplied by them.
         """
         if logits.shape[1] > 1:
             return F.cross_entropy(logits, targets, reduction="none")
-        second = targets[:, 1] if targets.ndim == 2 else targets.float()
-        return F.binary_cross_entropy_with_logits(logits[:, 0], second, reduction="none")
+        if targets.ndim == 2:
+            return -(targets * F.logsigmoid(torch.cat([-logits, logits], dim=1))).sum(dim=1)
+        return F.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """(N, C) float in [0, 1]."""

@@ -4,7 +4,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
-from transfer_learning.engine.batch_norm import check_last_batch
+from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized, training_size
 from transfer_learning.engine.checkpoint import read, read_weights
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
@@ -58,23 +58,14 @@ def train(
             stops a batch norm; a loss that is not finite; a checkpoint that is missing, unreadable or of another
             network.
     """
-    configure_process()
     times = [time.perf_counter() if started is None else started]
     monitored = Monitor.of(trainer, monitor)
     monitored.check(model.logged_metrics(), trainer)
     splits = ("train", "val", "test") if test else ("train", "val")
-    for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
-        if getattr(trainer, name) <= 0:
-            raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
-    Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
-    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
-    data.setup()
-    check_image_size(data, model.network)
+    prepare(data, model, trainer, splits)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
-    model.train()  # a loaded model is in evaluation mode
     times.append(time.perf_counter())
-    check_last_batch(data, model.network, trainer)
     data.store_features(frozen_part(model, trainer, compile), splits)
     times.append(time.perf_counter())
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -100,13 +91,30 @@ def train(
     return metrics
 
 
+def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
+    """Sets up the data, and finds out before the first step what would stop the training later. Raises UserError.
+
+    `splits` are those that will be used.
+    """
+    configure_process()
+    for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
+        if getattr(trainer, name) <= 0:
+            raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
+    Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
+    data.setup()
+    check_image_size(data, model.network)
+    check_synchronized(model.network, trainer)
+    model.train()  # a loaded model is in evaluation mode
+    check_last_batch(data, model.network, trainer)
+
+
 def check_image_size(data: ImageDataModule, network: Network) -> None:
     """Raises ArgumentError if an augmentation step gives images a `size` that the network does not accept.
 
     The data are set up.
     """
-    expected = data.preprocessing.image_size
-    size = data.augmentation.image_size(expected) if data.augment else expected
+    expected, size = data.preprocessing.image_size, training_size(data)
     if size != expected:
         try:
             pass_black_image(network, size)

@@ -3,21 +3,21 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 
 class Part(nn.Module):
-    """A network's own methods: images -> `forward_features` -> `forward_head(..., pre_logits=True)`, or one of both.
+    """A network's own `forward_features`, `forward_head(..., pre_logits=True)`, or one after the other.
 
     Args:
         network: of timm's, or one with these methods.
-        steps: "features", "head" or "all".
+        steps: "features": images -> maps or tokens; "head": these -> (N, F), what the last layer gets; "all": both.
     """
 
-    def __init__(self, network: Any, steps: str = "all"):
+    def __init__(self, network: Any, steps: Literal["features", "head", "all"] = "all"):
         super().__init__()
         self.network, self.steps = network, steps
 
@@ -95,9 +95,10 @@ def chain(
     starts = [0, *([cuts[0] - 1] if stem_apart else []), *cuts[:-1], len(layers)]
     pieces = [layers[start:end] for start, end in pairwise(starts)]
     last = _without(network, {name for name in modules if not any(_is_inside(name, each) for each in in_head)})
-    last._parameters = {}
+    last._parameters = {}  # such as position embeddings, which the first block has
     head = Part(last, "head")
-    for uncalled in (set(units) - called, set()):  # needed if the network calls another method than `forward`
+    # Layers that were not called are left out; or kept, since a network may use them without calling `forward`.
+    for uncalled in (set(units) - called, set()):
         first = Part(_without(network, {*names, *in_head, *uncalled}), "features")
         together = [[*([] if output is image else [first]), *pieces[0]], *pieces[1:]]
         blocks = [piece[0] if len(piece) == 1 else nn.Sequential(*piece) for piece in together if piece]
@@ -150,7 +151,7 @@ def _without(network: nn.Module, removed: Collection[str]) -> Any:
     for name, layer in network.named_children():
         inside = {path.partition(".")[2] for path in removed if path.startswith(f"{name}.")}
         if inside >= {child for child, _ in layer.named_children()} and inside:
-            part._modules[name] = nn.Sequential()  # may be iterated too
+            part._modules[name] = nn.Sequential()  # empty, and no Identity: the network's code may loop over it
         elif inside:
             part._modules[name] = _without(layer, inside)
         elif name in removed:

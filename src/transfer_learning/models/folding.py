@@ -7,13 +7,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+TOLERANCE = 1e-3
+
 
 @torch.no_grad()
 def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
     """The layers with each batch norm folded into the convolution whose output it gets, if nothing else gets it.
 
-    Each is `torch.nn.utils.fuse_conv_bn_eval`. One pass shows the pairs, another one that the outputs are still the
-    same up to rounding; if they are not, nothing is folded.
+    Each is `torch.nn.utils.fuse_conv_bn_eval`. A pass of an image of noise shows the pairs. A second one checks the
+    result: if an output differs by more than `TOLERANCE` times the largest output, nothing is folded.
 
     Args:
         layers: images (N, 3, image_size, image_size) float in [0, 1] -> any float tensor. They are not changed.
@@ -32,13 +34,13 @@ def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))  # timm's norms have their activation
     error = (folded(image) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-    return folded.train(layers.training) if error < 1e-3 else layers
+    return folded.train(layers.training) if error < TOLERANCE else layers
 
 
 def _pairs(layers: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], torch.Tensor]:
     """The convolutions and the batch norms that alone get their outputs, and the output for the image."""
     convolutions: list[tuple[torch.Tensor, nn.Conv2d]] = []  # with their outputs
-    uses: list[tuple[torch.Tensor, nn.Module]] = []  # what each layer without further layers gets, and each norm
+    uses: list[tuple[torch.Tensor, nn.Module]] = []  # the inputs of each norm and of each layer without children
 
     def after(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         if isinstance(layer, nn.Conv2d):

@@ -1,6 +1,7 @@
 """The base class of networks: a frozen part, then a trainable part."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,9 @@ import torch
 from torch import nn
 
 from transfer_learning.models.weights import WeightsSource
+
+# Keys, in the state_dict of a Classifier, of what a file of pretrained weights has. Means and deviations are elsewhere.
+OF_SOURCE = re.compile(r"network\.frozen\.(?!preprocess\.)")
 
 
 class Frozen(nn.Sequential):

@@ -77,10 +77,11 @@ class Pretrained(Network):
         layer_norm, dense, dropout: of the head: whether it begins with a layer norm, widths of its hidden layers, and
             the probability after each of them, or on the features if there is none.
         batch_norm: "frozen" or "train", in blocks that learn.
-        unfreeze_at_epoch, backbone_lr_scale: the number of epochs in which the head learns alone, and what multiplies
-            the learning rate of blocks that learn.
-        layer_decay: multiplies the learning rate of the last block once more, of the block before it twice and so on
-            (Bao et al. 2021, BEiT; 0.65 to 0.9 are usual for transformers). None is 1 for all blocks.
+        unfreeze_at_epoch: the number of epochs in which the learning rate of unfrozen blocks is 0. They are in training
+            mode already: with batch_norm="train", their running statistics change.
+        backbone_lr_scale: multiplies the learning rate of unfrozen blocks.
+        layer_decay: the learning rate of the n-th block from the end is also multiplied by layer_decay ** n (Bao et al.
+            2021, BEiT, with backbone_lr_scale=1; 0.65 to 0.9 are usual for transformers). None is 1 for all blocks.
         sha256: what the weights' file must hash to; None accepts any.
 
     Raises:
@@ -106,8 +107,10 @@ class Pretrained(Network):
         sha256: str | None = None,
     ):
         built = backbones.create(backbone, str(weights) if weights else None, image_size, sha256)
-        if layer_decay is not None and "body" in built.blocks:
-            raise ArgumentError("layer_decay", layer_decay, f"{backbone} is no chain of blocks; expected null.")
+        if layer_decay is not None and (unfreeze is None or "body" in built.blocks):
+            no_chain = f"{backbone} is no chain of blocks" if "body" in built.blocks else ""
+            reason = no_chain or "without unfreeze, no block learns"
+            raise ArgumentError("layer_decay", layer_decay, f"{reason}; expected null.")
         layers = _layers(built, backbone, preprocess, pool)
         cut = _cut(list(layers), backbone, unfreeze)
         features = _features_of(nn.Sequential(layers), image_size, backbone)

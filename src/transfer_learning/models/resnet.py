@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             *conv_norm(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *conv_norm(outputs, outputs, 3)
         )
-        nn.init.zeros_(self.body[-1].get_parameter("weight"))  # at first, the block returns its shortcut
+        nn.init.zeros_(self.body[-1].get_parameter("weight"))  # the block begins as its shortcut (Goyal et al. 2017)
         pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         same = inputs == outputs and stride == 1
         self.shortcut = nn.Identity() if same else nn.Sequential(*pool, *conv_norm(inputs, outputs, 1))
@@ -40,11 +40,12 @@ class ResidualBlock(nn.Module):
 class SmallResNet(Network):
     """A stem that divides the sides by 4, stages of residual blocks, global average pooling and a linear layer.
 
-    Each stage after the first divides the sides by 2. The defaults have 2.8 million parameters.
+    Each stage after the first divides the sides by 2. The defaults have 2.8 million parameters. Images (N, 3, H, W)
+    float in [0, 1] -> logits (N, 1) or (N, C).
 
     Args:
         num_classes, image_size: C >= 2; side of the images in pixels. Other sizes are accepted too.
-        channels, blocks: of each stage.
+        channels, blocks: output channels and number of residual blocks of each stage, equally many.
         dropout: probability, on the pooled features.
     """
 

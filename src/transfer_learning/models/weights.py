@@ -1,6 +1,7 @@
 """Files of pretrained weights."""
 
 from dataclasses import dataclass
+from functools import cache
 from glob import escape
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def file_of(network: str, weights: str | None) -> str | None:
     raise ArgumentError("weights", weights, f"this folder has no weights of {network}; {expected}")
 
 
+def weights_sha256(path: Path) -> str:
+    """The file's SHA-256 (hex), which is computed once in a process as long as the file does not change."""
+    about = path.stat()
+    return _sha256(path, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _sha256(path: Path, modified: int, size: int) -> str:
+    return file_sha256(path)
+
+
 def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
     """Reads a state_dict and its file's SHA-256, without running any code that the file may contain.
 
@@ -51,7 +63,7 @@ def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tupl
     Raises:
         UserError: another SHA-256, or not a state_dict.
     """
-    found = file_sha256(path)
+    found = weights_sha256(path)
     if sha256 and found != sha256:
         raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights of the training.")
     try:

@@ -11,6 +11,9 @@ def batch_weight(index: int, window: int, batches: int, batch_size: int, images:
         index: of the batch in its epoch, from 0.
         window: batches of a step, Lightning's `accumulate_grad_batches`.
         batches, batch_size, images: of an epoch on this device; only the last batch may be smaller.
+
+    Returns:
+        A factor in (0, window].
     """
     first = index - index % window
     own = min(batch_size, images - index * batch_size)

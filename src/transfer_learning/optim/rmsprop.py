@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch.optim.adam import adam
 
+from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.validation import validated
 
 
@@ -22,6 +23,9 @@ class RMSprop(torch.optim.Optimizer):
         lr: learning rate.
         alpha: decay of the average, Keras's rho.
         eps: added to the root.
+
+    Raises:
+        ArgumentError: a parameter group with weight decay.
     """
 
     def __init__(
@@ -32,6 +36,10 @@ class RMSprop(torch.optim.Optimizer):
         eps: NonNegativeFloat = 1e-7,
     ):
         super().__init__(params, dict(lr=lr, alpha=alpha, eps=eps))
+        for group in self.param_groups:
+            if group.get("weight_decay"):
+                reason = "RMSprop has no weight decay; expected none, or another optimizer."
+                raise ArgumentError("weight_decay", group["weight_decay"], reason)
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):

@@ -1,4 +1,7 @@
-"""Learning-rate schedules: functions of the fit's progress, the fraction of its steps that are done, in [0, 1]."""
+"""Learning-rate schedules: functions of the fit's progress, the fraction of its steps that are done, in [0, 1].
+
+`GroupSchedule` takes the middle of each step: of 10 steps, the first one has the progress 0.05 and the last one 0.95.
+"""
 
 import math
 from collections.abc import Callable, Sequence

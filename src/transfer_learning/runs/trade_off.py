@@ -14,18 +14,27 @@ FEWER_IS_BETTER = {"megabytes"}
 
 
 def trade_off(
-    runs: Sequence[Run], settings: Sequence[str], keys: Keys, split: str, found: Comparisons
+    runs: Sequence[Run], settings: Sequence[str], keys: Keys, split: str, comparisons: Comparisons
 ) -> tuple[list[list[str]], list[str], list[str]]:
     """Of runs with `images_per_second` and `megabytes` in metrics.json, repetitions of a run together.
+
+    Accuracies and seconds of the fit are means of repetitions, speed and size medians, seconds of features the longest.
+
+    Args:
+        runs: they have an accuracy on `split`.
+        settings: the keys of the settings that vary.
+        keys: how settings are shown, and which ones make repetitions.
+        split: "val" or "test".
+        comparisons: those of `runs`, in this order.
 
     Returns:
         The table: a header, and a row for each group of repetitions, the most accurate on `split` first; two SVG
         elements, accuracy on `split` against speed and against size; devices and precisions of the measurements.
     """
-    number = {run: index for index, run in enumerate(runs)}
+    place = {run: index for index, run in enumerate(runs)}
     measured = [run for run in runs if AXES.keys() <= run.job.metrics.keys()]
     groups = sorted(repetitions(measured, keys), key=lambda group: -mean(run.accuracy or 0 for run in group))
-    images = [sum({found.sets[number[run]]: run.images for run in group}.values()) for group in groups]
+    images = [sum({comparisons.sets[place[run]]: run.images for run in group}.values()) for group in groups]
     points = {axis: _points(groups, images, axis) for axis in AXES}
     tested = any(run.job.metrics.get(MEASURES["test"]) is not None for run in measured)
     splits = [each for each in MEASURES if each != "test" or tested]
@@ -33,7 +42,7 @@ def trade_off(
     table = [
         ["row", *shown, "n", *(f"{SPLITS[each]} accuracy ± standard deviation (95 % interval)" for each in splits)]
     ]
-    table[0] += [*AXES.values(), "s in all", "Pareto front"]
+    table[0] += [*AXES.values(), "features + fit, s", "Pareto front"]
     for row, group in enumerate(groups):
         sizes = {each: images[row] if each == split else group[0].job.metrics[f"images_{each}"] for each in splits}
         features = max(run.job.metrics["seconds_features"] for run in group)

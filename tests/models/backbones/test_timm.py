@@ -261,6 +261,25 @@ def test_file_of_a_network_with_other_classes(tmp_path):
     assert not any(p.shape == (5,) for p in ours.parameters())
 
 
+def test_file_without_the_last_layer(tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("test_efficientnet", num_classes=0).eval()
+    torch.save(network.state_dict(), tmp_path / "headless.pth")
+    found = Pretrained(2, 64, "timm/test_efficientnet", str(tmp_path / "headless.pth"))
+    images = torch.rand(2, 3, 64, 64)
+    expected = network(found.frozen.preprocess(images))
+    torch.testing.assert_close(found.frozen(images).flatten(1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_link_to_a_file_is_read_by_its_own_name(timms, tmp_path):
+    """The cache of the Hugging Face hub has links to files without a suffix."""
+    network = timm.create_model("test_efficientnet")
+    save_file(network.state_dict(), tmp_path / "3fa9")
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "3fa9")
+    found = Pretrained(2, 64, "timm/test_efficientnet", str(tmp_path / "model.safetensors"))
+    assert found.frozen_source.name == str(tmp_path / "model.safetensors")
+
+
 def test_without_timm_one_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.delitem(sys.modules, provider.__name__)

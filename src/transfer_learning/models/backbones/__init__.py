@@ -21,7 +21,7 @@ class InputSpec(NamedTuple):
 
     weights: str  # the full name of the weights
     image_size: int  # side in pixels
-    interpolation: str
+    interpolation: str  # "bilinear", "bicubic" or another one of `Preprocessing`'s
     mean: tuple[float, ...]  # of each channel, for images in [0, 1]
     std: tuple[float, ...]
     crop_pct: float = 1.0  # how much of each side is kept, in (0, 1]; the border is cut off

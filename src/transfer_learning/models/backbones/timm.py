@@ -44,9 +44,10 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     source, state = _read(cfg, weights, sha256) if weights is not None else (None, None)
     network = _network(cfg, image_size, state, weights)
     levels = getattr(network, "feature_info", [])
+    has_one_resolution = len({level["reduction"] for level in levels}) == 1
     images = torch.rand(3, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     try:
-        cut = chain(network, [level["module"] for level in levels], images, len({x["reduction"] for x in levels}) == 1)
+        cut = chain(network, [level["module"] for level in levels], images, stem_apart=has_one_resolution)
     except Exception as error:  # of many kinds
         reason = f"{cfg.architecture} does not support it ({first_line(error)})."
         raise ArgumentError("image_size", image_size, reason) from error
@@ -116,9 +117,8 @@ def _network(cfg: Any, image_size: int, state: dict | None, weights: str | None)
     settings: dict[str, Any] = {"img_size": image_size} if cfg.fixed_input_size else {}  # positions are resampled
     if state is not None:
         overlay = {"state_dict": state}
-        for layer in last:
-            if f"{layer}.weight" in state:  # as many classes as the file has, so that all weights must match
-                overlay["num_classes"] = settings["num_classes"] = len(state[f"{layer}.weight"])
+        for layer in last:  # as many classes as the file has, so that all weights must match; 0: no last layer
+            overlay["num_classes"] = settings["num_classes"] = len(state.get(f"{layer}.weight", ()))
     try:
         network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **settings)
     except Exception as error:  # of many kinds

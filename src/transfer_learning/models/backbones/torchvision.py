@@ -12,9 +12,8 @@ from torchvision.models import VisionTransformer as ViT
 
 from transfer_learning.models.backbones import Backbone, InputSpec, no_such_network
 from transfer_learning.models.heads import keras_init
-from transfer_learning.models.weights import WeightsSource, read_state_dict
+from transfer_learning.models.weights import WeightsSource, read_state_dict, weights_sha256
 from transfer_learning.utilities.errors import ArgumentError, first_line
-from transfer_learning.utilities.files import file_sha256
 
 
 def input_spec(name: str, weights: str | None) -> InputSpec:
@@ -51,7 +50,7 @@ def weights_entry(name: str, weights: str | None) -> WeightsEnum:
     if weights in entries.__members__:
         return entries[weights]
     file = Path(weights).expanduser() if weights else None
-    digest = file_sha256(file) if file and file.is_file() else ""
+    digest = weights_sha256(file) if file and file.is_file() else ""
     default = VGG16_Weights.IMAGENET1K_FEATURES if name == "vgg16" else entries["DEFAULT"]
     return next((entry for entry in entries if digest.startswith(_hash_in_name(entry))), default)
 
@@ -59,7 +58,7 @@ def weights_entry(name: str, weights: str | None) -> WeightsEnum:
 def _read(name: str, weights: str, sha256: str | None) -> tuple[WeightsSource, dict[str, torch.Tensor]]:
     entry = weights_entry(name, weights)
     published = weights in type(entry).__members__
-    path = _downloaded(entry) if published else Path(weights).expanduser().resolve()
+    path = _downloaded(entry) if published else Path(weights).expanduser().absolute()
     if not path.is_file():
         names = ", ".join(type(entry).__members__)
         expected = f"expected a file, one of {names}, or null for random weights."
