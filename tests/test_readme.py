@@ -18,11 +18,11 @@ LAYOUTS = [line for line in re.search(r"```bash\n(.*?)```", SECTION, re.DOTALL)[
 @pytest.fixture(scope="session")
 def vgg16_weights(tmp_path_factory):
     """A file with random weights of VGG16's convolutions."""
-    from torchvision.models import vgg16
+    from torchvision.models.vgg import cfgs, make_layers
 
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
-    torch.save({f"features.{key}": value for key, value in vgg16().features.state_dict().items()}, file)
+    torch.save({f"features.{key}": value for key, value in make_layers(cfgs["D"]).state_dict().items()}, file)
     return file
 
 
