@@ -76,8 +76,7 @@ def share_running_statistics(layers: nn.Module, trainer: pl.Trainer) -> None:
 
     In training, DDP does so before each batch only.
     """
-    norms = [layer for layer in layers.modules() if isinstance(layer, _BatchNorm)]
-    own = [value for layer in norms for value in layer.buffers(recurse=False)]
-    if own and trainer.world_size > 1:
-        for value, shared in zip(own, trainer.strategy.broadcast(own)):
-            value.copy_(shared)
+    if trainer.world_size > 1:
+        for layer in layers.modules():
+            for statistic in layer.buffers(recurse=False) if isinstance(layer, _BatchNorm) else ():
+                torch.distributed.broadcast(statistic, src=0)
