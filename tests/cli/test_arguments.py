@@ -16,12 +16,37 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.utilities.errors import UserError
 
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 SMALL = ["data=cartoons", *SIZES, "trainer=cpu"]
 SMALL_CNN = ["model=regularised_cnn", "model.channels=[4,8]", "model.dense=[16]"]
 TINY = [*SMALL, *SMALL_CNN, "data.augment=true", "optimizer.lr=1e-3", "trainer.deterministic=true"]
 EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("model=null", "model=null: expected one of basic_cnn, pretrained,"),
+        ("objective=0.1", "objective=0.1: expected one of cross_entropy."),
+        ("optimizer=sgd,null", "optimizer=sgd,null: expected one of adamw, rmsprop, sgd."),
+        ("data/split=true", "data/split=true: expected one of .*per_class"),
+        ("experiment=[fast,best]", "experiment=[fast,best]: expected one of .*; -m experiment=fast,best tries each."),
+        ("data/augmentation=[mixup, affine,mixup]", "data/augmentation=.*: mixup is named twice."),
+        ("callbacks=[none,2]", "callbacks=.*: expected one of checkpoints, "),
+    ],
+)
+def test_choice_that_a_group_does_not_have(argument, message):
+    with pytest.raises(UserError, match=f"^{message.replace('[', chr(92) + '[')}"):
+        prepare([argument])
+
+
+def test_null_is_the_default_or_an_empty_list():
+    assert prepare(["experiment=null", "debug=null", "system=null", "seed=1"]) == ["seed=1"]
+    assert prepare(["callbacks=null", "metrics=null"]) == ["callbacks=none", "metrics=none"]
+    kept = ["model=basic_cnn,vgg16_frozen", "data/augmentation=[affine,mixup]", "seed=null", "model.weights=null"]
+    assert prepare(kept) == kept
 
 
 @pytest.fixture

@@ -54,6 +54,12 @@ def test_one_step_needs_no_brackets(composed, name):
             "data/augmentation=[erasing] data.augmentation.erasing.scale=[0.9,0.1]",
             "data.augmentation.erasing.scale=[0.9, 0.1]: expected the smaller number first.",
         ),
+        (
+            "+data.augmentation.mixup.alpha=1",
+            "data.augmentation.mixup: mixup has not been chosen; data/augmentation=[mixup] does so.",
+        ),
+        ("data.augmentation.affine=null", "data.augmentation.affine=null: expected ~data.augmentation.affine, which"),
+        ("data.augmentation.affine=0.2", "data.augmentation.affine=0.2: expected data.augmentation.affine.NAME=VALUE"),
         ("data/augmentation=cutmix +data.augmentation.cutmix.beta=1", "data.augmentation.cutmix.beta=1: no such argum"),
     ],
 )

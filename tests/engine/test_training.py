@@ -328,13 +328,17 @@ def test_resumed_fine_tuning_equals_an_uninterrupted_one(tmp_path, small_data, p
     assert torch.equal(straight, resumed)
 
 
-@pytest.mark.parametrize("window, step", [(1, 3), (2, 2)])
-def test_loss_that_is_not_finite_names_the_step(small_data, small_model, quiet_trainer, window, step, monkeypatch):
+@pytest.mark.parametrize(
+    "batch, window, step, way",
+    [(2, 1, 3, "a lower learning rate"), (2, 2, 2, "a lower learning rate"), (0, 2, 1, "the weights and the images")],
+)
+def test_loss_that_is_not_finite_names_the_step(
+    small_data, small_model, quiet_trainer, batch, window, step, way, monkeypatch
+):
     data, model = small_data(batch_size=5), small_model()
-    losses = model.objective.losses
-    results = iter([1.0, 1.0, torch.nan, 1.0, 1.0])
+    losses, results = model.objective.losses, iter([torch.nan if n == batch else 1.0 for n in range(5)])
     monkeypatch.setattr(model.objective, "losses", lambda *inputs: losses(*inputs) * next(results))
-    with pytest.raises(UserError, match=f"^epoch 1, step {step}: the loss is not finite"):
+    with pytest.raises(UserError, match=f"^epoch 1, step {step}: the loss is not finite.*{way}"):
         quiet_trainer(max_epochs=1, accumulate_grad_batches=window).fit(model, datamodule=data)
 
 

@@ -68,6 +68,7 @@ def weights_folder(tmp_path):
         ("resnet18_b", "resnet18_b-1.pth"),
         ("vgg16", "vgg16_features-imagenet.pth"),
         ("a.b", "a.b.pt"),
+        ("resnet18.a1_in1k", "resnet18-f37072fd.pth"),
         ("net[1]", "net[1].safetensors"),
     ],
 )

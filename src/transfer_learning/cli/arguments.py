@@ -8,7 +8,9 @@ from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 
+DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config.yaml
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
+NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 RENAMED = {  # pattern -> replacement
     r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
     r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",
@@ -30,8 +32,27 @@ def prepare(arguments: list[str]) -> list[str]:
             if re.search(pattern, argument):
                 raise UserError(f"{argument}: the name has changed; type {re.sub(pattern, replacement, argument)}")
     arguments = [quoted(each) for each in arguments]
-    empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"~{group}")}
-    return resume_or_rerun([empty.get(argument, argument) for argument in arguments])
+    empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"{group}=null", f"~{group}")}
+    arguments = [empty.get(argument, argument) for argument in arguments if argument not in DEFAULTS]
+    for argument in arguments:
+        check_group(argument)
+    return resume_or_rerun(arguments)
+
+
+def check_group(argument: str) -> None:
+    """Raises UserError if the argument chooses for a config group what Hydra does not accept or merges in silence."""
+    group, _, value = argument.partition("=")
+    if not value or not (PROJECT / "conf" / group).is_dir():
+        return
+    known = ", ".join(sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml")))
+    names = [name.strip() for name in value[1:-1].split(",")] if value[0] == "[" else []
+    if names and group not in LIST_GROUPS:
+        raise UserError(f"{argument}: expected one of {known}; -m {group}={','.join(names)} tries each.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{argument}: {twice} is named twice.")
+    for name in names or value.split(","):
+        if NO_NAME.fullmatch(name):
+            raise UserError(f"{argument}: expected one of {known}.")
 
 
 def quoted(argument: str) -> str:

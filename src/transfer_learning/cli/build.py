@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from transfer_learning.cli.errors import name_keys
+from transfer_learning.cli.errors import as_typed, name_keys
 from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
@@ -30,6 +30,11 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
     node = OmegaConf.select(cfg, key)
     if node is None:
         return None
+    if not OmegaConf.is_dict(node):
+        raise UserError(f"{key}={as_typed(node)}: expected {key}.NAME=VALUE, or ~{key}, which leaves it out.")
+    if "_target_" not in node:
+        group, _, name = key.rpartition(".")
+        raise UserError(f"{key}: {name} has not been chosen; {group.replace('.', '/')}=[{name}] does so.")
     arguments = {name: value for name, value in _plain(node).items() if name[0] != "_" and name not in leave_out}
     target = {"_target_": node["_target_"], "_partial_": node.get("_partial_", False), "_convert_": "all"}
 
@@ -70,8 +75,12 @@ def _wrong_argument(make: Callable, arguments: Mapping[str, Any], message: str) 
 
 
 def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """The objects of a group such as `callbacks`, by name."""
-    return {name: build(cfg, f"{group}.{name}") for name in OmegaConf.select(cfg, group) or {}}
+    """The objects of a group such as `callbacks`, by name. Raises UserError as `build`, and for null."""
+    names = list(OmegaConf.select(cfg, group) or {})
+    for name in names:
+        if OmegaConf.select(cfg, f"{group}.{name}") is None:
+            raise UserError(f"{group}.{name}=null: expected ~{group}.{name}, which leaves it out.")
+    return {name: build(cfg, f"{group}.{name}") for name in names}
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:

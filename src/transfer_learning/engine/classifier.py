@@ -191,15 +191,15 @@ class Classifier(pl.LightningModule):
     def _gather_predictions(self, split: str) -> None:
         self.predictions[split] = Predictions.gather(self._evaluated)
         self._evaluated.clear()
-        epochs = self.current_epoch + (split == "val")  # a test comes after the fit
-        self.log("step", float(epochs), sync_dist=True)
+        self.log("step", float(self.current_epoch + (split == "val")), sync_dist=True)  # a test comes after the fit
 
     def _check_finite(self) -> None:
         """After an epoch's training and its validation, before a checkpoint of it is written."""
         if not self.all_finite:
             batch, window = int(self.finite_steps), self.trainer.accumulate_grad_batches
             where = f"step {batch // window + 1}" if batch < self.trainer.num_training_batches else "in validation"
-            kept = "The checkpoints of earlier epochs are kept; try a lower learning rate."
+            way = "try a lower learning rate" if self.current_epoch or batch else "look at the weights and the images"
+            kept = f"The checkpoints of earlier epochs are kept; {way}."
             raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
 
     def configure_optimizers(self) -> Any:

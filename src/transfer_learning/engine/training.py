@@ -62,6 +62,7 @@ def train(
     monitored = Monitor.of(trainer, monitor)
     monitored.check(model.logged_metrics(), trainer)
     splits = ("train", "val", "test") if test else ("train", "val")
+    check_epochs(model.network, trainer)
     prepare(data, model, trainer, splits)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
@@ -107,6 +108,17 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     check_synchronized(model.network, trainer)
     model.train()  # a loaded model is in evaluation mode
     check_last_batch(data, model.network, trainer)
+
+
+def check_epochs(network: Network, trainer: pl.Trainer) -> None:
+    """Raises ArgumentError if the fit has too few epochs to validate, or for unfrozen blocks to learn."""
+    epochs, every = trainer.max_epochs or -1, trainer.check_val_every_n_epoch
+    if epochs > 0 and every is not None and every > epochs:
+        raise ArgumentError("check_val_every_n_epoch", every, f"expected at most max_epochs={epochs}.")
+    for group in network.parameter_groups():
+        if 0 < epochs <= group.from_epoch:
+            reason = f"the fit is not longer than that, so the {group.name} would never learn."
+            raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
 
 
 def check_image_size(data: ImageDataModule, network: Network) -> None:

@@ -106,7 +106,7 @@ class Pretrained(Network):
         layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None,
         sha256: str | None = None,
     ):
-        built = backbones.create(backbone, str(weights) if weights else None, image_size, sha256)
+        built = backbones.create(backbone, None if weights is None else str(weights), image_size, sha256)
         if layer_decay is not None and (unfreeze is None or "body" in built.blocks):
             no_chain = f"{backbone} is no chain of blocks" if "body" in built.blocks else ""
             reason = no_chain or "without unfreeze, no block learns"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from glob import escape
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -24,14 +25,14 @@ class WeightsSource:
 def file_of(network: str, weights: str | None) -> str | None:
     """`weights`; but if they are a folder, the file in it that is named after the network.
 
-    That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; `.pt` and `.safetensors` too. Raises
-    ArgumentError if there is none, or more than one.
+    That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; `.pt` and `.safetensors` too. For
+    NAME.TAG it may be a file of NAME. Raises ArgumentError if there is none, or more than one.
     """
     folder = Path(weights or "").expanduser()
     if not weights or not folder.is_dir():
         return weights
-    for end in ("", "-*", "_*"):
-        files = (file for suffix in SUFFIXES for file in folder.glob(f"{escape(network)}{end}{suffix}"))
+    for name, end in product(dict.fromkeys([network, network.partition(".")[0]]), ("", "-*", "_*")):
+        files = (file for suffix in SUFFIXES for file in folder.glob(f"{escape(name)}{end}{suffix}"))
         found = sorted(file for file in files if file.is_file())
         if len(found) > 1:
             names = ", ".join(file.name for file in found)

@@ -239,6 +239,8 @@ def test_weights_of_another_network_or_size(timms):
     _, path = timms("levit_128s", 96)
     with pytest.raises(ArgumentError, match="^image_size=64: levit_128s does not support it with these weights"):
         Pretrained(2, 64, "timm/levit_128s", str(path))
+    with pytest.raises(ArgumentError, match="^weights=.*not test_vit in timm's layout"):
+        Pretrained(2, 64, "timm/test_vit", str(path))
 
 
 def test_position_embeddings_are_resampled_as_timm_does(timms):

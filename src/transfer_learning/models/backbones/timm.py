@@ -123,7 +123,8 @@ def _network(cfg: Any, image_size: int, state: dict | None, weights: str | None)
         network: Any = timm.create_model(_full_name(cfg), bool(overlay), pretrained_cfg_overlay=overlay, **settings)
     except Exception as error:  # of many kinds
         reason = " ".join(str(error).split())[:200]
-        if state is None or (cfg.fixed_input_size and image_size != cfg.input_size[-1]):
+        is_other_network = "Missing key" in reason or "Unexpected key" in reason
+        if state is None or (cfg.fixed_input_size and image_size != cfg.input_size[-1] and not is_other_network):
             with_these = "" if state is None else " with these weights"
             what = f"{cfg.architecture} does not support it{with_these} ({reason})."
             raise ArgumentError("image_size", image_size, what) from error
