@@ -16,7 +16,6 @@ from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.color_jitter import ColorJitter
 from transfer_learning.data.augmentation.cutmix import CutMix
-from transfer_learning.data.augmentation.erasing import Erasing
 from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
 from transfer_learning.data.augmentation.mixup import Mixup
 from transfer_learning.data.augmentation.rand_augment import RandAugment
@@ -83,7 +82,6 @@ def same(default: Any, value: Any) -> bool:
         (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
         (ColorJitter, ["data/augmentation=color_jitter"], "data.augmentation.color_jitter", set()),
         (CutMix, ["data/augmentation=cutmix"], "data.augmentation.cutmix", set()),
-        (Erasing, ["data/augmentation=erasing"], "data.augmentation.erasing", set()),
         (HorizontalFlip, ["data/augmentation=horizontal_flip"], "data.augmentation.horizontal_flip", set()),
         (Mixup, ["data/augmentation=mixup"], "data.augmentation.mixup", set()),
         (RandAugment, ["data/augmentation=rand_augment"], "data.augmentation.rand_augment", set()),

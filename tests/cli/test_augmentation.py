@@ -51,8 +51,8 @@ def test_one_step_needs_no_brackets(composed, name):
             "data.augmentation.mixup.alpha=0: expected greater",
         ),
         (
-            "data/augmentation=[erasing] data.augmentation.erasing.scale=[0.9,0.1]",
-            "data.augmentation.erasing.scale=[0.9, 0.1]: expected the smaller number first.",
+            "data/augmentation=[random_resized_crop] data.augmentation.random_resized_crop.scale=[0.9,0.1]",
+            "data.augmentation.random_resized_crop.scale=[0.9, 0.1]: expected the smaller number first.",
         ),
         (
             "+data.augmentation.mixup.alpha=1",

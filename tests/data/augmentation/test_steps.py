@@ -10,7 +10,6 @@ from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.color_jitter import ColorJitter
 from transfer_learning.data.augmentation.cutmix import CutMix
-from transfer_learning.data.augmentation.erasing import Erasing
 from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
 from transfer_learning.data.augmentation.mixup import Mixup
 from transfer_learning.data.augmentation.rand_augment import RandAugment
@@ -18,7 +17,7 @@ from transfer_learning.data.augmentation.random_resized_crop import RandomResize
 from transfer_learning.data.features import FrozenPart
 from transfer_learning.utilities.errors import ArgumentError
 
-IMAGE_STEPS = [Affine(), RandomResizedCrop(), HorizontalFlip(), ColorJitter(hue=0.2), Erasing(), RandAugment()]
+IMAGE_STEPS = [Affine(), RandomResizedCrop(), HorizontalFlip(), ColorJitter(hue=0.2), RandAugment()]
 MIXING = [Mixup(), CutMix()]
 STEPS = [*IMAGE_STEPS, *MIXING]
 
@@ -117,7 +116,6 @@ STORED = {
     "RandomResizedCrop": [1, 3.213, 3.003],
     "HorizontalFlip": [1, -0.866, 2.538],
     "ColorJitter": [1, -0.256, 2.104],
-    "Erasing": [1, 0.755, 2.786],
     "RandAugment": [1, 0.348, 3.436],
     "Mixup": [1, -0.944, 3.477, -1.478],
     "CutMix": [1, 2.319, 5.223, 0.267],

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from transfer_learning.data.augmentation import Augmented
-from transfer_learning.data.augmentation.rectangles import rectangles
 from transfer_learning.utilities.validation import Positive, Probability, validated
 
 
@@ -40,3 +39,14 @@ class CutMix:
         inside = rectangles(parameters, *images.shape[2:])
         area = inside.flatten(1).to(targets.dtype).mean(dim=1, keepdim=True)
         return images.lerp(images.roll(1, 0), inside.to(images.dtype)), targets.lerp(targets.roll(1, 0), area)
+
+
+def rectangles(sides: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Whether the centre of a pixel is inside: top, bottom, left, right, (N, 4) float -> (N, 1, height, width) bool.
+
+    The sides are fractions of the height and of the width.
+    """
+    top, bottom, left, right = sides[:, :, None].unbind(1)
+    rows, columns = ((torch.arange(size, device=sides.device) + 0.5) / size for size in (height, width))
+    inside_rows, inside_columns = (rows > top) & (rows < bottom), (columns > left) & (columns < right)
+    return (inside_rows[:, :, None] & inside_columns[:, None])[:, None]
