@@ -109,7 +109,7 @@ def table(rows: Sequence[Row]) -> str:
             line |= {INTERVALS[key]: interval(group, key)} if key in IMAGES else {}
         lines.append(line)
     shown = [heading for heading in lines[0] if any(line[heading] for line in lines)]
-    shared = ", ".join(f"{key} {rows[0][key]}" for key in PLACE if key not in varying)
+    shared = ", ".join(f"{key} {rows[0][key]}" for key in PLACE if key not in varying and rows[0][key])
     made = markdown([shown, *([line[heading] for heading in shown] for line in lines)])
     return f"`{' '.join(['python train.py', *common])}`; {shared}\n\n{made}"
 

@@ -220,7 +220,9 @@ def test_frozen_weights_are_neither_averaged_nor_saved(tmp_path, small_data, on_
     parameters, part = dict(model.named_parameters()), model.network.trainable.state_dict()
     learning = {name for name, each in parameters.items() if each.requires_grad}
     best, last = (read(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
-    assert set(best["state_dict"]) == set(last["state_dict"]) == {f"network.trainable.{key}" for key in part}
+    normalization = {"network.frozen.preprocess.mean", "network.frozen.preprocess.std"}
+    saved = {f"network.trainable.{key}" for key in part} | normalization
+    assert set(best["state_dict"]) == set(last["state_dict"]) == saved
     state = last["callbacks"]["EMA"]
     assert set(state["averages"]) & set(parameters) == set(state["weights"]) & set(parameters) == learning
     size = 4 * sum(parameters[name].numel() for name in learning)

@@ -60,7 +60,7 @@ def test_a_row_for_each_backbone_and_size_with_means_over_seeds(add_measured, ta
     assert rows[0]["validation accuracy"] == f"0.925 ± 0.025 ({low:.3f}–{high:.3f})"
     assert rows[0]["test accuracy"].startswith("0.933 ± 0.029 (") and rows[1]["test accuracy"].startswith("0.900 (")
     assert rows[0]["images/s"] == "52" and rows[0]["MB"] == "20"  # the median of the runs
-    assert rows[0]["s in all"] == "42"  # 30 for the features, once, and a fit of 12
+    assert rows[0]["features + fit, s"] == "42"  # 30 for the features, once, and a fit of 12
     assert rows[0]["Pareto front"] == "images/s, MB" and rows[1]["Pareto front"] == ""
     assert section.count("<svg") == 2 and ">images/s</text>" in section and ">MB</text>" in section
     assert "cpu (x86_64), precision bf16-mixed" in section
