@@ -1,6 +1,7 @@
 """Arguments: mistakes, old names, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -31,14 +32,15 @@ EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.pat
         ("model=null", "model=null: expected one of basic_cnn, pretrained,"),
         ("objective=0.1", "objective=0.1: expected one of cross_entropy."),
         ("optimizer=sgd,null", "optimizer=sgd,null: expected one of adamw, rmsprop, sgd."),
-        ("data/split=true", "data/split=true: expected one of .*per_class"),
-        ("experiment=[fast,best]", "experiment=[fast,best]: expected one of .*; -m experiment=fast,best tries each."),
-        ("data/augmentation=[mixup, affine,mixup]", "data/augmentation=.*: mixup is named twice."),
-        ("callbacks=[none,2]", "callbacks=.*: expected one of checkpoints, "),
+        ("data/split=true", "data/split=true: expected one of auto, folders, per_class."),
+        ("experiment=[fast,best]", "experiment=[fast,best]: expected one of backbones, best, fast,"),
+        ("model=[]", "model=[]: expected one of basic_cnn,"),
+        ("data/augmentation=[mixup, affine,mixup]", "data/augmentation=[mixup, affine,mixup]: mixup is named twice."),
+        ("callbacks=[none,2]", "callbacks=[none,2]: expected one of checkpoints, "),
     ],
 )
 def test_choice_that_a_group_does_not_have(argument, message):
-    with pytest.raises(UserError, match=f"^{message.replace('[', chr(92) + '[')}"):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         prepare([argument])
 
 

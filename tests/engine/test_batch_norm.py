@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
-from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.batch_norm import (
     check_last_batch,
     check_synchronized,
@@ -121,8 +120,7 @@ def test_batches_of_each_device_are_those_of_torch(devices):
             data = SimpleNamespace(
                 splits={"train": np.arange(count)},
                 batch_size=size * devices,
-                preprocessing=Preprocessing(8),
-                augment=False,
+                training_size=8,
             )
             trainer = SimpleNamespace(world_size=devices, limit_train_batches=1.0)
             try:

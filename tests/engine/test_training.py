@@ -220,20 +220,22 @@ def test_without_a_checkpoint_callback_the_last_epoch_is_tested(tmp_path, small_
     assert metrics["val/acc_best"] == metrics["val/acc_last"] and metrics["seconds_per_epoch"] is None
 
 
-STORED = {  # settings of the data: cuts of the default suite, and slow ones
-    (): ([None, "block3"], ["block5"]),
-    (("augment", True),): (["block5"], [None, "block3"]),
-    (("augment", True), ("views", 2)): ([None], ["block3", "block5"]),
-}
+slow = partial(pytest.param, marks=pytest.mark.slow)
+AUGMENT, VIEWS = {"augment": True}, {"augment": True, "views": 2}
 
 
 @pytest.mark.parametrize(
     "settings, unfreeze",
-    [(dict(settings), cut) for settings, (cuts, _) in STORED.items() for cut in cuts]
-    + [
-        pytest.param(dict(settings), cut, marks=pytest.mark.slow)
-        for settings, (_, cuts) in STORED.items()
-        for cut in cuts
+    [
+        ({}, None),
+        ({}, "block3"),
+        (AUGMENT, "block5"),
+        (VIEWS, None),
+        slow({}, "block5"),
+        slow(AUGMENT, None),
+        slow(AUGMENT, "block3"),
+        slow(VIEWS, "block3"),
+        slow(VIEWS, "block5"),
     ],
 )
 def test_stored_features_give_the_same_losses_as_end_to_end(

@@ -1,4 +1,4 @@
-"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, empty groups and old names."""
+"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, choices of groups and old names."""
 
 import os
 import re
@@ -45,14 +45,12 @@ def check_group(argument: str) -> None:
     if not value or not (PROJECT / "conf" / group).is_dir():
         return
     known = ", ".join(sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml")))
-    names = [name.strip() for name in value[1:-1].split(",")] if value[0] == "[" else []
-    if names and group not in LIST_GROUPS:
-        raise UserError(f"{argument}: expected one of {known}; -m {group}={','.join(names)} tries each.")
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    is_list = value.startswith("[")
+    names = [name.strip() for name in value.strip("[]").split(",")]
+    if (is_list and group not in LIST_GROUPS) or any(NO_NAME.fullmatch(name) for name in names):
+        raise UserError(f"{argument}: expected one of {known}.")
+    if is_list and (twice := next((name for name in names if names.count(name) > 1), None)):
         raise UserError(f"{argument}: {twice} is named twice.")
-    for name in names or value.split(","):
-        if NO_NAME.fullmatch(name):
-            raise UserError(f"{argument}: expected one of {known}.")
 
 
 def quoted(argument: str) -> str:

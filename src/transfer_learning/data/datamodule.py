@@ -48,8 +48,7 @@ class ImageDataModule(pl.LightningDataModule):
         folds, fold: the number of folds of a cross-validation over the images for training and validation, and the one
             that validates; 0 folds are none.
         train_share, share_seed: the share of each class's training images that is used, and the seed of their choice.
-        views: with `augment`, K > 0 samples K versions of each training image once, so that their features can be
-            stored; each epoch shows one of them.
+        views: with `augment`, K > 0 samples K versions of each image once, to store their features; an epoch shows one.
         view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
         batch_size: images of a training batch over all devices together; no more than there are without `train_share`.
         drop_duplicates: whether all but one of images with the same bytes are left out (see `duplicates`).
@@ -159,6 +158,12 @@ class ImageDataModule(pl.LightningDataModule):
                     frozen_part, self.pixels, self.images.digests, self.splits[split], views, steps, key, folder
                 )
 
+    @property
+    def training_size(self) -> int:
+        """Side of training images in pixels, after augmentation."""
+        size = self.preprocessing.image_size
+        return self.augmentation.image_size(size) if self.augment else size
+
     def view(self, number: int) -> tuple[np.ndarray, ...]:
         """The augmentation parameters of all M images in a view: a function of (view_seed, number, image)."""
         return self.augmentation.sample(len(self.labels), self.view_seed, number)
@@ -171,9 +176,8 @@ class ImageDataModule(pl.LightningDataModule):
     @property
     def class_weights(self) -> list[float] | None:
         """C factors of the training losses, as `Classifier` takes them; None without `balance="weights"`."""
-        if self.balance != "weights":
-            return None
-        return balanced_weights(self.labels[self.splits["train"]], len(self.class_names)).tolist()
+        weights = balanced_weights(self.labels[self.splits["train"]], len(self.class_names))
+        return weights.tolist() if self.balance == "weights" else None
 
     def chosen_views(self, epoch: int) -> np.ndarray:
         """The view of each training image that an epoch shows, (N,) int64 in [0, views)."""

@@ -23,19 +23,13 @@ def check_last_batch(data: ImageDataModule, network: Network, trainer: pl.Traine
     batches, limit = math.ceil(images / size), trainer.limit_train_batches
     used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     smallest = size if used < batches else images - (batches - 1) * size
-    name = single_valued_batch_norm(network, training_size(data)) if smallest == 1 else None
+    name = single_valued_batch_norm(network, data.training_size) if smallest == 1 else None
     if name:
         sizes = [each for each in range(2, images + 1) if images % each != 1 and each * devices <= count]
         nearest = min(sizes, key=lambda each: abs(each - size), default=None)
         way = f"expected another size, such as {nearest * devices}" if nearest else "more images are needed"
         reason = "a training batch would have one image, and one value per channel"
         raise ArgumentError("batch_size", data.batch_size, f"{way}: {reason} in the batch norm {name}.")
-
-
-def training_size(data: ImageDataModule) -> int:
-    """The side of training images in pixels, which augmentation may change."""
-    size = data.preprocessing.image_size
-    return data.augmentation.image_size(size) if data.augment else size
 
 
 def single_valued_batch_norm(network: Network, image_size: int) -> str | None:

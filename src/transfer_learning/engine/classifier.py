@@ -20,7 +20,7 @@ from transfer_learning.engine.inference import Input, Predicted, Tta, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
-from transfer_learning.models.network import OF_SOURCE, Network
+from transfer_learning.models.network import Network
 from transfer_learning.optim.accumulation import batch_weight
 from transfer_learning.optim.schedules import GroupSchedule, Schedule, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -228,9 +228,8 @@ class Classifier(pl.LightningModule):
             "precision": str(self.trainer.precision),
             "frozen_weights": source and asdict(source),
         }
-        checkpoint["state_dict"] = state = with_averages(self.trainer, checkpoint["state_dict"])
-        if source:
-            checkpoint["state_dict"] = {key: value for key, value in state.items() if not OF_SOURCE.match(key)}
+        state, left_out = with_averages(self.trainer, checkpoint["state_dict"]), network.keys_of_source()
+        checkpoint["state_dict"] = {key: state[key] for key in state if key.removeprefix("network.") not in left_out}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Adds this model's frozen weights if the checkpoint has none, so that loading stays strict.
@@ -241,8 +240,9 @@ class Classifier(pl.LightningModule):
         if source:
             if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
                 raise ArgumentError("weights", source.name, "not the weights of the training; restore those.")
-            kept = {key: value for key, value in saved.items() if not OF_SOURCE.match(key)}
-            saved |= {key: value for key, value in own.items() if key.startswith("network.frozen.")} | kept
+            saved |= {f"network.{key}": own[f"network.{key}"] for key in self.network.keys_of_source()}
+            for key in own.keys() - saved.keys():  # older checkpoints lack the normalization
+                saved |= {key: own[key]} if key.startswith("network.frozen.") else {}
         shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
         if shapes != expected:
             key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))

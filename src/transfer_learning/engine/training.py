@@ -16,11 +16,12 @@ from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
-from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized, training_size
+from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
 from transfer_learning.engine.checkpoint import read, read_weights
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters, pass_black_image
+from transfer_learning.optim.schedules import never_learns
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError, first_line
 from transfer_learning.utilities.hardware import configure_process, device_name
@@ -117,8 +118,7 @@ def check_epochs(network: Network, trainer: pl.Trainer) -> None:
         raise ArgumentError("check_val_every_n_epoch", every, f"expected at most max_epochs={epochs}.")
     for group in network.parameter_groups():
         if 0 < epochs <= group.from_epoch:
-            reason = f"the fit is not longer than that, so the {group.name} would never learn."
-            raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
+            raise never_learns(group)
 
 
 def check_image_size(data: ImageDataModule, network: Network) -> None:
@@ -126,7 +126,7 @@ def check_image_size(data: ImageDataModule, network: Network) -> None:
 
     The data are set up.
     """
-    expected, size = data.preprocessing.image_size, training_size(data)
+    expected, size = data.preprocessing.image_size, data.training_size
     if size != expected:
         try:
             pass_black_image(network, size)

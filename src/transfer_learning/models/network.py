@@ -1,7 +1,6 @@
 """The base class of networks: a frozen part, then a trainable part."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,9 +8,6 @@ import torch
 from torch import nn
 
 from transfer_learning.models.weights import WeightsSource
-
-# Keys, in the state_dict of a Classifier, of what a file of pretrained weights has. Means and deviations are elsewhere.
-OF_SOURCE = re.compile(r"network\.frozen\.(?!preprocess\.)")
 
 
 class Frozen(nn.Sequential):
@@ -73,6 +69,11 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.trainable(self.frozen(images))
+
+    def keys_of_source(self) -> set[str]:
+        """The keys of the state_dict whose values `frozen_source` has: all of `frozen` but its normalization."""
+        frozen = {key for key in self.state_dict() if key.startswith("frozen.")} if self.frozen_source else set()
+        return {key for key in frozen if not key.startswith("frozen.preprocess.")}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What the optimizer gets; the first group has the learning rate as configured."""

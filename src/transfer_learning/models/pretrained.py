@@ -107,10 +107,10 @@ class Pretrained(Network):
         sha256: str | None = None,
     ):
         built = backbones.create(backbone, None if weights is None else str(weights), image_size, sha256)
-        if layer_decay is not None and (unfreeze is None or "body" in built.blocks):
-            no_chain = f"{backbone} is no chain of blocks" if "body" in built.blocks else ""
-            reason = no_chain or "without unfreeze, no block learns"
-            raise ArgumentError("layer_decay", layer_decay, f"{reason}; expected null.")
+        if layer_decay is not None and "body" in built.blocks:
+            raise ArgumentError("layer_decay", layer_decay, f"{backbone} is no chain of blocks; expected null.")
+        if layer_decay is not None and unfreeze is None:
+            raise ArgumentError("layer_decay", layer_decay, "without unfreeze, no block learns; expected null.")
         layers = _layers(built, backbone, preprocess, pool)
         cut = _cut(list(layers), backbone, unfreeze)
         features = _features_of(nn.Sequential(layers), image_size, backbone)

@@ -66,6 +66,12 @@ def optimizer_groups(groups: Sequence[ParameterGroup]) -> list[dict]:
     return [{"params": list(group.parameters), **decay} for group, decay in zip(groups, decays)]
 
 
+def never_learns(group: ParameterGroup) -> ArgumentError:
+    """The error about a group whose first epoch is after the end of the fit."""
+    reason = f"the fit is not longer than that, so the {group.name} would never learn."
+    return ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
+
+
 class GroupSchedule(torch.optim.lr_scheduler.LambdaLR):
     """At each step, a group's learning rate is the optimizer's times the schedule's factor times the group's scale.
 
@@ -92,8 +98,7 @@ class GroupSchedule(torch.optim.lr_scheduler.LambdaLR):
             raise ArgumentError("max_epochs", -1, "a learning-rate schedule needs to know the end of the fit.")
         for group in groups:
             if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
-                reason = f"the fit is not longer than that, so the {group.name} would never learn."
-                raise ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
+                raise never_learns(group)
         super().__init__(optimizer, [_group_factor(group, schedule, steps, steps_per_epoch) for group in groups])
 
     def load_state_dict(self, state_dict: dict) -> None:
