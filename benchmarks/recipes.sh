@@ -12,8 +12,6 @@ baseline |
 random_resized_crop | data/augmentation=random_resized_crop
 rand_augment | data/augmentation=[rand_augment,horizontal_flip]
 color_jitter | data/augmentation=[affine,color_jitter]
-mixup | data/augmentation=[affine,mixup]
-cutmix | data/augmentation=[affine,cutmix]
 label_smoothing | objective.label_smoothing=0.1
 ema | callbacks.ema.decay=0.99
 cosine | scheduler=cosine

@@ -15,9 +15,7 @@ from transfer_learning.callbacks.throughput import Throughput
 from transfer_learning.cli import resolvers
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.color_jitter import ColorJitter
-from transfer_learning.data.augmentation.cutmix import CutMix
 from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
-from transfer_learning.data.augmentation.mixup import Mixup
 from transfer_learning.data.augmentation.rand_augment import RandAugment
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.datamodule import ImageDataModule
@@ -81,9 +79,7 @@ def same(default: Any, value: Any) -> bool:
         (Affine, [], "data.augmentation.affine", set()),
         (OneCycle, ["scheduler=one_cycle"], "scheduler", set()),
         (ColorJitter, ["data/augmentation=color_jitter"], "data.augmentation.color_jitter", set()),
-        (CutMix, ["data/augmentation=cutmix"], "data.augmentation.cutmix", set()),
         (HorizontalFlip, ["data/augmentation=horizontal_flip"], "data.augmentation.horizontal_flip", set()),
-        (Mixup, ["data/augmentation=mixup"], "data.augmentation.mixup", set()),
         (RandAugment, ["data/augmentation=rand_augment"], "data.augmentation.rand_augment", set()),
         (RandomResizedCrop, ["data/augmentation=random_resized_crop"], "data.augmentation.random_resized_crop", set()),
         (Throughput, ["callbacks=throughput"], "callbacks.throughput", set()),

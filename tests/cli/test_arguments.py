@@ -35,7 +35,10 @@ EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.pat
         ("data/split=true", "data/split=true: expected one of auto, folders, per_class."),
         ("experiment=[fast,best]", "experiment=[fast,best]: expected one of backbones, best, fast,"),
         ("model=[]", "model=[]: expected one of basic_cnn,"),
-        ("data/augmentation=[mixup, affine,mixup]", "data/augmentation=[mixup, affine,mixup]: mixup is named twice."),
+        (
+            "data/augmentation=[affine, color_jitter,affine]",
+            "data/augmentation=[affine, color_jitter,affine]: affine is",
+        ),
         ("callbacks=[none,2]", "callbacks=[none,2]: expected one of checkpoints, "),
     ],
 )
@@ -47,7 +50,12 @@ def test_choice_that_a_group_does_not_have(argument, message):
 def test_null_is_the_default_or_an_empty_list():
     assert prepare(["experiment=null", "debug=null", "system=null", "seed=1"]) == ["seed=1"]
     assert prepare(["callbacks=null", "metrics=null"]) == ["callbacks=none", "metrics=none"]
-    kept = ["model=basic_cnn,vgg16_frozen", "data/augmentation=[affine,mixup]", "seed=null", "model.weights=null"]
+    kept = [
+        "model=basic_cnn,vgg16_frozen",
+        "data/augmentation=[affine,color_jitter]",
+        "seed=null",
+        "model.weights=null",
+    ]
     assert prepare(kept) == kept
 
 

@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
-from transfer_learning.data.augmentation.cutmix import CutMix
-from transfer_learning.data.augmentation.mixup import Mixup as ProjectsMixup
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.batch import Batch, prepare
 from transfer_learning.utilities.errors import ArgumentError
@@ -28,16 +25,15 @@ class Shift:
 
 
 class Mixup:
-    """Mixes each image, and the probabilities of its classes, with the next one of the batch."""
+    """Mixes each image, and the probabilities of its classes, with the image before it in the batch."""
 
     version = 1
+    mixes_targets = True
 
     def sample(self, count, generator):
         return generator.random((count, 1)).astype(np.float32)
 
     def apply(self, images, targets, parameters):
-        if targets.ndim == 1:
-            targets = F.one_hot(targets, 2).float()
         weight = parameters[:, :, None, None]
         mixed = weight * images + (1 - weight) * images.roll(1, 0)
         return mixed, parameters * targets + (1 - parameters) * targets.roll(1, 0)
@@ -107,7 +103,7 @@ def test_the_key_has_name_version_and_attributes_of_each_step():
 def test_targets_that_a_step_mixes_are_the_targets_of_the_prepared_batch():
     images = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
     batch = Batch(images, torch.tensor([0, 1, 1]), torch.tensor([8, 5, 6]), (torch.tensor([[0.25], [0.5], [1.0]]),))
-    prepared = prepare(batch, Augmentation([Mixup()]))
+    prepared = prepare(batch, Augmentation([Mixup()], num_classes=2))
     torch.testing.assert_close(prepared.targets, torch.tensor([[0.25, 0.75], [0.5, 0.5], [0, 1]]))
     floats = images.permute(0, 3, 1, 2).float() / 255
     expected = torch.stack(
@@ -147,12 +143,12 @@ def test_one_step_and_a_list_of_one_step_are_the_same(folder_data):
     assert np.array_equal(default, affine)
 
 
-def test_mixup_and_cutmix_in_one_list_mix_the_mixed_images():
+def test_two_mixing_steps_mix_the_mixed_images():
     images, codes = torch.rand(5, 3, 8, 8), torch.tensor([0, 2, 1, 1, 0])
-    augmentation = Augmentation([ProjectsMixup(1.0), CutMix()], num_classes=3)
+    augmentation = Augmentation([Mixup(), Mixup()], num_classes=3)
     first, second = (torch.from_numpy(each) for each in augmentation.sample(5, 0, 0))
     result, targets = augmentation.apply(images, codes, (first, second))
-    expected = CutMix().apply(*ProjectsMixup().apply(images, torch.eye(3)[codes], first), second)
+    expected = Mixup().apply(*Mixup().apply(images, torch.eye(3)[codes], first), second)
     assert torch.equal(result, expected[0]) and torch.equal(targets, expected[1])
     assert targets.shape == (5, 3) and targets.dtype == torch.float32
     torch.testing.assert_close(targets.sum(1), torch.ones(5))
@@ -166,7 +162,7 @@ def test_the_step_before_mixup_gets_codes_and_the_one_after_it_probabilities():
             seen.append(targets)
             return images, targets
 
-    augmentation = Augmentation([Watch(), ProjectsMixup(), Watch()], num_classes=2)
+    augmentation = Augmentation([Watch(), Mixup(), Watch()], num_classes=2)
     codes = torch.tensor([1, 0, 1])
     parameters = [torch.from_numpy(each) for each in augmentation.sample(3, 0, 0)]
     augmentation.apply(torch.rand(3, 3, 4, 4), codes, parameters)
@@ -176,22 +172,20 @@ def test_the_step_before_mixup_gets_codes_and_the_one_after_it_probabilities():
 def test_mixing_codes_needs_the_number_of_classes():
     images, parameters = torch.rand(2, 3, 4, 4), [torch.ones(2, 1)]
     with pytest.raises(ArgumentError, match="^num_classes=None: Mixup needs the number of classes"):
-        Augmentation([ProjectsMixup()]).apply(images, torch.tensor([0, 1]), parameters)
-    _, targets = Augmentation([ProjectsMixup()]).apply(images, torch.eye(4)[:2], parameters)
+        Augmentation([Mixup()]).apply(images, torch.tensor([0, 1]), parameters)
+    _, targets = Augmentation([Mixup()]).apply(images, torch.eye(4)[:2], parameters)
     assert torch.equal(targets, torch.eye(4)[:2])
 
 
 def test_the_data_module_knows_the_number_of_classes(folder_data):
-    data = folder_data(augment=True, augmentation=[ProjectsMixup()])
+    data = folder_data(augment=True, augmentation=[Mixup()])
     batch = next(iter(data.train_dataloader()))
     targets = data.on_after_batch_transfer(batch).targets
     weights, one_hot = batch.parameters[0], torch.eye(2)[batch.targets]
     torch.testing.assert_close(targets, weights * one_hot + (1 - weights) * one_hot.roll(1, 0))
 
 
-@pytest.mark.parametrize(
-    "steps, size", [([], 16), ([Affine(), ProjectsMixup()], 16), ([RandomResizedCrop(size=24)], 24)]
-)
+@pytest.mark.parametrize("steps, size", [([], 16), ([Affine(), Mixup()], 16), ([RandomResizedCrop(size=24)], 24)])
 def test_the_size_of_augmented_images(steps, size):
     assert Augmentation(steps, num_classes=2).image_size(16) == size
 
