@@ -1,20 +1,25 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from transfer_learning.engine.checkpoint import KEYS
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.utilities.errors import UserError
 
 CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
 EXTRA = {"overrides": ["seed=0"], "hydra": {"run": {"dir": "somewhere"}}}
-MAY_GROW = "trainer.max_epochs"
+EPOCHS = "trainer.max_epochs"
+CHECKPOINT = {"epoch": 4, "model": {key: {} for key in KEYS}, "state_dict": {}}  # of an older version: no "run"
+METRICS = {"epochs": 5, "monitor": "val/acc", "monitor_best": 0.5}
 
 
 @pytest.fixture
@@ -36,7 +41,10 @@ def leave(folder, *names):
     for name in names:
         path = folder.path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text('{"epochs": 5}')
+        if path == folder.last:
+            torch.save(CHECKPOINT, path)
+        else:
+            path.write_text(json.dumps(METRICS))
 
 
 def test_config_is_read_as_it_was_written(folder, tmp_path):
@@ -106,21 +114,86 @@ def test_results_without_a_config_are_not_overwritten(folder):
         folder.claim(CONFIG, EXTRA)
 
 
-def test_only_more_epochs_extend_a_run_and_only_if_they_may_grow(folder):
+def test_only_more_epochs_extend_a_run_and_only_if_it_may_be_extended(folder):
     folder.claim(CONFIG, EXTRA)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
-    for config, may_grow in (
-        (changed(trainer__max_epochs=4), MAY_GROW),
-        (changed(trainer__max_epochs=None), MAY_GROW),
-        (changed(trainer__max_epochs="6"), MAY_GROW),
-        (changed(trainer__max_epochs=6), None),
-        (changed(trainer__max_epochs=6, optimizer__lr=1), MAY_GROW),
+    for config, may_extend in (
+        (changed(trainer__max_epochs=None), True),
+        (changed(trainer__max_epochs="6"), True),
+        (changed(trainer__max_epochs=6), False),
+        (changed(trainer__max_epochs=6, optimizer__lr=1), True),
     ):
         with pytest.raises(UserError, match="trainer.max_epochs was 5"):
-            folder.claim(config, EXTRA, may_grow=may_grow)
+            folder.claim(config, EXTRA, epochs_key=EPOCHS, may_extend=may_extend)
         assert folder.metrics()
-    folder.claim(changed(trainer__max_epochs=6), EXTRA, may_grow=MAY_GROW)
+    assert not folder.claim(changed(trainer__max_epochs=6), EXTRA, epochs_key=EPOCHS, may_extend=True)
+    assert folder.metrics() and folder.config() == CONFIG | EXTRA  # it may still fail
+    folder.begin_training()
     assert folder.metrics() is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
+    assert folder.config() == changed(trainer__max_epochs=6) | EXTRA
+
+
+@pytest.mark.parametrize("may_extend", [True, False])
+def test_a_finished_run_with_more_epochs_than_asked_for_is_finished_and_keeps_its_config(folder, may_extend):
+    folder.claim(CONFIG, EXTRA)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    assert folder.claim(changed(trainer__max_epochs=3), EXTRA, epochs_key=EPOCHS, may_extend=may_extend)
+    assert folder.config() == CONFIG | EXTRA
+
+
+@pytest.mark.parametrize("epochs, reason", [(5, None), (6, None), (4, "trainer.max_epochs=4: 5 epochs are done")])
+def test_an_unfinished_run_takes_any_number_of_epochs_that_are_not_done_yet(folder, epochs, reason):
+    """So a number with a zero too many can be taken back."""
+    folder.claim(changed(trainer__max_epochs=600), EXTRA, epochs_key=EPOCHS)
+    leave(folder, "checkpoints/last.ckpt")
+    if reason:
+        with pytest.raises(UserError, match=reason):
+            folder.claim(changed(trainer__max_epochs=epochs), EXTRA, epochs_key=EPOCHS)
+    else:
+        assert not folder.claim(changed(trainer__max_epochs=epochs), EXTRA, epochs_key=EPOCHS)
+        folder.begin_training()
+        assert folder.config() == changed(trainer__max_epochs=epochs) | EXTRA
+
+
+def save(folder, name="last", **about):
+    """A checkpoint that says what it belongs to."""
+    path = folder.last.with_name(f"{name}.ckpt")
+    path.parent.mkdir(exist_ok=True)
+    torch.save(CHECKPOINT | {"run": folder.about | about}, path)
+
+
+def test_a_config_that_was_edited_is_compared_with_that_of_the_checkpoint(folder):
+    folder.claim(CONFIG, EXTRA)
+    save(folder)
+    edited = changed(optimizer__lr=0.5)
+    (folder.path / "config.yaml").write_text(json.dumps(edited | EXTRA))
+    for command in (edited, CONFIG):
+        with pytest.raises(UserError, match=r"optimizer\.lr was (1e-07, is 0\.5|0\.5, is 1e-07)"):
+            folder.claim(command, EXTRA)
+
+
+def test_a_run_keeps_its_id_and_checkpoints_of_two_runs_are_refused(folder):
+    folder.claim(CONFIG, EXTRA)
+    save(folder)
+    save(folder, "best")
+    other = RunFolder(folder.path)
+    other.claim(CONFIG, EXTRA)
+    assert other.about == folder.about
+    save(folder, "best", id="another")
+    with pytest.raises(UserError, match=r"best\.ckpt and last\.ckpt beside it are of different runs"):
+        other.claim(CONFIG, EXTRA)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_process_whose_folder_was_removed_or_made_again_stops_and_leaves_no_file_there(folder, again):
+    with pytest.raises(UserError, match="the folder was removed or replaced"), folder.locked():
+        folder.check_ours()
+        shutil.rmtree(folder.path)
+        if again:
+            folder.path.mkdir()
+            (folder.path / ".lock").touch()
+        folder.check_ours()
+    assert [path.name for path in folder.path.glob("*")] == [".lock"] * again
 
 
 def test_keys_that_may_change_are_updated_and_metrics_stay(folder):
@@ -143,6 +216,10 @@ def test_damaged_metrics_are_named(folder):
     (folder.path / "metrics.json").write_bytes(b"\xff{")
     with pytest.raises(UserError, match=r"metrics.json: damaged .*Delete it, and repeat the command"):
         folder.metrics()
+    for other in ({"other": "keys"}, [1], METRICS | {"monitor_best": "high"}, METRICS | {"epochs": None}):
+        (folder.path / "metrics.json").write_text(json.dumps(other))
+        with pytest.raises(UserError, match=r"metrics.json: not the metrics of a finished run"):
+            folder.metrics()
 
 
 def test_one_process_at_a_time_and_the_lock_ends_with_the_process(folder):

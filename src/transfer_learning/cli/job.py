@@ -27,6 +27,7 @@ from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.runs.folder import RunFolder
+from transfer_learning.runs.guard import RunGuard
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.hardware import configure_process, gpu_of_worker, native_precision
@@ -51,10 +52,13 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
         new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
-        folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW if single else None, given=new)
-        if metrics := folder.metrics():
+        if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=single, given=new):
+            metrics: Any = folder.metrics()
+            longer = metrics["epochs"] > (cfg.trainer.max_epochs or math.inf)
+            epochs = f" after {metrics['epochs']} epochs" if longer else ""
             more = f" A larger {MAY_GROW} extends it." if single else ""
-            log.info(f"{folder.path}: finished already, {metrics['monitor']} {metrics['monitor_best']:.4f}.{more}")
+            result = f"{metrics['monitor']} {metrics['monitor_best']:.4f}"
+            log.info(f"{folder.path}: finished already{epochs}, {result}.{more}")
             return metrics["monitor_best"]
         return build_and_train(cfg, folder, single, command, started)
 
@@ -125,7 +129,7 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     """Builds everything, what is cheap first, and trains it."""
     optimizer = build(cfg, "optimizer", try_with=([torch.nn.Parameter(torch.zeros(1))],))
     schedule, objective, metrics = build(cfg, "scheduler"), build(cfg, "objective"), build_all(cfg, "metrics")
-    trainer = build_trainer(cfg)
+    trainer = build_trainer(cfg, folder)
     if trainer.world_size > 1 and not single:
         raise UserError("trainer: several devices in a sweep are not supported; use one, or start single runs.")
     data = build_data(cfg)
@@ -163,12 +167,12 @@ def find_lr(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> fl
     return rate or math.nan
 
 
-def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with its callbacks and loggers. `trainer.compile` is not an argument of it, but of `train`."""
+def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
+    """The trainer of a run, with callbacks and loggers. `trainer.compile` is not an argument of it, but of `train`."""
     with name_keys(cfg):
         check_types(train, {"compile": cfg.trainer.compile, "test": cfg.test, "monitor": cfg.monitor})
         check_types(Classifier, {"seed": cfg.seed})
-    callbacks = list(build_all(cfg, "callbacks").values())
+    callbacks = [RunGuard(folder), *build_all(cfg, "callbacks").values()]
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
     gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)
     given: dict[str, Any] = {"devices": gpu} if gpu else {}

@@ -3,12 +3,12 @@
 import argparse
 import inspect
 import logging
-import os
 import re
 import sys
 from collections.abc import Sequence
 
 from transfer_learning.cli.errors import is_users, one_line
+from transfer_learning.cli.output import drop_output, open_streams
 from transfer_learning.cli.verbs import verbs
 from transfer_learning.utilities.errors import ArgumentError
 
@@ -17,6 +17,7 @@ PROGRAM = "transfer-learning"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Calls a verb and exits: with 1 after an error, 130 after Ctrl-C, otherwise with the verb's code."""
+    open_streams()
     options = parser().parse_args(arguments)
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -24,12 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports.setLevel(logging.INFO)
     reports.addFilter(_is_news)
     try:
-        sys.exit(options.run(options))
+        with drop_output():
+            sys.exit(options.run(options))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         if not is_users(error):
             raise

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.errors import is_users, one_line
+from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
 log = logging.getLogger("train")
@@ -35,9 +36,11 @@ def call(main: Callable[[], None]) -> None:
     def interrupt(number: int, _) -> None:
         nonlocal received
         received = signal.Signals(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first one is enough; another would cut off the clearing up
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    open_streams()
     configure_process()
     try:
         sys.argv[1:] = prepare(sys.argv[1:])

@@ -37,7 +37,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collection[str]) -> list[str]:
-    """The keys, with dots, whose values differ.
+    """The keys, with dots, in which two configs differ, nested or flat.
 
     A key that the old config lacks was added to the program later. It only counts if it, or a group that it is in, is
     among the keys that the user has `given`.

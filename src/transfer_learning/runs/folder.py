@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.engine.checkpoint import read
 from transfer_learning.runs.config import differing_keys, flat, read_config
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
@@ -21,11 +23,19 @@ SPLIT_COLUMNS = ("split", "class", "sha256", "file")
 
 
 class RunFolder:
-    """What one run leaves in `path`, a folder that exists. `last` is the checkpoint that it writes after each epoch."""
+    """What one run leaves in `path`, a folder that exists.
+
+    Attributes:
+        last: the checkpoint that the run writes after each epoch.
+        about: what its checkpoints say of the run after `claim`: its "id" and its "config", flat.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.last = self.path / "checkpoints" / "last.ckpt"
+        self.about: dict[str, Any] = {}
+        self._lock: tuple[int, int] | None = None
+        self._begin: list[Callable[[], None]] = []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -41,19 +51,36 @@ class RunFolder:
         except Timeout as error:
             raise UserError(f"{self.path}: another run is using this folder. Wait, or choose another one.") from error
         with lock:
+            self._lock = _identity(self.path / ".lock")
             try:
                 (self.path / "FAILED").unlink(missing_ok=True)
                 for partial in self.last.parent.glob("*.ckpt.partial"):  # of a killed process
                     partial.unlink()
                 yield
             except Exception as error:
-                with suppress(OSError):  # the disk may be full
+                with suppress(OSError, UserError):  # the disk may be full, the folder another run's
+                    self.check_ours()
                     (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
                 raise
 
+    def check_ours(self) -> None:
+        """Raises UserError if the folder was removed or replaced after `locked`, so that another run may use it."""
+        if self._lock and _identity(self.path / ".lock") != self._lock:
+            stops = "This run stops and writes nothing more there."
+            raise UserError(f"{self.path}: the folder was removed or replaced while this run was using it. {stops}")
+
     def metrics(self) -> dict | None:
         """The metrics of a finished run, or None. Raises UserError if the file is damaged."""
-        return _read_json(self.path / "metrics.json", None)
+        path = self.path / "metrics.json"
+        metrics = _read_json(path, None)
+        try:
+            if metrics is not None:
+                metrics |= {"monitor_best": float(metrics["monitor_best"]), "epochs": int(metrics["epochs"])}
+                str(metrics["monitor"])
+        except (KeyError, TypeError, ValueError) as error:
+            way = "Move it away, and repeat the command."
+            raise UserError(f"{path}: not the metrics of a finished run ({first_line(error)}). {way}") from error
+        return metrics
 
     def config(self) -> dict[str, Any] | None:
         """The content of config.yaml, unresolved; None if there is none. Raises UserError if it is damaged."""
@@ -64,38 +91,95 @@ class RunFolder:
         config: Mapping[str, Any],
         extra: Mapping[str, Any],
         may_change: Collection[str] = (),
-        may_grow: str | None = None,
+        epochs_key: str | None = None,
+        may_extend: bool = False,
         given: Collection[str] = (),
-    ) -> None:
+    ) -> bool:
         """Writes config.yaml when a run begins. If the folder has results, the config must be the same.
+
+        The number of epochs may be another one: a smaller one if it is at least that of the epochs that are done, a
+        larger one if the run `may_extend`. What that changes in the folder is changed by `begin_training`.
 
         Args:
             config: nested plain values.
             extra: further keys of config.yaml, which are not compared.
-            may_change, may_grow: keys, with dots, that may differ, and one whose number may be larger. That extends the
-                run; its metrics get another file name then.
+            may_change: keys, with dots, that may differ.
+            epochs_key: that of the number of epochs.
             given: keys that the user has set (see `differing_keys`).
 
+        Returns:
+            Whether the run has finished, with as many epochs or more.
+
         Raises:
-            UserError: the folder has the results of another config; the message names the differences.
+            UserError: the folder has the results of another config; the message names the differences. Or its
+                checkpoints are damaged, or of several runs.
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
-        metrics = self.metrics()
-        if self.last.exists() or metrics:
-            before, now = flat(old), flat(config)
-            differing = [key for key in differing_keys(old, config, given) if key not in may_change]
-            sizes: list[Any] = [config.get(may_grow or "") for config in (before, now)]
-            grows = differing == [may_grow] and all(type(size) is int for size in sizes) and sizes[0] < sizes[1]
-            if differing and not grows:
-                pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in differing[:8]]
-                shown = "; ".join(f"{key} was {old_value}, is {new_value}" for key, old_value, new_value in pairs)
-                more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
-                ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
-                raise UserError(f"{self.path}: has results of another config: {shown}{more}. {ways}")
-            if grows and metrics:
-                os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
+        metrics, now, self._begin = self.metrics(), flat(config), []
+        self.about = {"id": uuid.uuid4().hex, "config": now}
+        wanted: Any = now.get(epochs_key or "")
+        if not metrics and not self.last.exists():
+            self._write_config(old, config, extra)
+            return False
+
+        before = flat(old)
+        others = self._check_same(before, now, given, may_change, epochs_key, may_extend)
+        if metrics and not others:
+            self._write_config(old, config, extra)
+            return True
+        if metrics and wanted < before[epochs_key or ""]:
+            return True
+        if self.last.exists():
+            done, saved = self._saved()
+            self.about["id"] = saved.get("id", self.about["id"])
+            others |= self._check_same(saved.get("config", now), now, given, may_change, epochs_key, may_extend)
+            if others and wanted < done:
+                reason = f"{done} epochs are done; expected at least as many, or another folder."
+                raise UserError(f"{self.path}: {epochs_key}={wanted}: {reason}")
+        if metrics:
+            earlier = self.path / f"metrics-{metrics['epochs']}-epochs.json"
+            self._begin.append(lambda: os.replace(self.path / "metrics.json", earlier))
+        self._begin.append(lambda: self._write_config(old, config, extra))
+        return False
+
+    def _check_same(
+        self,
+        before: Mapping[str, Any],
+        now: Mapping[str, Any],
+        given: Collection[str],
+        may_change: Collection[str],
+        epochs_key: str | None,
+        may_extend: bool,
+    ) -> bool:
+        """Whether flat configs differ in the number of epochs, as `claim` allows it. Raises UserError as `claim`."""
+        differing = [key for key in differing_keys(before, now, given) if key not in may_change]
+        numbers: list[Any] = [each.get(epochs_key or "") for each in (before, now)]
+        are_epochs = differing == [epochs_key] and all(type(number) is int for number in numbers)
+        if are_epochs and (may_extend or numbers[1] < numbers[0]):
+            return True
+        if differing:
+            raise UserError(f"{self.path}: has results of another config: {_differences(differing, before, now)}")
+        return False
+
+    def _write_config(self, old: Mapping[str, Any], config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         if old != config:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
+
+    def _saved(self) -> tuple[int, dict[str, Any]]:
+        """The number of epochs that `last` has, and what it says about its run; empty if an older version wrote it."""
+        last = read(self.last)
+        about = last.get("run", {})
+        for path in sorted(self.last.parent.glob("*.ckpt")):
+            if path != self.last and about and read(path).get("run", about)["id"] != about["id"]:
+                ways = "Move one of them away: the run that last.ckpt belongs to can go on."
+                raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
+        return last["epoch"] + 1, about
+
+    @rank_zero_only
+    def begin_training(self) -> None:
+        """Before the first step: writes the config of a run that is extended, and renames its earlier metrics."""
+        while self._begin:
+            self._begin.pop(0)()
 
     def check_images(self, data: ImageDataModule) -> None:
         """Raises UserError if the run began with other images, another split or other class names."""
@@ -129,6 +213,23 @@ def _split_rows(data: ImageDataModule) -> list[tuple]:
         for split, indices in data.splits.items()
         for index in indices
     ]
+
+
+def _differences(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in keys[:8]]
+    shown = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
+    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+    ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
+    return f"{shown}{more}. {ways}"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The device and inode of a file, (0, 0) if there is none. An inode is not used again while the file is open."""
+    try:
+        state = os.stat(path)
+        return state.st_dev, state.st_ino
+    except OSError:
+        return 0, 0
 
 
 def _read_json(path: Path, default: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from transfer_learning.runs.config import read_config
-from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
 
 
@@ -37,32 +37,41 @@ def _rank(job: Job) -> tuple:
 
 
 def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]]:
-    """A job, and its config, unresolved; empty if it cannot be read.
+    """A job, and its config, unresolved; empty if it cannot be read. A damaged file makes it a failed job.
 
     `refused` is the state of a finished run in whose folder a later command was refused: "failed" or "finished".
     """
     config: dict[str, Any] = {}
     try:
         config = read_config(folder / "config.yaml")
-        overrides = config.get("overrides") or []
-    except UserError:  # it failed before it wrote its config
+        overrides = [str(each) for each in config.get("overrides") or []]
+    except (UserError, TypeError):  # it failed before it wrote its config
         overrides = [each for each in folder.name.split(",") if "=" in each]
     settings = {key.lstrip("+~"): value for key, _, value in (each.partition("=") for each in overrides)}
+    try:
+        return _state_of(folder, settings, refused), config
+    except OSError as error:
+        return Job(folder.name, settings, "failed", first_line(error)), config
+
+
+def _state_of(folder: Path, settings: dict[str, str], refused: str) -> Job:
+    """As `read_job`. Raises OSError."""
     if (folder / "FAILED").exists() and not (refused == "finished" and (folder / "metrics.json").exists()):
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
-        return Job(folder.name, settings, "failed", reason), config
+        return Job(folder.name, settings, "failed", reason)
     if not (folder / "metrics.json").exists():
         searched = (folder / "lr_find.json").exists() and not (folder / "checkpoints").exists()
-        return Job(folder.name, settings, "learning-rate finder" if searched else "unfinished"), config
+        return Job(folder.name, settings, "learning-rate finder" if searched else "unfinished")
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
         needed = {key: metrics[key] for key in ("monitor", "monitor_mode", "monitor_best", "test/acc", "seconds")}
         needed |= {key: float(needed[key]) for key in ("monitor_best", "seconds")}
+        needed |= {key: str(needed[key]) for key in ("monitor", "monitor_mode")}
         accuracies = {key: metrics.get(key) for key in ("val/acc_best", "test/acc")}
         needed |= {key: None if value is None else float(value) for key, value in accuracies.items()}
-        return Job(folder.name, settings, "finished", metrics=metrics | needed), config
+        return Job(folder.name, settings, "finished", metrics=metrics | needed)
     except (ValueError, KeyError, TypeError):
-        return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version"), config
+        return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version")
 
 
 def table(found: Sequence[Job]) -> list[list[Any]]:

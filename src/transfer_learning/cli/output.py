@@ -1,0 +1,22 @@
+"""Standard output and standard error that are closed, or that nobody reads."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def drop_output() -> Iterator[None]:
+    """Ends the block, and drops all further output, when the reader of stdout, such as `head`, has had enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+
+
+def open_streams() -> None:
+    """Opens stdout and stderr if the shell has closed them (`>&-`), so that writing to them does nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
