@@ -176,7 +176,11 @@ def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
     gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)
     given: dict[str, Any] = {"devices": gpu} if gpu else {}
-    given |= {"callbacks": callbacks, "plugins": [CheckpointFile()], "logger": list(build_all(cfg, "logger").values())}
+    given |= {
+        "callbacks": callbacks,
+        "plugins": [CheckpointFile(folder.stamp)],
+        "logger": list(build_all(cfg, "logger").values()),
+    }
     # Lightning adds its own unless it is told not to.
     given["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     given["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)

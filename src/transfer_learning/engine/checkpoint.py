@@ -6,7 +6,7 @@ published name or a file are not in it: it names their source.
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -142,10 +142,18 @@ class CheckpointFile(TorchCheckpointIO):
     """Writes checkpoints atomically, and reads them with `read`.
 
     Lightning's own plugin gathers the file in memory, then in the folder for temporary files: slower, and not atomic.
+
+    Args:
+        before_save: is called with the content of each checkpoint, to which it may add keys, before it is written.
     """
+
+    def __init__(self, before_save: Callable[[dict], None] | None = None):
+        self.before_save = before_save
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
         """Raises UserError if the file cannot be written."""
+        if self.before_save:
+            self.before_save(checkpoint)
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:

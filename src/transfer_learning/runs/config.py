@@ -1,6 +1,6 @@
 """The config of a run as nested plain values: reading config.yaml, and comparing two configs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +46,12 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collec
     differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
     groups = {key: [key[:n] for n in range(len(key) + 1) if n == len(key) or key[n] == "."] for key in differing}
     return [key for key in differing if not before or key in before or set(groups[key]) & set(given)]
+
+
+def differences(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, the values that keys have in two flat configs, of the first eight, and what the user can do."""
+    pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in keys[:8]]
+    shown = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
+    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+    ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
+    return f"{shown}{more}. {ways}"

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import read
-from transfer_learning.runs.config import differing_keys, flat, read_config
+from transfer_learning.runs.config import differences, differing_keys, flat, read_config
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
 
@@ -68,6 +68,11 @@ class RunFolder:
         if self._lock and _identity(self.path / ".lock") != self._lock:
             stops = "This run stops and writes nothing more there."
             raise UserError(f"{self.path}: the folder was removed or replaced while this run was using it. {stops}")
+
+    def stamp(self, checkpoint: dict) -> None:
+        """Adds `about` to the content of a checkpoint that will be written, as "run". Raises as `check_ours`."""
+        self.check_ours()
+        checkpoint["run"] = self.about
 
     def metrics(self) -> dict | None:
         """The metrics of a finished run, or None. Raises UserError if the file is damaged."""
@@ -158,7 +163,7 @@ class RunFolder:
         if are_epochs and (may_extend or numbers[1] < numbers[0]):
             return True
         if differing:
-            raise UserError(f"{self.path}: has results of another config: {_differences(differing, before, now)}")
+            raise UserError(f"{self.path}: has results of another config: {differences(differing, before, now)}")
         return False
 
     def _write_config(self, old: Mapping[str, Any], config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
@@ -213,14 +218,6 @@ def _split_rows(data: ImageDataModule) -> list[tuple]:
         for split, indices in data.splits.items()
         for index in indices
     ]
-
-
-def _differences(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in keys[:8]]
-    shown = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-    ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
-    return f"{shown}{more}. {ways}"
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -1,0 +1,87 @@
+"""What a command does with the folder of a run that has begun or finished."""
+
+import json
+import shutil
+
+import pytest
+
+SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
+TINY = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "model.channels=[4]", "model.dense=[8]"]
+TINY += ["callbacks=[checkpoints]", "logger=none"]
+
+
+@pytest.fixture
+def train(tmp_path, in_process):
+    """train(*arguments) -> (exit code, output) of a run in tmp_path/run."""
+    where = [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"]
+    return lambda *arguments: in_process(*TINY, *where, *arguments)
+
+
+def epochs_of(folder):
+    return json.loads((folder / "metrics.json").read_text())["epochs"]
+
+
+def test_an_extension_that_fails_before_it_trains_changes_nothing(train, tmp_path, monkeypatch):
+    assert train("trainer.max_epochs=1")[0] == 0
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.json", "config.yaml")}
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_learning.data.datamodule.ImageDataModule.setup", lambda *_: 1 / 0)
+        assert train("trainer.max_epochs=3")[0] == 1
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in before}
+    code, output = train("trainer.max_epochs=1")
+    assert code == 0 and "finished already, val/acc" in output
+    assert train("trainer.max_epochs=2")[0] == 0 and epochs_of(tmp_path / "run") == 2
+    code, output = train("trainer.max_epochs=1")  # the command of before
+    assert code == 0 and "finished already after 2 epochs, val/acc" in output and epochs_of(tmp_path / "run") == 2
+
+
+def test_too_many_epochs_can_be_taken_back(train, tmp_path, in_process):
+    assert train("trainer.max_epochs=2")[0] == 0
+    (tmp_path / "run" / "metrics.json").unlink()  # as if killed
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 2", "max_epochs: 20000"))
+    code, output = in_process(f"resume={tmp_path}/run", "trainer.max_epochs=1")
+    assert code == 1 and "trainer.max_epochs=1: 2 epochs are done; expected at least as many" in output
+    code, output = in_process(f"resume={tmp_path}/run", "trainer.max_epochs=3")
+    assert code == 0 and "epoch   3/3" in output and "max_epochs: 3" in config.read_text()
+
+
+def test_an_edited_config_is_compared_with_that_of_the_checkpoint(train, tmp_path, in_process):
+    assert train("trainer.max_epochs=1")[0] == 0
+    (tmp_path / "run" / "metrics.json").unlink()
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.5"))
+    code, output = in_process(f"resume={tmp_path}/run")
+    assert code == 1 and "has results of another config: optimizer.lr was 0.001, is 0.5" in output, output
+
+
+def test_the_folder_of_a_running_training_that_was_made_again_is_left_alone(train, tmp_path, monkeypatch):
+    from transfer_learning.engine.classifier import Classifier
+
+    validate, folder = Classifier.on_validation_epoch_end, tmp_path / "run"
+
+    def replace_folder(self):
+        shutil.rmtree(folder)
+        (folder / "checkpoints").mkdir(parents=True)
+        validate(self)
+
+    monkeypatch.setattr(Classifier, "on_validation_epoch_end", replace_folder)
+    code, output = train("trainer.max_epochs=1")
+    assert code == 1 and "the folder was removed or replaced while this run was using it" in output
+    assert not [path for path in folder.rglob("*") if path.is_file() and path.name != "train.log"]
+
+
+def test_a_run_of_single_batches_does_not_count(train, tmp_path):
+    code, output = train("+trainer.fast_dev_run=true", "trainer.max_epochs=1")
+    assert code == 0 and "fast_dev_run: everything works" in output
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert train("trainer.max_epochs=1")[0] == 0 and epochs_of(tmp_path / "run") == 1
+
+
+def test_a_job_of_a_sweep_that_was_extended_counts_as_finished(in_process, tmp_path):
+    sweep = ["-m", *TINY, f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", "seed=0,1"]
+    assert in_process(*sweep, "trainer.max_epochs=1")[0] == 0
+    extended = next((tmp_path / "sweep").glob("*/metrics.json")).parent
+    assert in_process(f"resume={extended}", "trainer.max_epochs=2")[0] == 0
+    code, output = in_process(*sweep, "trainer.max_epochs=1")
+    assert code == 0 and "2 of 2 jobs" in output and epochs_of(extended) == 2, output
