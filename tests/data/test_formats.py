@@ -7,7 +7,14 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from transfer_learning.data import formats
-from transfer_learning.data.formats import count_frames, is_image_name, missing_plugin, readable_formats
+from transfer_learning.data.formats import (
+    FORMATS,
+    count_frames,
+    is_image_name,
+    missing_plugin,
+    open_image,
+    readable_formats,
+)
 from transfer_learning.data.images import unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.data.sources.folder import Folder
@@ -58,7 +65,7 @@ def test_a_file_that_needs_a_plugin_is_unreadable_for_that_reason(without_plugin
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     listed = unlabelled([tmp_path / "photo.heic", tmp_path / "photo.jpg", tmp_path / "missing.heic"])
     unreadable = decode(listed, Preprocessing(4), range(3))[1]["unreadable"]
-    assert unreadable[0] == HEIC and UnidentifiedImageError.__name__ in unreadable[1]
+    assert unreadable[0] == HEIC and "cannot identify" in unreadable[1]
     assert "FileNotFoundError" in unreadable[2]
 
 
@@ -77,10 +84,28 @@ def test_it_is_read_as_soon_as_the_plugin_is_there(without_plugin, tmp_path, fol
     monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
     opened = Image.open
     photo = Image.new("RGB", (9, 9))
-    monkeypatch.setattr(Image, "open", lambda path: photo if str(path).endswith("heic") else opened(path))
+    monkeypatch.setattr(Image, "open", lambda file, **_: photo if b"a photo" in file.getvalue() else opened(file))
     with caplog.at_level("INFO"):
         names()
     assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["photo.eps", "photo.jpg", "photo.png"])
+def test_postscript_is_not_run_whatever_its_name_says(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was called"))
+    Image.new("RGB", (9, 9)).save(tmp_path / name, format="EPS")
+    with pytest.raises(UnidentifiedImageError):
+        open_image(tmp_path / name)
+    _, remarks = decode(unlabelled([tmp_path / name]), Preprocessing(4), [0])
+    assert remarks["unreadable"] == {0: "cannot identify image file: none of the formats read here"}
+
+
+def test_formats_that_are_opened_are_pillows_and_start_no_other_program():
+    Image.init()
+    unknown = FORMATS - set(Image.OPEN)
+    assert unknown <= {"AVIF", "HEIF", "MPO"}  # those that are not everywhere, and what the reader of JPEG returns
+    assert not FORMATS & {"EPS", "PDF", "WMF"}
+    assert set(readable_formats()) <= FORMATS
 
 
 def test_a_photograph_of_a_telephone_is_read():

@@ -72,3 +72,22 @@ def test_files_images_and_pixels_to_predict(tmp_path):
 def test_other_items_are_refused(item, found):
     with pytest.raises(UserError, match=f"^image 1 is {found}; expected a file"):
         unlabelled(["a.png", item])
+
+
+@pytest.mark.parametrize("late", [b"", b"half of a file", None])
+def test_a_file_that_changes_after_it_was_listed_stops_the_run_and_nothing_is_cached(folder, data_module, late):
+    """As if it was being copied: its digest is that of other bytes than those that are decoded."""
+    changing = folder / "a" / "4.png"
+    whole = changing.read_bytes()
+
+    class Copying(Folder):
+        def list_images(self, file_digests):
+            listed = super().list_images(file_digests)
+            changing.write_bytes(whole + b"0" if late is None else late)
+            return listed
+
+    with pytest.raises(UserError, match=r"a/4\.png: changed after it was listed\. Run it again"):
+        data_module(Copying(folder), (6, 3, 3), image_size=8, batch_size=5)
+    changing.write_bytes(whole)
+    data = data_module(Folder(folder), (6, 3, 3), image_size=8, batch_size=5)
+    assert len(data.readable) == 24

@@ -1,5 +1,6 @@
 import struct
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -278,6 +279,26 @@ def test_a_file_that_disappears_is_not_a_broken_image(tmp_path):
     with pytest.raises(UserError, match="gone.png: disappeared after it was listed .*FileNotFoundError"):
         decoded(tmp_path / "gone.png", 24)
     assert "FileNotFoundError" in decoded(tmp_path / "gone.png", 24, digest="unreadable then too")
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr("transfer_learning.data.preprocessing.LARGE", 99)
+    inside, most = [], []
+
+    def resized(self, image, deep):
+        if image.size == (10, 10):
+            inside.append(0)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(Preprocessing, "resized", resized)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    sizes = [(10, 10), (3, 3)] * 6
+    listed = unlabelled([Image.new("1", size) for size in sizes])
+    decode(listed, Preprocessing(2), range(12))
+    assert most == [1] * 6
 
 
 def test_remarks_are_in_the_order_of_the_images_whichever_is_decoded_first():

@@ -1,4 +1,5 @@
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchmetrics.classification import MulticlassF1Score
 
 from transfer_learning import load
@@ -18,6 +21,7 @@ from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.errors import UserError
 
 IMAGES = torch.rand(4, 3, 32, 32)
+SMALL = dict(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=0.0)  # as `small_model`
 HEAD = ["network.trainable.head.1.weight", "network.trainable.head.1.bias"]
 NORMALIZATION = ["network.frozen.preprocess.mean", "network.frozen.preprocess.std"]
 
@@ -301,6 +305,49 @@ def test_unknown_values_are_one_error(altered, values):
     with pytest.raises(UserError, match=str(path)) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"image_size": 10**6},
+        {"dense": [10**7]},
+        {"channels": [8, -1]},
+        {"channels": [16, 10**5]},
+        {"dropout": None},
+        {"dense": "many"},
+        {"other": 1},
+        None,
+        [],
+    ],
+)
+def test_foreign_arguments_are_one_line_and_fill_no_memory(altered, monkeypatch, arguments):
+    """The network is built with shapes alone, and compared with the tensors of the file."""
+    most = []
+
+    class Allocations(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            tensors = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+            most.extend(each.nbytes for each in tensors if each.device.type != "meta")
+            return result
+
+    changed = {**SMALL, **arguments} if isinstance(arguments, dict) else arguments
+    path = altered(arguments=changed)
+    with pytest.raises(UserError, match="its network cannot be built: ") as error, Allocations():
+        load(path)
+    assert "\n" not in str(error.value) and max(most, default=0) < 10**6
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(saved, small_data, small_model, tmp_path):
+    """A file of a few megabytes may have gigabytes in it; torch does not compress."""
+    saved(small_model(), small_data(), tmp_path / "stored.ckpt")
+    read(tmp_path / "stored.ckpt")
+    with zipfile.ZipFile(tmp_path / "stored.ckpt") as source, zipfile.ZipFile(tmp_path / "a.ckpt", "w", 8) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(UserError, match="it is compressed, which torch does not do"):
+        read(tmp_path / "a.ckpt")
 
 
 class Harmful:

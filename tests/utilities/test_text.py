@@ -8,6 +8,13 @@ def test_names_that_are_not_unicode_are_escaped():
     assert printable("Ñandú 猫") == "Ñandú 猫"
 
 
+def test_characters_that_change_a_terminal_are_escaped():
+    assert printable("a\x1b[2Jb\r\n\x00\x9b") == r"a\x1b[2Jb\r\n\x00\x9b"
+    assert printable("cat\u202egpj.exe\u2028") == r"cat\u202egpj.exe\u2028"
+    family = "\U0001f468\u200d\U0001f469"  # an emoji of several characters
+    assert printable(family) == family
+
+
 def test_the_first_of_many_names():
     assert some([]) == "" and some(["a"]) == "a" and some(["a", "b", "c"]) == "a, b, c"
     assert some([str(n) for n in range(2003)]) == "0, 1, 2 and 2,000 more"

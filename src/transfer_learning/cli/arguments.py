@@ -4,9 +4,11 @@ import os
 import re
 from pathlib import Path
 
+from transfer_learning.cli.errors import as_override
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.text import printable
 
 DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config.yaml
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
@@ -27,6 +29,7 @@ RENAMED = {  # pattern -> replacement
 
 def prepare(arguments: list[str]) -> list[str]:
     """What Hydra gets in the place of the arguments that the user typed. Raises UserError."""
+    check_form(arguments)
     for argument in arguments:
         for pattern, replacement in RENAMED.items():
             if re.search(pattern, argument):
@@ -37,6 +40,22 @@ def prepare(arguments: list[str]) -> list[str]:
     for argument in arguments:
         check_group(argument)
     return resume_or_rerun(arguments)
+
+
+def check_form(arguments: list[str]) -> None:
+    """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path."""
+    for before, argument in zip(["", *arguments], arguments):
+        if "=" not in argument and argument[:1] not in ("-", "~") and not before.startswith("-"):
+            hint = f"; a value with spaces needs quotes: {as_override(*f'{before} {argument}'.split('=', 1))}"
+            raise UserError(f"{argument}: expected KEY=VALUE{hint if '=' in before else ''}.")
+
+
+def check_folder(argument: str, folder: str | Path) -> None:
+    """Raises UserError for the name of a run's folder that Hydra or TensorBoard would take for another one."""
+    found = re.search(r"[$\x00-\x1f\x7f\udc80-\udcff]" + ("" if os.sep == "\\" else r"|\\"), str(folder))
+    if found:
+        reason = f"the folder's name has the character {found[0]!a}, which Hydra or TensorBoard would change"
+        raise UserError(printable(f"{argument}: {reason}. Rename the folder, or choose another one."))
 
 
 def check_group(argument: str) -> None:
@@ -74,7 +93,10 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if named is None:
         return arguments
     key, _, value = named.partition("=")
-    folder = Path(os.path.expanduser(value.strip("'\""))).resolve()
+    if value[:1] in ("'", '"') and value[-1:] == value[:1]:  # as Hydra reads it
+        value = value[1:-1]
+    folder = Path(os.path.expanduser(value)).resolve()
+    check_folder(named, folder)
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
     config = read_config(folder / "config.yaml")

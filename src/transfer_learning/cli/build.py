@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_type_hints
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -122,17 +123,23 @@ def absolute_paths(cfg: DictConfig) -> None:
             value = cfg[group].get(argument)
             may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
             if isinstance(value, (str, int, float)) and (is_marked(annotation, PATH) or may_be_name):
-                cfg[group][argument] = os.path.abspath(os.path.expanduser(str(value)))
+                path = os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(str(value)))
+                cfg[group][argument] = os.path.normpath(path)
 
 
 def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:
-    """Raises UserError for a top-level key that was added with `+` and that nothing reads, and suggests another."""
-    known = set(OmegaConf.load(PROJECT / "conf" / "config.yaml")) | {path.name for path in (PROJECT / "conf").iterdir()}
+    """Raises UserError for a key that was added with `+` and that nothing reads, and suggests another.
+
+    Keys below those of the groups, such as `data.x`, are read by the objects that are built from them.
+    """
+    groups = {path.name for path in (PROJECT / "conf").iterdir() if path.is_dir()} | {"hydra"}
+    files = [OmegaConf.load(path) for path in [PROJECT / "conf" / "config.yaml", *PROJECT.glob("conf/model/*.yaml")]]
+    known = {key for file in files for key in [*file, *(f"recipe.{name}" for name in OmegaConf.select(file, "recipe"))]}
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        if override.startswith("+") and "." not in key and key not in known:
+        if override.startswith("+") and key not in known and re.split("[./@]", key)[0] not in groups:
             leaves = {each.rpartition(".")[2]: each for each in flat(_plain(cfg)) if each != key}
-            similar = difflib.get_close_matches(key, leaves, n=1)
+            similar = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1)
             hint = f"; did you mean {leaves[similar[0]]}?" if similar else "."
             raise UserError(f"{override}: nothing reads {key}{hint}")
 

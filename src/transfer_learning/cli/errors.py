@@ -2,20 +2,23 @@
 
 import errno
 import os
+import re
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.text import printable
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP}
+SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST}
 
 
 @contextmanager
@@ -64,6 +67,15 @@ def as_typed(value: Any) -> str:
     return f"[{', '.join(map(as_typed, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
+def as_override(key: str, value: str) -> str:
+    """KEY=VALUE as it is typed in a shell, with the quotes that Hydra's grammar asks for inside those of the shell."""
+    if not re.fullmatch(r"[\w./+~@-]+", value):
+        escaped = value.replace("'", "\\'")
+        value = f"'{escaped}'"
+    text = f"{key}={value}"
+    return shlex.quote(text) if re.search(r'["$`\\!]', text) or "'" not in text else f'"{text}"'
+
+
 def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str:
     """An error's message on one line.
 
@@ -76,12 +88,15 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
         known = sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml"))
         if group and known:
             return f"{group}={name}: there is no such file in conf/{group}/; expected one of {', '.join(known)}."
+    if isinstance(error, OverrideParseException):
+        key, _, value = str(error.override).partition("=")
+        return f"{error.override}: Hydra cannot read the value; in quotes it can: {as_override(key, value)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
         ways = f"Make room or make it writable, or choose another folder{folder_key and f': {folder_key}=...'}."
         return f"{error.filename or place}: {error.strerror}. {ways}"
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 def is_users(error: BaseException) -> bool:

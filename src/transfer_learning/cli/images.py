@@ -29,5 +29,7 @@ def image_files(paths: Sequence[str]) -> list[str]:
 def _images(path: str) -> list[str]:
     """A file as it is; of a folder, the images below it."""
     if not os.path.isdir(path):
+        if not os.path.isfile(path):
+            raise UserError(f"{path}: a pipe, a socket or a device; expected an image.")
         return [path]
     return [os.path.join(path, file) for file in list_files(Path(path)).files if is_image_name(file)]

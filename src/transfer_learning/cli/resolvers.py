@@ -19,14 +19,15 @@ REPLICATES = ("data.fold", "seed")  # runs that differ in these alone are repeti
 
 
 def folder_name(overrides: str) -> str:
-    """Overrides as the name of a folder: at most 200 characters, none of which needs quotes in a shell.
+    """Overrides as the name of a folder: at most 200 bytes, and no character that needs quotes in a shell.
 
-    Of an absolute path, or one that begins with `.` or `~`, only the last part is kept. If anything is cut, a hash of
-    8 digits is added.
+    Of an absolute path, or one that begins with `.` or `~`, only the last part is kept. If anything is cut, or replaced
+    other than brackets and slashes, a hash of 8 digits is added, so that different overrides have different names.
     """
     short = re.sub(r"(?<==)[/.~][^,=]*/", "", overrides)
     name, digits = re.sub(r"[^\w.=,+-]+", "-", short) or "defaults", hashlib.sha256(overrides.encode()).hexdigest()[:8]
-    return name if short == overrides and len(name) <= 200 else f"{name[:190]}-{digits}"
+    is_whole = short == overrides and re.fullmatch(r"[\w.=,+\-\[\]/]*", short) and len(name.encode()) <= 200
+    return name if is_whole else f"{name.encode()[:190].decode(errors='ignore')}-{digits}"
 
 
 def input_spec(field: str, backbone: str, weights: str | None) -> object:

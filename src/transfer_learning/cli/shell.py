@@ -19,8 +19,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from transfer_learning.cli.arguments import prepare
-from transfer_learning.cli.errors import is_users, one_line
+from transfer_learning.cli.arguments import check_folder, prepare
+from transfer_learning.cli.errors import as_override, is_users, one_line
 from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
@@ -66,6 +66,7 @@ def run(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     single, folder = hydra_config.mode == RunMode.RUN, hydra_config.runtime.output_dir
     try:
+        check_folder(f"{FOLDER_KEY if single else 'hydra.sweep.dir'}={folder}", folder)
         from transfer_learning.cli.job import run_job  # imports torch, for which --help should not wait
 
         if single:
@@ -80,7 +81,7 @@ def run(cfg: DictConfig) -> float:
             sys.exit(1)
         return math.nan  # the other jobs of the sweep go on
     except KeyboardInterrupt:
-        again = f"the same command with hydra.sweep.dir={shlex.quote(hydra_config.sweep.dir)}"
+        again = f"the same command with {as_override('hydra.sweep.dir', hydra_config.sweep.dir)}"
         again = f"python train.py resume={shlex.quote(folder)}" if single else again
         log.warning(f"interrupted; the epochs that had ended are kept. To go on: {again}")
         raise

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.files import read_json, sha256_of, write_json
+from transfer_learning.utilities.files import read_json, sha256_of, waiting_lock, write_json
 
 try:
     import fcntl
@@ -62,7 +62,7 @@ class CachedArray:
         if any(each not in listed["ids"] for each in ids):
             with cache_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with FileLock(self.path.with_suffix(".lock")):  # another process may be computing the same rows
+                with waiting_lock(self.path.with_suffix(".lock"), "computes the same rows"):
                     listed = self._listed()
                     missing = self._append(listed, ids, compute)
         rows = np.array([listed["ids"][each] for each in ids], dtype=np.int64)

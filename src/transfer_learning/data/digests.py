@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock
-
-from transfer_learning.utilities.files import file_sha256, read_json, write_json
+from transfer_learning.utilities.files import file_sha256, read_json, waiting_lock, write_json
 
 UNREADABLE = "unreadable"
 SETTLED_NS = 2 * 10**9  # a file that changed within the last two seconds may change again with the same time stamp
@@ -39,7 +37,7 @@ class FileDigests:
         new = {key: [*state, digests[key]] for key, state in readable.items() if state and key in missing}
         if new and self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.file.with_suffix(".lock")):  # other processes add theirs
+            with waiting_lock(self.file.with_suffix(".lock"), "adds its digests"):
                 write_json(self.file, (read_json(self.file) or {}) | new)
         return [digests[key] for key in keys]
 

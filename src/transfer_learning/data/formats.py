@@ -3,6 +3,7 @@
 from contextlib import suppress
 from mimetypes import guess_type
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -13,6 +14,10 @@ with suppress(ImportError):  # the extra `formats`
 
 NEEDS = dict.fromkeys((".heic", ".heif", ".hif"), "pillow-heif: pip install -e '.[formats]'")
 NEEDS |= {".avif": "a Pillow with AVIF: pip install --force-reinstall pillow"}  # some systems' own Pillow has none
+# Pillow's names of the formats that are opened: none that starts another program (EPS: Ghostscript) or draws a document
+FORMATS = {"AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "GIF", "HEIF", "ICNS", "ICO", "IM", "JPEG"}
+FORMATS |= {"JPEG2000", "MPO", "MSP", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF"}
+FORMATS |= {"WEBP", "XBM", "XPM"}
 NOT_AN_IMAGE = "not an image by its name"  # a reason to leave a file out
 
 
@@ -32,7 +37,13 @@ def missing_plugin(path: str | Path) -> str | None:
 
 def readable_formats() -> list[str]:
     """Pillow's names of the formats that can be read here, sorted."""
-    return sorted(set(Image.registered_extensions().values()))
+    return sorted(FORMATS.intersection(Image.registered_extensions().values()))
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """Opens an image, whatever its name says, if its format is among `FORMATS`. Raises as `PIL.Image.open`."""
+    Image.init()
+    return Image.open(file, formats=[each for each in Image.ID if each in FORMATS])
 
 
 def count_frames(image: Image.Image) -> int:

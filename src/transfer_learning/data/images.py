@@ -1,5 +1,7 @@
 """Labelled images before they are read, and the sources that list them."""
 
+import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from PIL import Image
 
 from transfer_learning.data.depth import is_deep_colour, reopened
 from transfer_learning.data.digests import UNREADABLE, FileDigests
+from transfer_learning.data.formats import open_image
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable, some
 
@@ -58,12 +61,20 @@ def images_of_files(
     """
     names = classes or sorted(set(class_of), key=lambda name: (name.casefold(), name))
     codes = {name: code for code, name in enumerate(names)}
+    digests = file_digests(paths)
+
+    def read(index: int) -> Image.Image:
+        content = paths[index].read_bytes()
+        if digests[index] != hashlib.sha256(content).hexdigest():
+            raise UserError(f"{printable(str(paths[index]))}: changed after it was listed. Run it again.")
+        return open_image(io.BytesIO(content))
+
     return Images(
         names=[printable(str(path)) for path in paths],
         labels=np.array([codes[name] for name in class_of], dtype=np.int64),
         class_names=tuple(map(printable, names)),
-        digests=file_digests(paths),
-        read=lambda index: Image.open(paths[index]),
+        digests=digests,
+        read=read,
         **columns,
     )
 
@@ -104,7 +115,7 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
         if isinstance(item, np.ndarray):
             return Image.fromarray(item)
         if not isinstance(item, Image.Image):
-            return Image.open(item)
+            return open_image(item)
         return reopened(item) if is_deep_colour(item) else item.copy()  # which has only 8 bits a channel
 
     named = [printable(str(item)) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]

@@ -1,9 +1,12 @@
 """From an image file of any format and size to the pixels that a network gets."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +20,10 @@ from transfer_learning.data.formats import count_frames, missing_plugin
 from transfer_learning.data.images import Images
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.validation import validated
+
+LARGE = 25_000_000  # pixels, which take up to 10 bytes each: larger images are decoded one at a time
+ONE_AT_A_TIME = Lock()
+UNKNOWN = "cannot identify image file: none of the formats read here"
 
 
 @validated
@@ -73,7 +80,7 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
         black; "range", the `Deep.range` of one with more than 8 bits a channel; "frames", how many if more than one.
 
     Raises:
-        UserError: a file could be read when it was listed, but not now; there is not enough memory.
+        UserError: a file changed after it was listed, or cannot be read any more; there is not enough memory.
     """
     pixels = np.zeros((len(indices), *(preprocessing.image_size,) * 2, 3), dtype=np.uint8)
     remarks: Remarks = {"unreadable": {}, "range": {}, "frames": {}}
@@ -81,7 +88,7 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
     def decode_one(position: int) -> None:
         index = indices[position]
         try:
-            with images.read(index) as image:
+            with images.read(index) as image, ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
                 deep = read_deep(image)
                 if deep:
                     remarks["range"][position] = deep.range
@@ -89,13 +96,17 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
                 frames = count_frames(image)
                 if frames > 1:
                     remarks["frames"][position] = frames
+        except UserError:
+            raise
         except Exception as error:  # decoders raise many kinds of errors for a broken file
             is_memory = isinstance(error, MemoryError)
             if (is_memory or getattr(error, "errno", None)) and not images.digests[index].startswith(UNREADABLE):
                 what = "not enough memory to decode it" if is_memory else "disappeared after it was listed"
                 raise UserError(f"{images.names[index]}: {what} ({first_line(error)}). Run it again.") from error
-            plugin = missing_plugin(images.names[index]) if isinstance(error, UnidentifiedImageError) else None
-            remarks["unreadable"][position] = plugin or first_line(error)
+            reason = first_line(error)
+            if isinstance(error, UnidentifiedImageError):
+                reason = missing_plugin(images.names[index]) or UNKNOWN
+            remarks["unreadable"][position] = reason
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
         list(pool.map(decode_one, range(len(indices))))

@@ -46,15 +46,39 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
     about, frozen = saved["model"], saved["model"]["frozen_weights"]
     try:
         source = {"weights": weights or frozen["name"], "sha256": frozen["sha256"]} if frozen else {}
-        network = _network_class(about["network"], networks)(**{**about["arguments"], **source})
+        network_class = _network_class(about["network"], networks)
+        if not frozen:
+            _check_shapes(network_class, about["arguments"], saved["state_dict"])
+        network = network_class(**{**about["arguments"], **source})
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
-    except (TypeError, KeyError, AttributeError, UserError) as error:
+    except Exception as error:  # foreign arguments raise many kinds of errors
         hint = " If its weights have moved: load(path, weights=...)." if frozen and not weights else ""
-        raise UserError(f"{path}: its network cannot be built: {error}{hint}") from error
+        raise UserError(f"{path}: its network cannot be built: {_message(error)}{hint}") from error
     _set_weights(model, saved)
     model.trained_precision = about["precision"]
     model.temperature = read_temperature(path)
     return model.eval()
+
+
+def _check_shapes(network_class: type[Network], arguments: dict, state: dict[str, torch.Tensor]) -> None:
+    """Builds the network without memory, and raises UserError if its tensors have other shapes than those of the file.
+
+    So a foreign file's arguments do not fill the memory. A network that cannot be built without memory is not checked.
+    """
+    try:
+        with torch.device("meta"):
+            expected = network_class(**arguments).state_dict()
+    except Exception:  # of many kinds; building it as usual tells the reason
+        return
+    for key, value in expected.items():
+        found = state.get(f"network.{key}")
+        if found is None or found.shape != value.shape:
+            saved = "absent" if found is None else tuple(found.shape)
+            raise UserError(f"its {key} is {saved}, expected {tuple(value.shape)}.")
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else first_line(error)
 
 
 def read_weights(model: Classifier, path: str | Path) -> None:
@@ -120,9 +144,13 @@ def read(path: str | Path) -> dict:
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
     try:
         with zipfile.ZipFile(path) as file:
+            # torch stores, so what is compressed is foreign, and might be far larger than the file.
+            members = file.infolist()
+            if any(member.compress_type for member in members) or _size(members) > os.path.getsize(path):
+                raise ValueError("it is compressed, which torch does not do")
             # torch ignores the checksums that it writes, and reads an entry that is marked as a folder as empty.
             altered = file.testzip()
-            if altered or any(member.external_attr for member in file.infolist()):
+            if altered or any(member.external_attr for member in members):
                 raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         older, missing = isinstance(saved["model"]["network"], str), KEYS - set(saved["model"])
@@ -136,6 +164,10 @@ def read(path: str | Path) -> dict:
             f"{path}: written by an older version, which did not store the preprocessing; train the model again."
         )
     return saved
+
+
+def _size(members: Sequence[zipfile.ZipInfo]) -> int:
+    return sum(member.file_size for member in members)
 
 
 class CheckpointFile(TorchCheckpointIO):

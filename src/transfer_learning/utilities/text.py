@@ -1,11 +1,18 @@
 """Names in messages."""
 
+import re
 from collections.abc import Sequence
+
+UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def printable(name: str) -> str:
-    """File systems accept names that are not Unicode; printing and writing them needs an escaped form."""
-    return name.encode(errors="backslashreplace").decode()
+    """A name without what a terminal or a table cannot show as it is.
+
+    File systems accept names that are not Unicode, and control characters, which may move the cursor or hide the rest
+    of a line: they, line separators and marks that turn the direction of writing become escapes such as `\\x1b`.
+    """
+    return re.sub(UNPRINTABLE, lambda found: ascii(found[0])[1:-1], name)
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:

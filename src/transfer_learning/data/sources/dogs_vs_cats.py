@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import pooch
-from filelock import FileLock
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.digests import FileDigests
@@ -15,6 +14,7 @@ from transfer_learning.data.formats import is_image_name
 from transfer_learning.data.images import Images
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.files import waiting_lock
 from transfer_learning.utilities.validation import PathArgument, validated
 
 URL = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
@@ -56,7 +56,7 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
     work = folder / ".download"  # for unfinished files
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with waiting_lock(folder / ".lock", "downloads the photographs"):
             if _has_images(folder):  # another process has downloaded it
                 return
             shutil.rmtree(work, ignore_errors=True)
