@@ -79,7 +79,7 @@ def sha256_of(value: object) -> str:
 
 @contextmanager
 def waiting_lock(path: Path, reason: str) -> Iterator[None]:
-    """Holds a lock. If another process has it, for the `reason`, says after two seconds and every minute that it waits."""
+    """Holds a lock. While another process has it, says after two seconds and each minute that it waits, and why."""
     lock, since, timeout = FileLock(path), time.strftime("%H:%M:%S"), 2.0
     while not lock.is_locked:
         try:
