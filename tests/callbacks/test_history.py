@@ -1,9 +1,14 @@
 import logging
+import re
 
 import pytest
+import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 from torchmetrics.classification import MulticlassF1Score
+
+from transfer_learning.callbacks.history import learning_rates
+from transfer_learning.models.pretrained import Pretrained
 
 
 class Recorder(Logger):
@@ -53,6 +58,27 @@ def test_epochs_are_printed(small_data, small_model, quiet_trainer, caplog, monk
         f"validation f1 {row['val/f1']:.4f}  {row['seconds']:.1f} s",
     ]
     assert second == f"epoch   2/2  {'  '.join(shown)}"
+
+
+def test_each_parameter_group_is_named_with_its_rate_and_first_epoch(classifier):
+    network = Pretrained(2, 32, "resnet18", None, unfreeze="block5", unfreeze_at_epoch=2, backbone_lr_scale=0.1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02)
+    head, block = learning_rates(network, optimizer)
+    assert re.fullmatch(r"trains head: [\d,]+ parameters, learning rate 0\.02", head)
+    # ResNet-18's last layer: 4 convolutions of 3 x 3 and one of 1 x 1, 5 batch norms, whose parameters are frozen
+    convolutions = 512 * (256 + 3 * 512) * 9 + 512 * 256
+    assert block == f"trains backbone: {convolutions:,} parameters, learning rate 0.002 from epoch 3 on"
+
+
+def test_why_a_fit_ended_early_is_said(small_data, small_model, quiet_trainer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
+    stop = EarlyStopping("val/loss", patience=2)
+    with caplog.at_level(logging.INFO):
+        trainer = quiet_trainer(max_epochs=30, callbacks=[stop])
+        trainer.fit(small_model(learning_rate=0.0), datamodule=small_data())
+    assert trainer.current_epoch == 3
+    (said,) = dict.fromkeys(each for each in caplog.messages if each.startswith("stopped early"))
+    assert said == f"stopped early: val/loss has not improved on {stop.best_score.item():.4f} in 2 validations"
 
 
 def test_resumed_fit_has_the_earlier_epochs_and_logs_them_again(tmp_path, small_data, small_model, quiet_trainer):

@@ -12,7 +12,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.engine.training import frozen_part
 from transfer_learning.models.network import Frozen, Network
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 CPU = torch.device("cpu")
 
@@ -324,3 +324,12 @@ def test_features_that_were_stored_before_an_interruption_are_kept(random_images
     resumed = random_images(forward, range(300), tmp_path)
     assert sum(seen) == 300 - stored
     assert np.array_equal(resumed, random_images(forward, range(300), tmp_path / "other"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_not_stored(folder_data, tmp_path, value):
+    data = folder_data()
+    part = FrozenPart(lambda images: images.mean(dim=(2, 3)) * value, torch.device("cpu"), {})
+    with pytest.raises(UserError, match="the features of the frozen part are not finite"):
+        data.store_features(part)
+    assert not features_files(tmp_path)

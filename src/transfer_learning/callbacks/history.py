@@ -50,9 +50,17 @@ class History(pl.Callback):
                 logger.log_metrics(values, step=row["epoch"])
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
+        for line in learning_rates(model.network, trainer.optimizers[0]):
+            rank_zero_info(line)
         self.epoch_start = self.first_step = time.perf_counter()
         self.validated = False
         trainer.should_stop = self.stopped  # early stopping stays in force although later checkpoints may be missing
+
+    def on_train_end(self, trainer: Any, model: Any) -> None:
+        for callback in trainer.early_stopping_callbacks:
+            if callback.stopped_epoch:
+                since = f"{callback.monitor} has not improved on {callback.best_score.item():.4f} in"
+                rank_zero_info(f"stopped early: {since} {callback.patience} validations")
 
     def on_validation_end(self, trainer: Any, model: Any) -> None:
         self.validated = True
@@ -68,3 +76,15 @@ class History(pl.Callback):
         ordered = sorted(measured, key=lambda key: (not key.startswith("train"), list(measured).index(key)))
         shown = "  ".join(f"{label(key).removeprefix('training ')} {measured[key]:.4f}" for key in ordered)
         rank_zero_info(f"epoch {epoch:3d}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
+
+
+def learning_rates(network: Any, optimizer: Any) -> list[str]:
+    """A line for each parameter group: its parameters, its highest learning rate, and when it begins to learn."""
+    lines = []
+    for group in network.parameter_groups():
+        if group.parameters:
+            rate = optimizer.defaults["lr"] * group.lr_scale
+            begin = f" from epoch {group.from_epoch + 1} on" if group.from_epoch else ""
+            count = sum(parameter.numel() for parameter in group.parameters)
+            lines.append(f"trains {group.name}: {count:,} parameters, learning rate {rate:g}{begin}")
+    return lines

@@ -19,12 +19,13 @@ CHARTS = {"accuracy": ["train/acc", "val/acc"], "loss": ["train/loss", "val/loss
 
 
 class Pictures(pl.Callback):
-    """Shows the figures and charts before the first epoch."""
+    """Shows the figures and charts before the first epoch, augmented images where images are augmented."""
 
     def on_fit_start(self, trainer: Any, model: Any) -> None:
         if shown := adapters(trainer):
             data = trainer.datamodule
-            figures = {"augmentation": augmented_images(data), "frozen features": feature_maps(data, model.network)}
+            augmented = augmented_images(data) if data.augment else None
+            figures = {"augmentation": augmented, "frozen features": feature_maps(data, model.network)}
             for adapter in shown:
                 adapter.charts(CHARTS)
                 for name, figure in figures.items():

@@ -12,7 +12,7 @@ import torch
 from transfer_learning.data.augmentation import Augmentation
 from transfer_learning.data.batch import Batch, features_to_rows, prepare
 from transfer_learning.data.cache import CachedArray
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 BATCH_SIZE = 32  # VGG16's first maps at 224 pixels then take 410 MB
 
@@ -50,6 +50,7 @@ def compute_features(
 
     Raises:
         ArgumentError: the folder cannot be written (`cache_dir`); a step changes the targets (`views`).
+        UserError: features are not finite; they are not stored.
     """
     key: dict = {"frozen_part": dict(frozen_part.key), "preprocessing": dict(preprocessing)}
     size = augmentation.image_size(pixels.shape[1]) if any(views) else pixels.shape[1]
@@ -69,7 +70,11 @@ def compute_features(
                 prepared = prepare(Batch(images, targets, targets, parameters), augmentation)
                 if prepared.targets is not targets:
                     raise ArgumentError("views", len(views), "a step changes the targets, which needs fresh images: 0.")
-                features.append(frozen_part.forward(prepared.inputs)[: len(batch)])
+                outputs = frozen_part.forward(prepared.inputs)[: len(batch)]
+                if not outputs.isfinite().all():
+                    way = "Look at its weights, or compute in another precision."
+                    raise UserError(f"the features of the frozen part are not finite, NaN or infinite. {way}")
+                features.append(outputs)
             return features_to_rows(torch.cat(features)), {}
 
         ids = [digests[n] + "".join(f" {_sha256(steps, step[n])}" for step in view) for n in indices]
