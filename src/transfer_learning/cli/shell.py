@@ -106,6 +106,6 @@ def _ignore_system_errors(hook: threading.ExceptHookArgs) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is neither a tip nor an estimate of Lightning's, nor about TPUs, nor its finder's temporary file."""
+    """Whether a record is neither a tip or estimate of Lightning's nor about TPUs or its finder's temporary file."""
     expected = r"TPU available: |💡 Tip|to estimate number of stepping|`weights_only` was not set|\.lr_find_"
     return not re.search(expected, record.getMessage())
