@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from transfer_learning.cli.arguments import prepare
+from transfer_learning.cli.errors import as_override
 from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.utilities.errors import UserError
 
@@ -448,6 +451,86 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
     code, output = in_process(*arguments, f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache")
     assert code == 1 and message in output and "Traceback" not in output, output
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["data.root=/my", "photos"],
+            """photos: expected KEY=VALUE; a value with spaces needs quotes: "data.root='/my""",
+        ),
+        (["photos"], "photos: expected KEY=VALUE."),
+        (["-m", "seed=0", "1"], "1: expected KEY=VALUE; a value with spaces needs quotes: \"seed='0 1'\"."),
+    ],
+)
+def test_an_argument_without_a_key_is_named(arguments, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        prepare(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["-cn", "config"], ["~data.augmentation"], ["-m", "seed=0,1"]])
+def test_options_and_removed_keys_need_no_value(arguments):
+    assert prepare(arguments) == arguments
+
+
+def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
+    code, output = in_process("data.root=/my photos (1)")
+    assert code == 1 and """in quotes it can: "data.root='/my photos (1)'\"""" in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5"])
+def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
+    (argument,) = shlex.split(as_override("data.root", value))
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert override.key_or_group == "data.root" and override.value() == value
+
+
+@pytest.mark.parametrize("name", ["x${oc.env:HOME}", "back\\", "$HOME", "line\nfeed", "caf\udce9"])
+@pytest.mark.parametrize("key", ["resume", "rerun"])
+def test_a_folder_that_hydra_would_take_for_another_is_refused(finished, tmp_path, in_process, key, name):
+    finished.rename(tmp_path / name)
+    code, output = in_process(f"{key}={tmp_path}/{name}")
+    assert code == 1 and "which Hydra or TensorBoard would change. Rename the folder" in output
+    assert len(output.strip().splitlines()) == 1 and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["quo'", 'a "b" [c], d=e', "'both'", "{x}", "a b"])
+def test_other_strange_folders_are_resumed(finished, tmp_path, in_process, name):
+    folder = finished.rename(tmp_path / name)
+    (folder / "metrics.json").unlink()
+    code, output = in_process(f"resume={folder}")
+    assert code == 0 and (folder / "metrics.json").exists(), output
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, in_process):
+    (tmp_path / "run").touch()
+    code, output = in_process(*TINY, f"hydra.run.dir={tmp_path}/run")
+    assert code == 1 and f"{tmp_path}/run: File exists." in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "added, hint",
+    [
+        ("+batch_size=10", "nothing reads batch_size; did you mean data.batch_size?"),
+        ("++batch_size=10", "nothing reads batch_size; did you mean data.batch_size?"),
+        ("+foo.batch_size=10", "nothing reads foo.batch_size; did you mean data.batch_size?"),
+        ("+recipe.lrs=1", "nothing reads recipe.lrs; did you mean"),
+        ("+choices.x=1", "nothing reads choices.x."),
+        ("+data.x=1", "data.x=1: nothing reads it"),
+        ("+optimizer.x=1", "optimizer.x=1: "),
+    ],
+)
+def test_an_added_key_that_nothing_reads_is_refused(tmp_path, in_process, added, hint):
+    code, output = in_process(*TINY, f"hydra.run.dir={tmp_path}/run", added)
+    assert code == 1 and hint in output and "Traceback" not in output, output
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    arguments = " ".join(map(shlex.quote, [*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]))
+    command = f"{sys.executable} {PROJECT}/train.py {arguments} data.cache_dir={tmp_path}/cache {closed}"
+    assert subprocess.run(command, shell=True).returncode == 0 and (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

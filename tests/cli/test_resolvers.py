@@ -36,7 +36,16 @@ def test_values_with_a_slash_that_are_no_paths_are_kept(overrides, start):
 
 def test_names_of_different_overrides_differ():
     pairs = ["monitor=val/f1", "monitor=val/acc", "monitor=train/f1", "root=/a/f1", "root=/b/f1", "root=f1"]
+    pairs += ["a='x y'", "a='x:y'", "a=x-y", "a=x y"]
     assert len({folder_name(each) for each in pairs}) == len(pairs)
+
+
+def test_names_are_bounded_in_bytes():
+    """A file system allows 255 bytes; a character may have four."""
+    for character in "é猫😀":
+        name = folder_name("a=" + character * 150)
+        assert len(name.encode()) <= 200 and name.encode().decode() == name
+    assert folder_name("a=" + "é" * 90) == "a=" + "é" * 90
 
 
 @pytest.mark.parametrize("overrides", ["root='/my photos/$HOME'", 'a=["x y",*]', "a=ä;b", "name=a\nb"])

@@ -220,6 +220,13 @@ def test_relative_paths_are_those_of_the_shell(tmp_path, in_process, monkeypatch
     assert f"cache_dir: {tmp_path}/own/cache" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+def test_relative_paths_are_those_of_the_shell_if_hydra_changes_the_folder(tmp_path, in_process, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    where = ["hydra.job.chdir=true", "hydra.run.dir=run", f"data.cache_dir={tmp_path}/cache", "data.root=photos"]
+    code, output = in_process("data=image_folder", *where)
+    assert code == 1 and f"data.root={tmp_path}/photos: no such folder" in output
+
+
 @pytest.mark.parametrize("experiment", ["best", "fast"])
 def test_experiment_trains_a_head_on_stored_features(tmp_path, in_process, cache, experiment):
     """Composed as it is, on cartoons and random weights."""

@@ -46,8 +46,9 @@ def check_form(arguments: list[str]) -> None:
     """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path."""
     for before, argument in zip(["", *arguments], arguments):
         if "=" not in argument and argument[:1] not in ("-", "~") and not before.startswith("-"):
-            hint = f"; a value with spaces needs quotes: {as_override(*f'{before} {argument}'.split('=', 1))}"
-            raise UserError(f"{argument}: expected KEY=VALUE{hint if '=' in before else ''}.")
+            key, equals, value = before.partition("=")
+            hint = f"; a value with spaces needs quotes: {as_override(key, f'{value} {argument}')}" if equals else ""
+            raise UserError(f"{argument}: expected KEY=VALUE{hint}.")
 
 
 def check_folder(argument: str, folder: str | Path) -> None:
