@@ -13,7 +13,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.files import read_json, sha256_of, waiting_lock, write_json
+from transfer_learning.utilities.files import read_json, sha256_of, write_json
+from transfer_learning.utilities.locks import waiting_lock
 
 try:
     import fcntl

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from transfer_learning.utilities.files import file_sha256, read_json, waiting_lock, write_json
+from transfer_learning.utilities.files import file_sha256, read_json, write_json
+from transfer_learning.utilities.locks import waiting_lock
 
 UNREADABLE = "unreadable"
 SETTLED_NS = 2 * 10**9  # a file that changed within the last two seconds may change again with the same time stamp

@@ -23,7 +23,7 @@ from transfer_learning.utilities.validation import validated
 
 LARGE = 25_000_000  # pixels, which take up to 10 bytes each: larger images are decoded one at a time
 ONE_AT_A_TIME = Lock()
-UNKNOWN = "cannot identify image file: none of the formats read here"
+UNKNOWN = "UnidentifiedImageError: in none of the formats that are read"
 
 
 @validated

@@ -1,20 +1,14 @@
-"""Files that are either complete or absent, and locks."""
+"""Files that are either complete or absent."""
 
 import csv
 import hashlib
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-from filelock import FileLock, Timeout
-from pytorch_lightning.utilities import rank_zero_info
-
-WAIT = 60.0  # seconds between two messages of a process that waits for a lock
 
 
 @contextmanager
@@ -75,19 +69,3 @@ def file_sha256(path: str | Path) -> str:
 def sha256_of(value: object) -> str:
     """SHA-256 (hex) of plain values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def waiting_lock(path: Path, reason: str) -> Iterator[None]:
-    """Holds a lock. While another process has it, says after two seconds and each minute that it waits, and why."""
-    lock, since, timeout = FileLock(path), time.strftime("%H:%M:%S"), 2.0
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=timeout)
-        except Timeout:
-            timeout = WAIT
-            rank_zero_info(f"{path}: waiting since {since} for another process, which {reason}")
-    try:
-        yield
-    finally:
-        lock.release()

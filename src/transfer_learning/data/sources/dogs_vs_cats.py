@@ -14,7 +14,7 @@ from transfer_learning.data.formats import is_image_name
 from transfer_learning.data.images import Images
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.utilities.errors import ArgumentError, first_line
-from transfer_learning.utilities.files import waiting_lock
+from transfer_learning.utilities.locks import waiting_lock
 from transfer_learning.utilities.validation import PathArgument, validated
 
 URL = "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip"
