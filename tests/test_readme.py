@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from transfer_learning.cli import resolvers
-from transfer_learning.runs.folder import RunFolder
+from transfer_learning.runs.metrics import read_metrics
 
 README = (resolvers.PROJECT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## Your own images\n")[2].partition("\n## ")[0]
@@ -63,5 +63,5 @@ def test_the_command_of_a_layout(layouts, outputs, vgg16_weights, in_process, mo
     code, output = in_process(*shlex.split(command)[2:])
     assert code == 0, output
     (run,) = (layouts / "outputs" / "runs").iterdir()
-    metrics = RunFolder(run).metrics()
+    metrics = read_metrics(run)
     assert (metrics["images_train"], metrics["images_val"], metrics["images_test"]) == (36, 12, 12)

@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 from torchmetrics.classification import MulticlassF1Score
 
-from transfer_learning.callbacks.history import learning_rates
+from transfer_learning.callbacks.history import parameter_groups
 from transfer_learning.models.pretrained import Pretrained
 
 
@@ -63,7 +63,7 @@ def test_epochs_are_printed(small_data, small_model, quiet_trainer, caplog, monk
 def test_each_parameter_group_is_named_with_its_rate_and_first_epoch(classifier):
     network = Pretrained(2, 32, "resnet18", None, unfreeze="block5", unfreeze_at_epoch=2, backbone_lr_scale=0.1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02)
-    head, block = learning_rates(network, optimizer)
+    head, block = parameter_groups(network, optimizer)
     assert re.fullmatch(r"trains head: [\d,]+ parameters, learning rate 0\.02", head)
     # ResNet-18's last layer: 4 convolutions of 3 x 3 and one of 1 x 1, 5 batch norms, whose parameters are frozen
     convolutions = 512 * (256 + 3 * 512) * 9 + 512 * 256

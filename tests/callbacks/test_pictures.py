@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transfer_learning.callbacks.pictures import augmented_images, feature_maps
+from transfer_learning.callbacks.pictures import Pictures, augmented_images, feature_maps
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.models.pretrained import Pretrained
@@ -83,3 +86,16 @@ def test_versions_of_another_size_and_of_the_only_training_image(small_data):
     data.splits["train"] = data.splits["train"][:1]
     first, version = [np.asarray(ax.images[0].get_array()) for ax in augmented_images(data).axes[:2]]
     assert first.shape == (32, 32, 3) and version.shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_augmented_images_are_shown_where_images_are_augmented(
+    tmp_path, small_data, small_model, quiet_trainer, augment
+):
+    logger = TensorBoardLogger(tmp_path, "", "")
+    trainer = quiet_trainer(max_epochs=1, logger=logger, callbacks=[Pictures()])
+    trainer.fit(small_model(), datamodule=small_data(augment=augment))
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert ("augmentation" in events.Tags()["images"]) is augment

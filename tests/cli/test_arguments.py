@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,13 +11,11 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from transfer_learning.cli.arguments import prepare
-from transfer_learning.cli.errors import as_override
 from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.utilities.errors import UserError
 
@@ -474,18 +471,6 @@ def test_options_and_removed_keys_need_no_value(arguments):
     assert prepare(arguments) == arguments
 
 
-def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
-    code, output = in_process("data.root=/my photos (1)")
-    assert code == 1 and """in quotes it can: "data.root='/my photos (1)'\"""" in output and "Traceback" not in output
-
-
-@pytest.mark.parametrize("value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5"])
-def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
-    (argument,) = shlex.split(as_override("data.root", value))
-    (override,) = OverridesParser.create().parse_overrides([argument])
-    assert override.key_or_group == "data.root" and override.value() == value
-
-
 @pytest.mark.parametrize("name", ["x${oc.env:HOME}", "back\\", "$HOME", "line\nfeed", "caf\udce9"])
 @pytest.mark.parametrize("key", ["resume", "rerun"])
 def test_a_folder_that_hydra_would_take_for_another_is_refused(finished, tmp_path, in_process, key, name):
@@ -507,30 +492,6 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, in_process):
     (tmp_path / "run").touch()
     code, output = in_process(*TINY, f"hydra.run.dir={tmp_path}/run")
     assert code == 1 and f"{tmp_path}/run: File exists." in output and "Traceback" not in output
-
-
-@pytest.mark.parametrize(
-    "added, hint",
-    [
-        ("+batch_size=10", "nothing reads batch_size; did you mean data.batch_size?"),
-        ("++batch_size=10", "nothing reads batch_size; did you mean data.batch_size?"),
-        ("+foo.batch_size=10", "nothing reads foo.batch_size; did you mean data.batch_size?"),
-        ("+recipe.lrs=1", "nothing reads recipe.lrs; did you mean"),
-        ("+choices.x=1", "nothing reads choices.x."),
-        ("+data.x=1", "data.x=1: nothing reads it"),
-        ("+optimizer.x=1", "optimizer.x=1: "),
-    ],
-)
-def test_an_added_key_that_nothing_reads_is_refused(tmp_path, in_process, added, hint):
-    code, output = in_process(*TINY, f"hydra.run.dir={tmp_path}/run", added)
-    assert code == 1 and hint in output and "Traceback" not in output, output
-
-
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
-def test_closed_streams_are_no_error(tmp_path, closed):
-    arguments = " ".join(map(shlex.quote, [*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]))
-    command = f"{sys.executable} {PROJECT}/train.py {arguments} data.cache_dir={tmp_path}/cache {closed}"
-    assert subprocess.run(command, shell=True).returncode == 0 and (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -188,14 +188,16 @@ def test_sweep_killed_at_random_instants_has_the_same_results(tmp_path, launcher
 
 
 @pytest.mark.parametrize(
-    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    "number, times, code", [(signal.SIGINT, 1, 130), pytest.param(signal.SIGTERM, 3, 143, marks=pytest.mark.slow)]
 )
-def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, code):
+def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, times, code):
     folder = tmp_path / "run"
     process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500")
     while epochs_ended(folder) < 1 and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.1)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert f"To go on: python train.py resume={folder}" in output and "Traceback" not in output

@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 
 from transfer_learning.engine.checkpoint import KEYS
 from transfer_learning.runs.folder import RunFolder
+from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError
 
 CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
 EXTRA = {"overrides": ["seed=0"], "hydra": {"run": {"dir": "somewhere"}}}
 EPOCHS = "trainer.max_epochs"
 CHECKPOINT = {"epoch": 4, "model": {key: {} for key in KEYS}, "state_dict": {}}  # of an older version: no "run"
-METRICS = {"epochs": 5, "monitor": "val/acc", "monitor_best": 0.5}
+METRICS = {
+    "epochs": 5,
+    "monitor": "val/acc",
+    "monitor_mode": "max",
+    "monitor_best": 0.5,
+    "test/acc": None,
+    "seconds": 1,
+}
 
 
 @pytest.fixture
@@ -125,11 +133,13 @@ def test_only_more_epochs_extend_a_run_and_only_if_it_may_be_extended(folder):
     ):
         with pytest.raises(UserError, match="trainer.max_epochs was 5"):
             folder.claim(config, EXTRA, epochs_key=EPOCHS, may_extend=may_extend)
-        assert folder.metrics()
+        assert read_metrics(folder.path)
     assert not folder.claim(changed(trainer__max_epochs=6), EXTRA, epochs_key=EPOCHS, may_extend=True)
-    assert folder.metrics() and folder.config() == CONFIG | EXTRA  # it may still fail
+    assert read_metrics(folder.path) and folder.config() == CONFIG | EXTRA  # it may still fail
     folder.begin_training()
-    assert folder.metrics() is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
+    assert (
+        read_metrics(folder.path) is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
+    )
     assert folder.config() == changed(trainer__max_epochs=6) | EXTRA
 
 
@@ -202,7 +212,7 @@ def test_keys_that_may_change_are_updated_and_metrics_stay(folder):
     with pytest.raises(UserError, match="data.cache_dir was /here, is /there"):
         folder.claim(changed(data__cache_dir="/there"), EXTRA)
     folder.claim(changed(data__cache_dir="/there"), EXTRA, may_change=["data.cache_dir"])
-    assert folder.config()["data"]["cache_dir"] == "/there" and folder.metrics()
+    assert folder.config()["data"]["cache_dir"] == "/there" and read_metrics(folder.path)
 
 
 def test_damaged_config_is_named(folder):
@@ -210,16 +220,6 @@ def test_damaged_config_is_named(folder):
         (folder.path / "config.yaml").write_text(text)
         with pytest.raises(UserError, match="config.yaml: not the config of a run, or damaged"):
             folder.config()
-
-
-def test_damaged_metrics_are_named(folder):
-    (folder.path / "metrics.json").write_bytes(b"\xff{")
-    with pytest.raises(UserError, match=r"metrics.json: damaged .*Delete it, and repeat the command"):
-        folder.metrics()
-    for other in ({"other": "keys"}, [1], METRICS | {"monitor_best": "high"}, METRICS | {"epochs": None}):
-        (folder.path / "metrics.json").write_text(json.dumps(other))
-        with pytest.raises(UserError, match=r"metrics.json: not the metrics of a finished run"):
-            folder.metrics()
 
 
 def test_one_process_at_a_time_and_the_lock_ends_with_the_process(folder):

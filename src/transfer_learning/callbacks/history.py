@@ -50,7 +50,7 @@ class History(pl.Callback):
                 logger.log_metrics(values, step=row["epoch"])
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
-        for line in learning_rates(model.network, trainer.optimizers[0]):
+        for line in parameter_groups(model.network, trainer.optimizers[0]):
             rank_zero_info(line)
         self.epoch_start = self.first_step = time.perf_counter()
         self.validated = False
@@ -78,7 +78,7 @@ class History(pl.Callback):
         rank_zero_info(f"epoch {epoch:3d}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
 
 
-def learning_rates(network: Any, optimizer: Any) -> list[str]:
+def parameter_groups(network: Any, optimizer: Any) -> list[str]:
     """A line for each parameter group: its parameters, its highest learning rate, and when it begins to learn."""
     lines = []
     for group in network.parameter_groups():

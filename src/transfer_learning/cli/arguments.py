@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from transfer_learning.cli.errors import as_override
+from transfer_learning.cli.errors import as_override, hydra_quoted
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
@@ -77,8 +77,7 @@ def quoted(argument: str) -> str:
     """A regular expression in quotes, which Hydra's grammar asks for and the shell has removed."""
     key, equals, value = argument.partition("=")
     is_bare = key == "data.group_pattern" and equals and value != "null" and value[:1] not in ("'", '"')
-    escaped = value.replace("'", "\\'")
-    return f"{key}='{escaped}'" if is_bare else argument
+    return f"{key}={hydra_quoted(value)}" if is_bare else argument
 
 
 def resume_or_rerun(arguments: list[str]) -> list[str]:
@@ -114,8 +113,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
         way = f"Take the command from {folder}/provenance.json, and change that."
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
-    quoted = str(folder).replace("'", "\\'")
-    place = f"hydra.run.dir='{quoted}'" if key == "resume" else f"repeats='{quoted}'"
+    place = f"{'hydra.run.dir' if key == 'resume' else 'repeats'}={hydra_quoted(str(folder))}"
     rest = [place if each == named else each for each in arguments]
     return [f"--config-path={folder}", "--config-name=config", *rest]
 

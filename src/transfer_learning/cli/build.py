@@ -132,12 +132,16 @@ def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:
 
     Keys below those of the groups, such as `data.x`, are read by the objects that are built from them.
     """
+    added = [override for override in overrides if override.startswith("+")]
+    if not added:
+        return
     groups = {path.name for path in (PROJECT / "conf").iterdir() if path.is_dir()} | {"hydra"}
-    files = [OmegaConf.load(path) for path in [PROJECT / "conf" / "config.yaml", *PROJECT.glob("conf/model/*.yaml")]]
-    known = {key for file in files for key in [*file, *(f"recipe.{name}" for name in OmegaConf.select(file, "recipe"))]}
-    for override in overrides:
+    paths = [PROJECT / "conf" / "config.yaml", *PROJECT.glob("conf/model/*.yaml")]
+    files: list[Any] = [OmegaConf.load(path) for path in paths]
+    known = {key for file in files for key in [*file, *(f"recipe.{name}" for name in file.get("recipe", {}))]}
+    for override in added:
         key = override.partition("=")[0].lstrip("+")
-        if override.startswith("+") and key not in known and re.split("[./@]", key)[0] not in groups:
+        if key not in known and re.split("[./@]", key)[0] not in groups:
             leaves = {each.rpartition(".")[2]: each for each in flat(_plain(cfg)) if each != key}
             similar = difflib.get_close_matches(key.rpartition(".")[2], leaves, n=1)
             hint = f"; did you mean {leaves[similar[0]]}?" if similar else "."

@@ -67,12 +67,16 @@ def as_typed(value: Any) -> str:
     return f"[{', '.join(map(as_typed, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
+def hydra_quoted(text: str) -> str:
+    """A text in the quotes of Hydra's grammar."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def as_override(key: str, value: str) -> str:
     """KEY=VALUE as it is typed in a shell, with the quotes that Hydra's grammar asks for inside those of the shell."""
-    if not re.fullmatch(r"[\w./+~@-]+", value):
-        escaped = value.replace("'", "\\'")
-        value = f"'{escaped}'"
-    text = f"{key}={value}"
+    is_plain = re.fullmatch(r"[\w./+~@-]+", value)
+    text = f"{key}={value if is_plain else hydra_quoted(value)}"
     return shlex.quote(text) if re.search(r'["$`\\!]', text) or "'" not in text else f'"{text}"'
 
 

@@ -28,6 +28,7 @@ from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.runs.guard import RunGuard
+from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.hardware import configure_process, gpu_of_worker, native_precision
@@ -53,7 +54,7 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
         new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
         if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=single, given=new):
-            metrics: Any = folder.metrics()
+            metrics: Any = read_metrics(folder.path)
             longer = metrics["epochs"] > (cfg.trainer.max_epochs or math.inf)
             epochs = f" after {metrics['epochs']} epochs" if longer else ""
             more = f" A larger {MAY_GROW} extends it." if single else ""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from transfer_learning.cli.errors import is_users, one_line
-from transfer_learning.cli.output import drop_output, open_streams
+from transfer_learning.cli.output import ignore_broken_pipe, open_streams
 from transfer_learning.cli.verbs import verbs
 from transfer_learning.utilities.errors import ArgumentError
 
@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports.setLevel(logging.INFO)
     reports.addFilter(_is_news)
     try:
-        with drop_output():
+        with ignore_broken_pipe():
             sys.exit(options.run(options))
-        sys.exit(1)
+        sys.exit(1)  # after a broken pipe
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def drop_output() -> Iterator[None]:
-    """Ends the block, and drops all further output, when the reader of stdout, such as `head`, has had enough."""
+def ignore_broken_pipe() -> Iterator[None]:
+    """Ends the block if the reader of stdout, such as `head`, has closed it; what is printed later is dropped."""
     try:
         yield
     except BrokenPipeError:

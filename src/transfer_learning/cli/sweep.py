@@ -7,7 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from transfer_learning.cli.errors import one_line
-from transfer_learning.cli.output import drop_output
+from transfer_learning.cli.output import ignore_broken_pipe
 from transfer_learning.cli.resolvers import REPLICATES
 from transfer_learning.cli.verbs import report
 from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
@@ -29,7 +29,7 @@ def write(folder: Path) -> bool:
     """Prints and writes the leaderboard and the report of a sweep. Returns whether all of its jobs have finished."""
     found = jobs(folder)
     finished = sum(job.state == "finished" for job in found)
-    with drop_output():
+    with ignore_broken_pipe():
         print(f"{text(found, REPLICATES)}\n{finished} of {len(found)} jobs in {folder} finished", flush=True)
     write_leaderboard(folder, found, REPLICATES)
     try:
@@ -37,6 +37,6 @@ def write(folder: Path) -> bool:
         end = f"report: {folder / 'report.html'}"
     except Exception as error:  # the results are complete without it
         end = f"no report, {type(error).__name__}: {one_line(error)}"
-    with drop_output():
+    with ignore_broken_pipe():
         print(end, flush=True)
     return finished == len(found)

@@ -53,7 +53,8 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
     except Exception as error:  # foreign arguments raise many kinds of errors
         hint = " If its weights have moved: load(path, weights=...)." if frozen and not weights else ""
-        raise UserError(f"{path}: its network cannot be built: {_message(error)}{hint}") from error
+        reason = error if isinstance(error, UserError) else first_line(error)
+        raise UserError(f"{path}: its network cannot be built: {reason}{hint}") from error
     _set_weights(model, saved)
     model.trained_precision = about["precision"]
     model.temperature = read_temperature(path)
@@ -75,10 +76,6 @@ def _check_shapes(network_class: type[Network], arguments: dict, state: dict[str
         if found is None or found.shape != value.shape:
             saved = "absent" if found is None else tuple(found.shape)
             raise UserError(f"its {key} is {saved}, expected {tuple(value.shape)}.")
-
-
-def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else first_line(error)
 
 
 def read_weights(model: Classifier, path: str | Path) -> None:
@@ -146,7 +143,8 @@ def read(path: str | Path) -> dict:
         with zipfile.ZipFile(path) as file:
             # torch stores, so what is compressed is foreign, and might be far larger than the file.
             members = file.infolist()
-            if any(member.compress_type for member in members) or _size(members) > os.path.getsize(path):
+            size = sum(member.file_size for member in members)
+            if any(member.compress_type for member in members) or size > os.path.getsize(path):
                 raise ValueError("it is compressed, which torch does not do")
             # torch ignores the checksums that it writes, and reads an entry that is marked as a folder as empty.
             altered = file.testzip()
@@ -164,10 +162,6 @@ def read(path: str | Path) -> dict:
             f"{path}: written by an older version, which did not store the preprocessing; train the model again."
         )
     return saved
-
-
-def _size(members: Sequence[zipfile.ZipInfo]) -> int:
-    return sum(member.file_size for member in members)
 
 
 class CheckpointFile(TorchCheckpointIO):

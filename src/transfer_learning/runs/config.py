@@ -1,6 +1,6 @@
 """The config of a run as nested plain values: reading config.yaml, and comparing two configs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,25 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collec
     return [key for key in differing if not before or key in before or set(groups[key]) & set(given)]
 
 
-def differences(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, the values that keys have in two flat configs, of the first eight, and what the user can do."""
-    pairs = [(key, before.get(key, "absent"), now.get(key, "absent")) for key in keys[:8]]
-    shown = "; ".join(f"{key} was {old}, is {new}" for key, old, new in pairs)
-    more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+def differ_in_epochs(
+    place: Path,
+    now: Mapping[str, Any],
+    given: Collection[str],
+    may_change: Collection[str],
+    epochs_key: str | None,
+    may_extend: bool,
+    before: Mapping[str, Any],
+) -> bool:
+    """Whether two flat configs differ in the number of epochs, an integer that may be smaller, or larger to extend.
+
+    Raises UserError, with the differences, if they differ in anything else (see `RunFolder.claim`).
+    """
+    differing = [key for key in differing_keys(before, now, given) if key not in may_change]
+    numbers: list[Any] = [each.get(epochs_key or "") for each in (before, now)]
+    are_epochs = differing == [epochs_key] and all(type(number) is int for number in numbers)
+    if not differing or (are_epochs and (may_extend or numbers[1] < numbers[0])):
+        return bool(differing)
+    shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in differing[:8])
+    more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
     ways = "They are unchanged. Use the same config, or another folder; only more epochs extend a run."
-    return f"{shown}{more}. {ways}"
+    raise UserError(f"{place}: has results of another config: {shown}{more}. {ways}")

@@ -6,8 +6,9 @@ import os
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
@@ -15,7 +16,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import read
-from transfer_learning.runs.config import differences, differing_keys, flat, read_config
+from transfer_learning.runs.config import differ_in_epochs, flat, read_config
+from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
 
@@ -35,7 +37,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.about: dict[str, Any] = {}
         self._lock: tuple[int, int] | None = None
-        self._begin: list[Callable[[], None]] = []
+        self._begin: Callable[[], None] | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -74,19 +76,6 @@ class RunFolder:
         self.check_ours()
         checkpoint["run"] = self.about
 
-    def metrics(self) -> dict | None:
-        """The metrics of a finished run, or None. Raises UserError if the file is damaged."""
-        path = self.path / "metrics.json"
-        metrics = _read_json(path, None)
-        try:
-            if metrics is not None:
-                metrics |= {"monitor_best": float(metrics["monitor_best"]), "epochs": int(metrics["epochs"])}
-                str(metrics["monitor"])
-        except (KeyError, TypeError, ValueError) as error:
-            way = "Move it away, and repeat the command."
-            raise UserError(f"{path}: not the metrics of a finished run ({first_line(error)}). {way}") from error
-        return metrics
-
     def config(self) -> dict[str, Any] | None:
         """The content of config.yaml, unresolved; None if there is none. Raises UserError if it is damaged."""
         return read_config(self.path / "config.yaml") if (self.path / "config.yaml").is_file() else None
@@ -120,16 +109,14 @@ class RunFolder:
                 checkpoints are damaged, or of several runs.
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
-        metrics, now, self._begin = self.metrics(), flat(config), []
-        self.about = {"id": uuid.uuid4().hex, "config": now}
-        wanted: Any = now.get(epochs_key or "")
+        metrics, before, now = read_metrics(self.path), flat(old), flat(config)
+        self.about, self._begin = {"id": uuid.uuid4().hex, "config": now}, None
         if not metrics and not self.last.exists():
             self._write_config(old, config, extra)
             return False
-
-        before = flat(old)
-        others = self._check_same(before, now, given, may_change, epochs_key, may_extend)
-        if metrics and not others:
+        differ = partial(differ_in_epochs, self.path, now, given, may_change, epochs_key, may_extend)
+        other_epochs, wanted = differ(before), cast(int, now.get(epochs_key or ""))  # an integer if they differ
+        if metrics and not other_epochs:
             self._write_config(old, config, extra)
             return True
         if metrics and wanted < before[epochs_key or ""]:
@@ -137,33 +124,17 @@ class RunFolder:
         if self.last.exists():
             done, saved = self._saved()
             self.about["id"] = saved.get("id", self.about["id"])
-            others |= self._check_same(saved.get("config", now), now, given, may_change, epochs_key, may_extend)
-            if others and wanted < done:
+            other_epochs |= differ(saved.get("config", now))
+            if other_epochs and wanted < done:
                 reason = f"{done} epochs are done; expected at least as many, or another folder."
                 raise UserError(f"{self.path}: {epochs_key}={wanted}: {reason}")
-        if metrics:
-            earlier = self.path / f"metrics-{metrics['epochs']}-epochs.json"
-            self._begin.append(lambda: os.replace(self.path / "metrics.json", earlier))
-        self._begin.append(lambda: self._write_config(old, config, extra))
-        return False
 
-    def _check_same(
-        self,
-        before: Mapping[str, Any],
-        now: Mapping[str, Any],
-        given: Collection[str],
-        may_change: Collection[str],
-        epochs_key: str | None,
-        may_extend: bool,
-    ) -> bool:
-        """Whether flat configs differ in the number of epochs, as `claim` allows it. Raises UserError as `claim`."""
-        differing = [key for key in differing_keys(before, now, given) if key not in may_change]
-        numbers: list[Any] = [each.get(epochs_key or "") for each in (before, now)]
-        are_epochs = differing == [epochs_key] and all(type(number) is int for number in numbers)
-        if are_epochs and (may_extend or numbers[1] < numbers[0]):
-            return True
-        if differing:
-            raise UserError(f"{self.path}: has results of another config: {differences(differing, before, now)}")
+        def begin() -> None:
+            if metrics:
+                os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
+            self._write_config(old, config, extra)
+
+        self._begin = begin
         return False
 
     def _write_config(self, old: Mapping[str, Any], config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
@@ -183,8 +154,9 @@ class RunFolder:
     @rank_zero_only
     def begin_training(self) -> None:
         """Before the first step: writes the config of a run that is extended, and renames its earlier metrics."""
-        while self._begin:
-            self._begin.pop(0)()
+        if self._begin:
+            self._begin()
+            self._begin = None
 
     def check_images(self, data: ImageDataModule) -> None:
         """Raises UserError if the run began with other images, another split or other class names."""

@@ -1,6 +1,5 @@
 """The leaderboard of a sweep: a table of all jobs in its folder, the best first."""
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from transfer_learning.runs.config import read_config
+from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
 
@@ -59,19 +59,14 @@ def _state_of(folder: Path, settings: dict[str, str], refused: str) -> Job:
     if (folder / "FAILED").exists() and not (refused == "finished" and (folder / "metrics.json").exists()):
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
         return Job(folder.name, settings, "failed", reason)
-    if not (folder / "metrics.json").exists():
-        searched = (folder / "lr_find.json").exists() and not (folder / "checkpoints").exists()
-        return Job(folder.name, settings, "learning-rate finder" if searched else "unfinished")
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
-        needed = {key: metrics[key] for key in ("monitor", "monitor_mode", "monitor_best", "test/acc", "seconds")}
-        needed |= {key: float(needed[key]) for key in ("monitor_best", "seconds")}
-        needed |= {key: str(needed[key]) for key in ("monitor", "monitor_mode")}
-        accuracies = {key: metrics.get(key) for key in ("val/acc_best", "test/acc")}
-        needed |= {key: None if value is None else float(value) for key, value in accuracies.items()}
-        return Job(folder.name, settings, "finished", metrics=metrics | needed)
-    except (ValueError, KeyError, TypeError):
+        metrics = read_metrics(folder)
+    except UserError:
         return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version")
+    if metrics:
+        return Job(folder.name, settings, "finished", metrics=metrics)
+    searched = (folder / "lr_find.json").exists() and not (folder / "checkpoints").exists()
+    return Job(folder.name, settings, "learning-rate finder" if searched else "unfinished")
 
 
 def table(found: Sequence[Job]) -> list[list[Any]]:

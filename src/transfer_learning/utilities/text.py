@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+# Control characters, marks of direction and line separators, and halves of a character (bytes that are not Unicode)
 UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 

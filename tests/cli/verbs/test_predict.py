@@ -163,6 +163,7 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
         ("UNFINISHED IMAGE", "UNFINISHED: this run has not finished. Resume it, or name one of its checkpoints"),
         ("RUN NOWHERE", "NOWHERE: no such file or folder; expected images"),
         ("RUN EMPTY", "EMPTY: no images there; expected images"),
+        ("RUN PIPE", "PIPE: a pipe, a socket or a device; expected an image."),
         ("RUN IMAGE --out EMPTY", "EMPTY: exists already, as another kind of file. Choose another name with --out."),
         ("RUN IMAGE --out NOWHERE/x.csv", "NOWHERE/x.csv: there is no folder NOWHERE."),
         (
@@ -178,13 +179,14 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
 )
 def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     shutil.copytree(finished, tmp_path / "unfinished")
     (tmp_path / "unfinished" / "metrics.json").unlink()
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "FAILED").write_text("the disk is full\n")
     names = {"RUN": finished, "IMAGE": photographs_folder / "cat" / "0.png", "NOWHERE": tmp_path / "nowhere"}
     names |= {"EMPTY": tmp_path / "empty", "UNFINISHED": tmp_path / "unfinished"}
-    names |= {"FAILED": tmp_path / "failed", "SEVERAL": tmp_path}
+    names |= {"FAILED": tmp_path / "failed", "SEVERAL": tmp_path, "PIPE": tmp_path / "pipe"}
 
     def filled(text):
         for name, path in names.items():

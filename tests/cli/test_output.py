@@ -1,0 +1,30 @@
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from transfer_learning.cli.resolvers import PROJECT
+
+SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
+TINY = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "model.channels=[4]", "model.dense=[8]"]
+TINY += ["callbacks=[checkpoints]", "logger=none"]
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    arguments = " ".join(map(shlex.quote, [*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]))
+    command = f"{sys.executable} {PROJECT}/train.py {arguments} data.cache_dir={tmp_path}/cache {closed}"
+    assert subprocess.run(command, shell=True).returncode == 0 and (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("rates, code", [("1e-3,1e-4", 0), ("1e-3,1e30", 1)])
+def test_a_sweep_whose_output_nobody_reads_writes_its_leaderboard_and_ends_as_usual(tmp_path, rates, code):
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=1"]
+    command = [sys.executable, str(PROJECT / "train.py"), "-m", *TINY, *where, f"optimizer.lr={rates}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # as `head` does
+    errors = process.stderr.read()
+    assert process.wait() == code and "Traceback" not in errors and "BrokenPipe" not in errors, errors
+    assert (tmp_path / "sweep" / "leaderboard.csv").read_text().count("finished") == 2 - code
+    assert (tmp_path / "sweep" / "report.html").exists()
