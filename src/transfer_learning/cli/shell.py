@@ -24,6 +24,7 @@ from transfer_learning.cli.errors import as_override, is_users, one_line
 from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
+REPEATED = 2.0  # seconds in which further SIGTERMs belong to the first one
 log = logging.getLogger("train")
 invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
 
@@ -31,12 +32,13 @@ invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the co
 def call(main: Callable[[], None]) -> None:
     """Calls Hydra's `main` and exits: with 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     invocation.command, invocation.started = ["python", *sys.argv], time.perf_counter()
-    received = signal.SIGINT
+    received, when = signal.SIGINT, -math.inf
 
     def interrupt(number: int, _) -> None:
-        nonlocal received
-        received = signal.Signals(number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first one is enough; another would cut off the clearing up
+        nonlocal received, when
+        if time.monotonic() - when < REPEATED:  # another exception would cut off what the first one has begun
+            return
+        received, when = signal.Signals(number), time.monotonic()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
