@@ -24,7 +24,7 @@ from transfer_learning.cli.errors import as_override, is_users, one_line
 from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
-REPEATED = 2.0  # seconds in which further SIGTERMs belong to the first one
+REPEATED = 1.0  # seconds in which further SIGTERMs belong to the first one
 log = logging.getLogger("train")
 invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
 
