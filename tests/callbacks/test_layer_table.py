@@ -1,4 +1,7 @@
-from transfer_learning.callbacks.layer_table import layer_table
+import torch
+
+from transfer_learning.callbacks.layer_table import LayerTable, layer_table
+from transfer_learning.models.cnn import CNN
 from transfer_learning.models.pretrained import Pretrained
 
 
@@ -22,3 +25,18 @@ def test_network_is_unchanged():
     layer_table(network, 32)
     assert network.trainable.training and not network.frozen.training
     assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_a_second_fit_of_the_same_layers_shows_their_totals_alone(small_data, classifier, quiet_trainer, caplog):
+    caplog.set_level("DEBUG")
+    texts = []
+    for channels in ([3, 5], [3, 5], [3]):
+        caplog.clear()
+        network = CNN(2, 32, channels=channels, dense=[7])
+        model = classifier(network, optimizer=lambda groups: torch.optim.SGD(groups, 0.1))
+        quiet_trainer(max_steps=1, callbacks=[LayerTable()]).fit(model, datamodule=small_data())
+        texts.append([record.getMessage() for record in caplog.records if record.name.endswith("rank_zero")])
+        (table,) = [each.getMessage() for each in caplog.records if each.getMessage().startswith("---")]  # or details
+        assert table == layer_table(network, 32)
+    assert f"layers as above; {layer_table(CNN(2, 32, channels=[3, 5], dense=[7]), 32).splitlines()[-1]}" in texts[1]
+    assert [any(text.startswith("---") for text in each) for each in texts] == [True, False, True]

@@ -85,3 +85,19 @@ def test_a_job_of_a_sweep_that_was_extended_counts_as_finished(in_process, tmp_p
     assert in_process(f"resume={extended}", "trainer.max_epochs=2")[0] == 0
     code, output = in_process(*sweep, "trainer.max_epochs=1")
     assert code == 0 and "2 of 2 jobs" in output and epochs_of(extended) == 2, output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["model=vgg16_frozen", "model.weights=none.pth"], "none.pth: no such file"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: expected at least one epoch"),
+        (["trainer.limit_val_batches=0.01"], "trainer.limit_val_batches=0.01: it leaves none of 2 batches"),
+        (["scheduler=cosine", "trainer.max_epochs=-1"], "trainer.max_epochs=-1: a learning-rate schedule needs"),
+        (["data.exclude=none.csv"], "none.csv: not readable as a table"),
+    ],
+)
+def test_what_can_be_known_before_is_refused_before_images_are_decoded(train, tmp_path, arguments, message):
+    code, output = train(*arguments)
+    assert code == 1 and message in output, output
+    assert not list((tmp_path / "cache").glob("pixels-*"))

@@ -335,3 +335,15 @@ sys.stdin.readline()
     with FileLock(cached.path.with_suffix(".lock")):  # as while rows are added
         assert not remove_unused(cached.path)
     assert remove_unused(cached.path)
+
+
+def test_rows_that_were_found_and_computed_are_told_apart(squares, caplog):
+    caplog.set_level("INFO")
+    for numbers, told in (
+        ([1, 2, 2], "2 rows computed"),
+        ([2, 1], "2 rows found"),
+        ([2, 3], "1 rows found and 1 rows computed"),
+    ):
+        caplog.clear()
+        squares().get(numbers)
+        assert f".rows: {told};" in caplog.text

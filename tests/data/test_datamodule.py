@@ -296,7 +296,8 @@ def test_any_function_of_the_images_can_be_the_split(folder, tmp_path):
 
     data = ImageDataModule(Folder(folder), split, Preprocessing(16), cache_dir=tmp_path / "cache")
     data.setup()
-    (images,) = given
+    listed, images = given  # before and after the images were decoded
+    assert sum("broken" in name for name in listed.names) == 1 and len(listed.names) == 25
     assert len(images.names) == 24 and not any("broken" in name for name in images.names)
     assert [data.images.names[index] for index in data.splits["val"]] == [images.names[2], images.names[0]]
     used = np.concatenate(list(data.splits.values()))

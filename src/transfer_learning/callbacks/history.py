@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.reporting.metric_names import label
 
 
@@ -48,6 +49,8 @@ class History(pl.Callback):
             values = {key: value for key, value in row.items() if key not in ("epoch", "seconds")}
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=row["epoch"])
+            for adapter in adapters(trainer):
+                adapter.epoch(row["epoch"], values)
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
         for line in parameter_groups(model.network, trainer.optimizers[0]):
@@ -71,6 +74,8 @@ class History(pl.Callback):
         measured = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(splits)}
         epoch, seconds = trainer.current_epoch + 1, now - self.epoch_start
         self.rows.append({"epoch": epoch, **measured, **model.learning_rates, "seconds": seconds})
+        for adapter in adapters(trainer):
+            adapter.epoch(epoch, measured)
         self.batches = trainer.num_training_batches, sum(trainer.num_val_batches)
         self.epoch_start, self.validated = now, False
         ordered = sorted(measured, key=lambda key: (not key.startswith("train"), list(measured).index(key)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import singledispatch
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class LoggerAdapter:
     def image(self, name: str, pixels: np.ndarray) -> None: ...  # (H, W, 3) uint8
 
     def charts(self, charts: Mapping[str, list[str]]) -> None: ...  # title -> metrics that share its axes
+
+    def epoch(self, number: int, metrics: Mapping[str, float]) -> None: ...  # train/... and val/..., of one epoch
 
     def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings))
@@ -40,9 +43,30 @@ class TensorBoardAdapter(LoggerAdapter):
         layout = {title: ["Multiline", [f"^{metric}$" for metric in metrics]] for title, metrics in charts.items()}
         self.logger.experiment.add_custom_scalars({"training and validation": layout})
 
+    def epoch(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Logs the metrics once more, `train/acc` as `acc` of a run `train`: TensorBoard has a colour for each run."""
+        for split, writer in self._split_writers().items():
+            for key, value in metrics.items():
+                if key.startswith(f"{split}/"):
+                    writer.add_scalar(key.removeprefix(f"{split}/"), value, number)
+            writer.flush()
+
+    def _split_writers(self) -> dict[str, Any]:
+        """Writers to folders inside that of the run. A resumed run draws its curves again, from the first epoch."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        if not hasattr(self.logger, "split_writers"):
+            folders = {split: Path(self.logger.log_dir, split) for split in ("train", "val")}
+            self.logger.split_writers = {split: SummaryWriter(path, purge_step=0) for split, path in folders.items()}
+        return self.logger.split_writers
+
     def results(self, settings: Mapping[str, Any], results: Mapping[str, float], epochs: int | None = None) -> None:
         self.logger.log_hyperparams(dict(settings), dict(results))
         self.logger.finalize("success")
+
+    def finish(self) -> None:
+        for writer in vars(self.logger).pop("split_writers", {}).values():
+            writer.close()
 
 
 class WandbAdapter(LoggerAdapter):

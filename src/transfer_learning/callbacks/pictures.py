@@ -15,7 +15,7 @@ from transfer_learning.reporting.figures import rendered
 
 VERSIONS = 5  # augmented versions, as in the tutorial
 CHANNELS = 8  # channels of the feature map: those with the largest mean
-CHARTS = {"accuracy": ["train/acc", "val/acc"], "loss": ["train/loss", "val/loss"]}
+CHARTS = {"accuracy": ["acc"], "loss": ["loss"]}  # of the runs `train` and `val`
 
 
 class Pictures(pl.Callback):

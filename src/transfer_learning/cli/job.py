@@ -23,6 +23,7 @@ from transfer_learning.cli.errors import as_typed, keys_of, name_keys
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import CheckpointFile
+from transfer_learning.engine.checks import check_training
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
@@ -134,14 +135,17 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     if trainer.world_size > 1 and not single:
         raise UserError("trainer: several devices in a sweep are not supported; use one, or start single runs.")
     data = build_data(cfg)
-    data.setup()
-    suggest_balance(data)
+    data.list_images()
     pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
     network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
-    settings = optimizer, schedule, objective, metrics, cfg.seed, data.class_weights
+    settings = optimizer, schedule, objective, metrics, cfg.seed
     model = Classifier(network, data.class_names, data.preprocessing, *settings)
-    folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     last = folder.last if folder.last.exists() else None
+    if not cfg.find_lr:
+        check_training(data, model, trainer, cfg.trainer.compile, last, cfg.monitor, cfg.test)
+    data.setup()
+    suggest_balance(data)
+    folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     shown = {**plain["choices"], "augment": cfg.data.augment, "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
     shown["lr"] = plain["optimizer"].get("lr")

@@ -80,7 +80,9 @@ class CachedArray:
             return self.get(ids, compute)
         with suppress(OSError):  # the cache may be read-only
             os.utime(self.path)  # when it was last used
-        rank_zero_info(f"{self.path}: {len(ids)} rows, {missing} of them computed now; {array.nbytes / 1e6:,.1f} MB")
+        counts = {"found": len(set(ids)) - missing, "computed": missing}
+        origin = " and ".join(f"{number:,} rows {state}" for state, number in counts.items() if number)
+        rank_zero_info(f"{self.path}: {origin}; {array.nbytes / 1e6:,.1f} MB")
         return Rows(array, rows, remarks)
 
     def _listed(self) -> dict:

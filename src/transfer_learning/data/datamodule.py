@@ -1,8 +1,7 @@
 """The LightningDataModule: decodes a source's images once, splits them and hands out batches."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,20 +15,17 @@ from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.balance import balanced_draw, balanced_weights
 from transfer_learning.data.batch import Batch, SplitDataset, prepare
-from transfer_learning.data.cache import CachedArray, Remarks, cache_errors
-from transfer_learning.data.depth import check_ranges
+from transfer_learning.data.cache import cache_errors
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.duplicates import duplicates
 from transfer_learning.data.exclusions import excluded_images
 from transfer_learning.data.features import Features, FrozenPart, compute_features
 from transfer_learning.data.folds import check_fold, cross_validation, subset
-from transfer_learning.data.formats import readable_formats
 from transfer_learning.data.images import Source
-from transfer_learning.data.preprocessing import Preprocessing, decode
+from transfer_learning.data.preprocessing import Preprocessing, stored_pixels
 from transfer_learning.data.splits import SplitStrategy, check_kept_splits, with_training_split
-from transfer_learning.data.summary import log_classes, log_frames, log_given_splits, log_images_left_out, log_shapes
+from transfer_learning.data.summary import log_classes, log_given_splits, log_images_left_out, log_left_out, log_shapes
 from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
 
 
@@ -55,7 +51,7 @@ class ImageDataModule(pl.LightningDataModule):
         cache_dir: the folder of decoded images, features and file digests.
         exclude: a CSV file of images to leave out, such as an audit.csv (see `exclusions`); None leaves out none.
 
-    Attributes (after `setup`):
+    Attributes (after `setup`; all but `readable` and `pixels` after `list_images` already):
         images: the M images that the source lists; `labels` and `class_names` are theirs.
         readable: indices of those that could be decoded and are not excluded, int64.
         pixels: of all M images, (M, H, W, 3) uint8, memory-mapped; black if they could not be decoded.
@@ -94,53 +90,53 @@ class ImageDataModule(pl.LightningDataModule):
         if augment and not self.augmentation.steps:
             raise ArgumentError("augment", augment, "there is no augmentation step; expected at least one.")
         self.augment, self.views, self.view_seed, self.order_seed = augment, views, view_seed, order_seed
-        self.batch_size, self.cache_dir, self.drop_duplicates = batch_size, cache_dir, drop_duplicates
-        self.balance, self.exclude = balance, exclude
-        self.features: dict[str, Features] = {}
+        self.balance, self.exclude, self.drop_duplicates = balance, exclude, drop_duplicates
+        self.batch_size, self.cache_dir, self.features = batch_size, cache_dir, dict[str, Features]()
 
-    def setup(self, stage: str | None = None) -> None:
-        """Lists, decodes and splits the images, once. Raises UserError as the source, the cache and the split do."""
+    def list_images(self) -> None:
+        """Lists and splits the images, once, before any is decoded. Raises UserError as the source and the split do."""
         if hasattr(self, "splits"):
             return
         with cache_errors(self.cache_dir):
             self.images = with_training_split(self.source.list_images(FileDigests(self.cache_dir)))
         self.labels, self.class_names = self.images.labels, self.images.class_names
         self.augmentation.num_classes = len(self.class_names)
-        keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
-        log_given_splits(self.images.splits or (), "they are kept" if keeps_splits else "all are split anew")
-        left_out = self._left_out(self._decode(), keeps_splits)
-        log_images_left_out(self.images, left_out)
-        used = np.array([index for index in self.readable if index not in left_out], dtype=np.int64)
-        if keeps_splits:
-            check_kept_splits(self.images, used)
-        self.splits = {name: used[positions] for name, positions in self.split(self.images.take(used)).items()}
-        self.splits = cross_validation(self.images, self.splits, self.folds, self.fold)
-        self.splits["train"] = subset(self.images, self.splits["train"], self.train_share, self.share_seed)
-        log_classes(self.class_names, self.labels, self.splits, len(used))
+        self._keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
+        log_given_splits(self.images.splits or (), "they are kept" if self._keeps_splits else "all are split anew")
+        self._excluded = excluded_images(self.images, self.exclude)
+        unused = dict(self._excluded)
+        if self.drop_duplicates:
+            unused |= duplicates(self.images, self._indices_without(unused), self._keeps_splits)
+        log_images_left_out(self.images, unused)
+        self._used = self._indices_without(unused)
+        self.splits = self._split()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lists, splits and decodes the images, once. Raises UserError as `list_images` and the cache do."""
+        if hasattr(self, "pixels"):
+            return
+        self.list_images()
+        pixels, unreadable = stored_pixels(self.images, self.preprocessing, self.cache_dir, type(self.source).__name__)
+        self.readable = self._indices_without([*self._excluded, *unreadable])
+        if lost := [index for index in self._used if index in unreadable]:
+            names = [f"{self.images.names[index]} ({unreadable[index]})" for index in lost]
+            log_left_out({"not readable as an image": names})
+            self._used = np.setdiff1d(self._used, lost)
+            self.splits = self._split()
+        self.pixels = pixels
+        log_classes(self.class_names, self.labels, self.splits, len(self._used))
         log_shapes(self.class_names, self.labels, self.splits, self.pixels)
 
-    def _decode(self) -> Remarks:
-        """Sets `pixels`. Returns the remarks of `decode` on images, by index."""
-        settings, ids = self.preprocessing, [str(index) for index in range(len(self.labels))]
-        name = f"pixels-{settings.image_size}-{settings.interpolation}-{settings.resize}"
-        key = {"preprocessing": asdict(settings), "images": sha256_of(list(self.images.digests))}
-        key["formats"] = readable_formats()  # with another library, unreadable images may be readable
-        about = f"{type(self.source).__name__}, such as {self.images.names[0]}"
-        found = CachedArray(self.cache_dir, name, key, about).get(ids, partial(decode, self.images, settings))
-        self.pixels = found.array
-        return found.remarks
+    def _indices_without(self, left_out: Collection[int]) -> np.ndarray:
+        return np.setdiff1d(np.arange(len(self.labels)), list(left_out))
 
-    def _left_out(self, remarks: Remarks, keeps_splits: bool) -> dict[int, tuple[str, str]]:
-        """Sets `readable`. Returns the index of each image that is left out -> the reason, and a detail or ""."""
-        if self.preprocessing.depth is None:
-            check_ranges(self.images.names, remarks["range"])
-        log_frames(self.images.names, remarks["frames"])
-        left_out = {index: ("not readable as an image", reason) for index, reason in remarks["unreadable"].items()}
-        left_out |= excluded_images(self.images, self.exclude)
-        self.readable = np.array([index for index in range(len(self.labels)) if index not in left_out], dtype=np.int64)
-        if self.drop_duplicates:
-            left_out |= duplicates(self.images, self.readable, keeps_splits)
-        return left_out
+    def _split(self) -> dict[str, np.ndarray]:
+        """The splits of the images that are used."""
+        if self._keeps_splits:
+            check_kept_splits(self.images, self._used)
+        splits = {name: self._used[rows] for name, rows in self.split(self.images.take(self._used)).items()}
+        splits = cross_validation(self.images, splits, self.folds, self.fold)
+        return {**splits, "train": subset(self.images, splits["train"], self.train_share, self.share_seed)}
 
     def store_features(self, frozen_part: FrozenPart | None, splits: Sequence[str] = ("train", "val", "test")) -> None:
         """From now on hands out stored features of the splits, but images if they are freshly augmented in each epoch.
@@ -192,14 +188,18 @@ class ImageDataModule(pl.LightningDataModule):
         views, chosen = [self.view(number) for number in range(self.views)], self.chosen_views(epoch)
         return tuple(np.stack(step)[chosen, rows] for step in zip(*views))
 
-    def train_dataloader(self) -> DataLoader:
-        count, (world_size, _) = len(self.splits["train"]), self._world
-        if self.batch_size % world_size or (self.batch_size > count and self.train_share == 1):
-            expected = f"expected a multiple of the {world_size} devices, at most the {count} training images."
+    def check_batch_size(self, devices: int) -> None:
+        """Raises ArgumentError if training batches cannot be divided among the devices, or filled."""
+        count = len(self.splits["train"])
+        if self.batch_size % devices or (self.batch_size > count and self.train_share == 1):
+            expected = f"expected a multiple of the {devices} devices, at most the {count} training images."
             raise ArgumentError("batch_size", self.batch_size, expected)
+
+    def train_dataloader(self) -> DataLoader:
+        self.check_batch_size(self._world[0])
         # The sampler adds the epoch to its seed; a hash keeps neighbouring seeds from sharing orders.
         seed = int(np.random.SeedSequence(self.order_seed).generate_state(1)[0])
-        return self._loader("train", self.batch_size // world_size, DistributedSampler, shuffle=True, seed=seed)
+        return self._loader("train", self.batch_size // self._world[0], DistributedSampler, shuffle=True, seed=seed)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader("val", self.batch_size, UnrepeatedDistributedSampler, shuffle=False)

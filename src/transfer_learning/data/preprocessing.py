@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from threading import Lock
 from typing import Annotated, Any, Literal
 
@@ -13,13 +14,15 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import Field
 
-from transfer_learning.data.cache import Remarks
-from transfer_learning.data.depth import Deep, read_deep
+from transfer_learning.data.cache import CachedArray, Remarks
+from transfer_learning.data.depth import Deep, check_ranges, read_deep
 from transfer_learning.data.digests import UNREADABLE
-from transfer_learning.data.formats import count_frames, missing_plugin
+from transfer_learning.data.formats import count_frames, missing_plugin, readable_formats
 from transfer_learning.data.images import Images
+from transfer_learning.data.summary import log_frames
 from transfer_learning.utilities.errors import UserError, first_line
-from transfer_learning.utilities.validation import validated
+from transfer_learning.utilities.files import sha256_of
+from transfer_learning.utilities.validation import PathArgument, validated
 
 LARGE = 25_000_000  # pixels, which take up to 10 bytes each: larger images are decoded one at a time
 ONE_AT_A_TIME = Lock()
@@ -70,6 +73,28 @@ class Preprocessing:
         image = ImageOps.exif_transpose(image).convert("RGB")
         border = tuple(round(side * (1 - self.crop_pct) / 2) for side in image.size)
         return np.array(resize(ImageOps.crop(image, border) if any(border) else image, (self.image_size,) * 2, method))
+
+
+def stored_pixels(
+    images: Images, preprocessing: Preprocessing, folder: PathArgument, source: str = ""
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Decodes all M images, once: (M, image_size, image_size, 3) uint8 in a memory-mapped file of a folder.
+
+    Returns the pixels, black for images that are not readable, and index -> the reason for those. `source` is what the
+    list of cached arrays shows.
+
+    Raises UserError: as `decode`; as `check_ranges` without a `depth`; the folder cannot be written.
+    """
+    name = f"pixels-{preprocessing.image_size}-{preprocessing.interpolation}-{preprocessing.resize}"
+    key = {"preprocessing": asdict(preprocessing), "images": sha256_of(list(images.digests))}
+    key["formats"] = readable_formats()  # with another library, unreadable images may be readable
+    about = f"{source}, such as {images.names[0]}"
+    ids = [str(index) for index in range(len(images.names))]
+    found = CachedArray(folder, name, key, about).get(ids, partial(decode, images, preprocessing))
+    if preprocessing.depth is None:
+        check_ranges(images.names, found.remarks["range"])
+    log_frames(images.names, found.remarks["frames"])
+    return found.array, found.remarks["unreadable"]
 
 
 def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int]) -> tuple[np.ndarray, Remarks]:

@@ -18,8 +18,9 @@ from transfer_learning.utilities.validation import validated
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAME = re.compile(r"(train|val|test)(id|ing|idation)?[ _-]?(data|set|images|split)?\d*", re.IGNORECASE)
-# images that may be used -> {"train", "val", "test": (N,) int64 indices into them}; disjoint, in any order. A strategy
-# that keeps given splits has a method `keeps_splits(images)`, which is asked first; without it, all are split anew.
+# images that may be used -> {"train", "val", "test": (N,) int64 indices into them}; disjoint, in any order. It is
+# called before images are decoded, and again without those that cannot be read. A strategy that keeps given splits has
+# a method `keeps_splits(images)`, which is asked first; without it, all are split anew.
 SplitStrategy = Callable[[Images], dict[str, np.ndarray]]
 PerClassSize = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 

@@ -69,23 +69,24 @@ class Classifier(pl.LightningModule):
         class_weights: Sequence[NonNegativeFloat] | None = None,
     ):
         super().__init__()
-        if class_weights is not None and len(class_weights) != len(class_names):
-            expected = f"expected {len(class_names)} numbers, one for each class."
-            raise ArgumentError("class_weights", class_weights, expected)
         self.network = network.to(memory_format=torch.channels_last)  # the memory format of the batches
-        self.class_names = tuple(class_names)
-        self.preprocessing = preprocessing
+        self.class_names, self.preprocessing = tuple(class_names), preprocessing
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
-        self.objective = objective or CrossEntropy()
-        self.metrics = Metrics(metrics or {}, len(class_names))
-        self.history, self.predictions = History(), dict[str, Predictions]()
-        self.learning_rates = dict[str, float]()
+        self.objective, self.metrics = objective or CrossEntropy(), Metrics(metrics or {}, len(class_names))
+        self.history, self.predictions, self.learning_rates = History(), dict[str, Predictions](), dict[str, float]()
         self.trained_precision, self.temperature = "", 1.0
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.set_class_weights(class_weights)
         self.register_buffer("all_finite", torch.tensor(True), persistent=False)
         self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
+
+    def set_class_weights(self, weights: Sequence[float] | None) -> None:
+        """C factors of the losses of training images. Raises ArgumentError for another number of them."""
+        if weights is not None and len(weights) != len(self.class_names):
+            expected = f"expected {len(self.class_names)} numbers, one for each class."
+            raise ArgumentError("class_weights", weights, expected)
+        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.device)
+        self.register_buffer("class_weights", tensor, persistent=False)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         callbacks: list = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -103,8 +104,8 @@ class Classifier(pl.LightningModule):
         """Images (N, 3, image_size, image_size) float in [0, 1] -> logits (N, 1) or (N, C). Raises UserError."""
         size = self.preprocessing.image_size
         if images.shape[1:] != (3, size, size) or not images.is_floating_point():
-            expected = f"expected (N, 3, {size}, {size}) float in [0, 1]"
-            raise UserError(f"images are {tuple(images.shape)} {images.dtype}, {expected}.")
+            found = f"images are {tuple(images.shape)} {images.dtype}"
+            raise UserError(f"{found}, expected (N, 3, {size}, {size}) float in [0, 1].")
         return self.network(images.to(self.dtype)).float()
 
     def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta = None) -> Predicted:
@@ -171,8 +172,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._check_finite()
-        for name, rate in self.learning_rates.items():
-            self.log(name, rate, sync_dist=True)
+        self.log_dict(self.learning_rates, sync_dist=True)
         # Lightning uses "step" as the x axis: curves over epochs.
         self.log("step", float(self.current_epoch + 1), sync_dist=True)
 

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.engine.checks import check_steps
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.training import frozen_part, prepare
 from transfer_learning.reporting.lr_curve import LearningRateCurve, write_lr_curve
@@ -47,7 +48,8 @@ def find_learning_rate(
         have a fraction of it.
 
     Raises:
-        UserError: a range or a number of steps that is not possible; a loss that explodes at once; as `prepare`.
+        UserError: a range or a number of steps that is not possible; a loss that explodes at once; as `check_steps` and
+            `prepare`.
     """
     for name, value, valid, expected in (
         ("min_lr", min_lr, 0 < min_lr < max_lr, f"expected more than 0 and less than max_lr={max_lr}."),
@@ -56,7 +58,8 @@ def find_learning_rate(
     ):
         if not valid:
             raise ArgumentError(name, value, expected)
-    prepare(data, model, trainer, ["train"])
+    check_steps(data, model, trainer, ["train"])
+    prepare(data, model, trainer)
     data.store_features(frozen_part(model, trainer), ["train"])
     test = _RangeTest(model)
     try:

@@ -1,10 +1,8 @@
 """Training: fits a model, tests its best epoch and writes the report."""
 
-import os
-import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,14 @@ from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
-from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
+from transfer_learning.engine.batch_norm import check_last_batch
 from transfer_learning.engine.checkpoint import read, read_weights
+from transfer_learning.engine.checks import check_training
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
-from transfer_learning.models.network import Network, count_parameters, pass_black_image
-from transfer_learning.optim.schedules import never_learns
+from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
-from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import configure_process, device_name
 
 
@@ -60,18 +58,16 @@ def train(
             network.
     """
     times = [time.perf_counter() if started is None else started]
-    monitored = Monitor.of(trainer, monitor)
-    monitored.check(model.logged_metrics(), trainer)
-    splits = ("train", "val", "test") if test else ("train", "val")
-    check_epochs(model.network, trainer)
-    prepare(data, model, trainer, splits)
+    check_training(data, model, trainer, compile, resume, monitor, test)
+    prepare(data, model, trainer)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     times.append(time.perf_counter())
-    data.store_features(frozen_part(model, trainer, compile), splits)
+    data.store_features(frozen_part(model, trainer, compile), ("train", "val", "test") if test else ("train", "val"))
     times.append(time.perf_counter())
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     times.append(time.perf_counter())
+    monitored = Monitor.of(trainer, monitor)
     best, path = _best_epoch(data, model, trainer, monitored)
     if test:
         best |= trainer.test(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
@@ -96,54 +92,19 @@ def train(
     return metrics
 
 
-def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
-    """Sets up the data, and finds out before the first step what would stop the training later. Raises UserError.
-
-    `splits` are those that will be used.
-    """
+def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> None:
+    """Decodes the images, and gives the model the class weights of the data. Raises UserError."""
     configure_process()
-    for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
-        if getattr(trainer, name) <= 0:
-            raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
     data.setup()
-    check_image_size(data, model.network)
-    check_synchronized(model.network, trainer)
-    model.train()  # a loaded model is in evaluation mode
-    check_last_batch(data, model.network, trainer)
-
-
-def check_epochs(network: Network, trainer: pl.Trainer) -> None:
-    """Raises ArgumentError if the fit has too few epochs to validate, or for unfrozen blocks to learn."""
-    epochs, every = trainer.max_epochs or -1, trainer.check_val_every_n_epoch
-    if epochs > 0 and every is not None and every > epochs:
-        raise ArgumentError("check_val_every_n_epoch", every, f"expected at most max_epochs={epochs}.")
-    for group in network.parameter_groups():
-        if 0 < epochs <= group.from_epoch:
-            raise never_learns(group)
-
-
-def check_image_size(data: ImageDataModule, network: Network) -> None:
-    """Raises ArgumentError if an augmentation step gives images a `size` that the network does not accept.
-
-    The data are set up.
-    """
-    expected, size = data.preprocessing.image_size, data.training_size
-    if size != expected:
-        try:
-            pass_black_image(network, size)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = f"the network accepts only images of {expected} pixels, leave it out ({first_line(error)})."
-            raise ArgumentError("size", size, reason) from error
+    check_last_batch(data, model.network, trainer)  # there may be fewer images than were listed
+    if data.class_weights:
+        model.set_class_weights(data.class_weights)
 
 
 def compile_network(network: Network, device: torch.device) -> None:
-    """Compiles in place, so that checkpoints keep their keys. Raises ArgumentError if there is no compiler."""
-    compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
-        reason = f"no C++ compiler {compiler}; install one, name one in CXX, or do not compile."
-        raise ArgumentError("compile", True, reason)
+    """Compiles in place, so that checkpoints keep their keys."""
     for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:
         if list(part.parameters()):
             part.compile()

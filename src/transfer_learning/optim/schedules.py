@@ -66,6 +66,11 @@ def optimizer_groups(groups: Sequence[ParameterGroup]) -> list[dict]:
     return [{"params": list(group.parameters), **decay} for group, decay in zip(groups, decays)]
 
 
+def endless() -> ArgumentError:
+    """The error about a schedule in a fit without an end."""
+    return ArgumentError("max_epochs", -1, "a learning-rate schedule needs to know the end of the fit.")
+
+
 def never_learns(group: ParameterGroup) -> ArgumentError:
     """The error about a group whose first epoch is after the end of the fit."""
     reason = f"the fit is not longer than that, so the {group.name} would never learn."
@@ -95,7 +100,7 @@ class GroupSchedule(torch.optim.lr_scheduler.LambdaLR):
         steps_per_epoch: int,
     ):
         if schedule and math.isinf(steps):
-            raise ArgumentError("max_epochs", -1, "a learning-rate schedule needs to know the end of the fit.")
+            raise endless()
         for group in groups:
             if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
                 raise never_learns(group)

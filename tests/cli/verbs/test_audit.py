@@ -51,7 +51,7 @@ def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(
         output = verb("audit", trained)
     assert output.code == 0, output.err
     (line,) = [message for message in caplog.messages if "features-" in message]
-    assert "25 rows, 0 of them computed now" in line
+    assert "25 rows found;" in line
     assert "Near-duplicates" in output.out and "PNG 25" in output.out and "Tip" not in output.err
     assert output.out.splitlines()[-3] == str(trained / "audit" / "audit.html")
     (pair,) = [row for row in rows(trained / "audit") if row["finding"] == "near-duplicate"]

@@ -1,0 +1,116 @@
+"""What is refused is refused before any image is decoded."""
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.trainer.connectors.data_connector import _parse_num_batches
+from pytorch_lightning.trainer.states import RunningStage
+
+from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.cartoons import Cartoons
+from transfer_learning.data.splits import PerClass
+from transfer_learning.engine.checks import check_number_of_batches
+from transfer_learning.engine.training import train
+from transfer_learning.models.pretrained import Pretrained
+from transfer_learning.optim.schedules import Cosine
+from transfer_learning.utilities.errors import ArgumentError, UserError
+
+
+@pytest.fixture
+def small_data(tmp_path, monkeypatch):
+    """small_data(**settings): 24 + 10 + 10 cartoons at 32 x 32 that cannot be decoded."""
+
+    def fail(*arguments):
+        raise AssertionError("images were decoded")
+
+    def make(**settings):
+        settings = {"batch_size": 8, "cache_dir": tmp_path / "cache"} | settings
+        return ImageDataModule(Cartoons(12, 5, 5), PerClass(12, 5, 5), Preprocessing(32), **settings)
+
+    monkeypatch.setattr("transfer_learning.data.datamodule.stored_pixels", fail)
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"limit_train_batches": 0}, "limit_train_batches=0: expected more than 0"),
+        ({"limit_val_batches": 0}, "limit_val_batches=0: expected more than 0"),
+        ({"limit_test_batches": 0}, "limit_test_batches=0: expected more than 0"),
+        ({"limit_train_batches": 0.1}, "limit_train_batches=0.1: it leaves none of 4 batches; expected 0.25 or more"),
+        ({"limit_test_batches": 0.4}, "limit_test_batches=0.4: it leaves none of 2 batches; expected 0.5 or more"),
+        ({"accumulate_grad_batches": 0}, "accumulate_grad_batches=0: expected more than 0"),
+        ({"val_check_interval": 5}, "val_check_interval=5: expected at most the 4 batches"),
+        ({"val_check_interval": 3, "limit_train_batches": 2}, "val_check_interval=3: expected at most the 2 batches"),
+        ({"max_epochs": 0}, "max_epochs=0: expected at least one epoch"),
+        ({"max_steps": 0}, "max_steps=0: expected at least one epoch"),
+        ({"check_val_every_n_epoch": 4}, "check_val_every_n_epoch=4: expected at most max_epochs=3"),
+        ({"callbacks": [EarlyStopping("val/foo")]}, "monitor='val/foo': no such metric"),
+    ],
+)
+def test_settings_of_the_trainer(tmp_path, small_data, small_model, quiet_trainer, settings, message):
+    trainer = quiet_trainer(**{"max_epochs": 3, "default_root_dir": tmp_path} | settings)
+    with pytest.raises(ArgumentError, match=f"^{message}") as error:
+        train(small_data(batch_size=6), small_model(), trainer)  # 24 images train, 10 validate and 10 test
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("limit, batches", [(0.25, 1), (0.99, 3), (1.0, 4), (3, 3), (9, 4)])
+def test_limits_that_leave_batches_are_accepted(small_data, small_model, quiet_trainer, limit, batches):
+    """The number of batches is Lightning's."""
+    data, trainer = small_data(batch_size=6), quiet_trainer(limit_train_batches=limit, val_check_interval=batches)
+    data.list_images()
+    check_number_of_batches(data, trainer, ["train"])
+    assert _parse_num_batches(RunningStage.TRAINING, 4, limit) == batches
+    with pytest.raises(ArgumentError, match="^val_check_interval"):
+        trainer = quiet_trainer(limit_train_batches=limit, val_check_interval=batches + 1)
+        check_number_of_batches(data, trainer, ["train"])
+
+
+def test_settings_of_the_data(tmp_path, small_data, small_model, quiet_trainer):
+    for settings, message in (
+        ({"folds": 18, "fold": 1}, "folds=18: fewer images"),
+        ({"batch_size": 25}, "batch_size=25: expected .* at most the 24 training images"),
+        ({"exclude": tmp_path / "audit.csv"}, "exclude=.*audit.csv"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{message}"):
+            train(small_data(**settings), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+
+
+def test_schedules_and_groups_that_do_not_fit_the_training(tmp_path, small_data, pretrained, quiet_trainer):
+    for model, epochs, message in (
+        (pretrained(Cosine()), -1, "max_epochs=-1: a learning-rate schedule needs to know the end"),
+        (pretrained(unfreeze="block5", unfreeze_at_epoch=2), 2, "unfreeze_at_epoch=2: .*never learn"),
+    ):
+        with pytest.raises(ArgumentError, match=f"^{message}"):
+            train(small_data(), model, quiet_trainer(max_epochs=epochs, default_root_dir=tmp_path))
+
+
+def test_a_checkpoint_of_another_network(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    saved = {"state_dict": {"network.foo": torch.zeros(2)}, "model": {"frozen_weights": None}}
+    monkeypatch.setattr("transfer_learning.engine.checks.read", {tmp_path / "last.ckpt": saved}.get)
+    with pytest.raises(UserError, match="of another network"):
+        trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+        train(small_data(), small_model(), trainer, resume=tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_smaller_training_images_are_refused_before_the_first_step_if_the_network_needs_its_size(
+    tmp_path, small_data, small_model, pretrained, classifier, quiet_trainer, views
+):
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    crop = RandomResizedCrop(size=24)
+    data = small_data(augment=True, augmentation=[crop], views=views)
+    transformer = classifier(Pretrained(2, 32, "vit_b_32", weights=None), optimizer=None) if not views else None
+    for model in filter(None, [small_model(), pretrained(backbone="vgg11", pool="none"), transformer]):
+        with pytest.raises(ArgumentError, match="^size=24: the network accepts only images of 32 pixels, leave it out"):
+            train(data, model, trainer)
+    assert trainer.global_step == 0
+
+
+def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ArgumentError, match="^compile=True: no C\\+\\+ compiler no-such-compiler"):
+        train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path), compile=True)
