@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
-TINY = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "model.channels=[4]", "model.dense=[8]"]
-TINY += ["callbacks=[checkpoints]", "logger=none"]
+DATA = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "callbacks=[checkpoints]", "logger=none"]
+TINY = [*DATA, "model.channels=[4]", "model.dense=[8]"]
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_a_job_of_a_sweep_that_was_extended_counts_as_finished(in_process, tmp_p
         (["data.exclude=none.csv"], "none.csv: not readable as a table"),
     ],
 )
-def test_what_can_be_known_before_is_refused_before_images_are_decoded(train, tmp_path, arguments, message):
-    code, output = train(*arguments)
+def test_what_can_be_known_before_is_refused_before_images_are_decoded(in_process, tmp_path, arguments, message):
+    where = [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"]
+    code, output = in_process(*DATA, *where, *arguments)
     assert code == 1 and message in output, output
     assert not list((tmp_path / "cache").glob("pixels-*"))
