@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -351,7 +352,7 @@ def on_small_disk(tmp_path, script):
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs a kernel that lets users mount a tmpfs in their own namespace (unshare -rm)")
     arguments = [*TINY, "trainer.max_epochs=6", f"data.cache_dir={tmp_path}/cache", "hydra.run.dir=$D/run"]
-    script = script.replace("$RUN", f"{sys.executable} {train.__file__} {' '.join(arguments)}")
+    script = script.replace("$RUN", f"{shlex.join([sys.executable, train.__file__])} {' '.join(arguments)}")
     script = f"D={tmp_path}/disk; set -e; {script}"
     return subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=200)
 

@@ -13,9 +13,10 @@ TINY += ["callbacks=[checkpoints]", "logger=none"]
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
 def test_closed_streams_are_no_error(tmp_path, closed):
-    arguments = " ".join(map(shlex.quote, [*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run"]))
-    command = f"{sys.executable} {PROJECT}/train.py {arguments} data.cache_dir={tmp_path}/cache {closed}"
-    assert subprocess.run(command, shell=True).returncode == 0 and (tmp_path / "run" / "metrics.json").exists()
+    where = [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"]
+    command = shlex.join([sys.executable, f"{PROJECT}/train.py", *TINY, "trainer.max_epochs=1", *where])
+    assert subprocess.run(f"{command} {closed}", shell=True).returncode == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("rates, code", [("1e-3,1e-4", 0), ("1e-3,1e30", 1)])

@@ -48,15 +48,16 @@ class Built(Exception):
 def built(monkeypatch, tmp_path):
     """built(cfg): builds all objects of a run and makes the checks before the first epoch, without any images."""
 
-    def setup(self, stage=None):
-        self.class_names, self.labels = ("cat", "dog"), np.array([0, 1])
-        self.splits = {"train": np.array([0, 1])}
+    def list_images(self):
+        self.class_names, self.labels = ("cat", "dog"), np.arange(120) % 2
+        self.splits = {"train": np.arange(60), "val": np.arange(60, 90), "test": np.arange(90, 120)}
 
     def store_features(self, *_):
         raise Built
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ImageDataModule, "setup", setup)
+    monkeypatch.setattr(ImageDataModule, "list_images", list_images)
+    monkeypatch.setattr(ImageDataModule, "setup", lambda self: None)
     monkeypatch.setattr(ImageDataModule, "store_features", store_features)
     monkeypatch.setattr(RunFolder, "record", lambda *_: None)
     monkeypatch.setattr(job, "attempt", lambda *_: {})
