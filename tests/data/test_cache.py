@@ -291,7 +291,7 @@ def test_arrays_are_listed_with_what_they_hold_and_removed_if_unused(tmp_path):
         CachedArray(tmp_path, name, {"name": name}, f"the {name} rows").get(["a", "b", "c"], lambda _: (rows, {}))
     old, new = (next(tmp_path.glob(f"{name}-*.rows")) for name in ("old", "new"))
     os.utime(old, (1000, 1000))
-    broken = tmp_path / "broken-1.rows"
+    broken = tmp_path / "broken-0123456789abcdef.rows"
     broken.write_bytes(b"x")
     os.utime(broken, (500, 500))
     listed = list_arrays(tmp_path)

@@ -14,12 +14,12 @@ def images(labels, digests, splits=None):
     return replace(found, splits=splits and [split_names[each] for each in splits])
 
 
-def found_in(images, keep_splits=False):
-    return duplicates(images, np.arange(len(images.names)), keep_splits)
+def found_in(images, kept_splits=()):
+    return duplicates(images, np.arange(len(images.names)), kept_splits)
 
 
-def kept(found, keep_splits=False):
-    return sorted(set(range(len(found.names))) - set(found_in(found, keep_splits)))
+def kept(found, kept_splits=()):
+    return sorted(set(range(len(found.names))) - set(found_in(found, kept_splits)))
 
 
 def test_one_of_equal_images_is_kept_and_none_of_contradictory_ones():
@@ -48,7 +48,7 @@ def test_one_of_equal_images_is_kept_and_none_of_contradictory_ones():
     ],
 )
 def test_no_given_test_image_is_ever_left_out(labels, digests, splits, expected):
-    assert kept(images(labels, digests, splits), keep_splits=True) == expected
+    assert kept(images(labels, digests, splits), kept_splits=("val", "test")) == expected
 
 
 def test_splits_that_are_not_kept_do_not_count():
@@ -56,9 +56,14 @@ def test_splits_that_are_not_kept_do_not_count():
     assert kept(found) == [0, 2]
 
 
+def test_validation_images_that_folds_will_divide_are_like_training_images():
+    found = images([0, 0, 0, 1, 1, 1], "aabccc", "vvtvte")
+    assert kept(found, kept_splits=["test"]) == [0, 2, 5]
+
+
 def test_the_split_of_the_other_image_is_named():
     found = images([0, 0, 1], "aab", "tev")
-    assert found_in(found, keep_splits=True) == {0: ("the same bytes as a test image", "image 1")}
+    assert found_in(found, kept_splits=("val", "test")) == {0: ("the same bytes as a test image", "image 1")}
 
 
 def test_only_images_that_may_be_used_count():
@@ -68,6 +73,6 @@ def test_only_images_that_may_be_used_count():
 
 def test_copies_that_stay_in_given_splits_are_counted(caplog):
     with caplog.at_level("INFO"):
-        found_in(images([0, 1, 0, 0], "aabb", "eevv"), keep_splits=True)
+        found_in(images([0, 1, 0, 0], "aabb", "eevv"), kept_splits=("val", "test"))
     (line,) = caplog.messages
     assert line.startswith("2 given validation or test images have the same bytes") and "image 1, image 3" in line

@@ -1,4 +1,5 @@
 import itertools
+import shutil
 import time
 
 import numpy as np
@@ -6,9 +7,13 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
+from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
 from transfer_learning.data.folds import assign_groups, cross_validation, ranks, subset
 from transfer_learning.data.images import Images
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.folder import Folder
+from transfer_learning.data.splits import Given
 from transfer_learning.utilities.errors import ArgumentError
 
 
@@ -265,6 +270,22 @@ def test_data_module_validates_each_image_once(folder_data):
     assert len(held) == len(set(held)) == 18
     assert len({tuple(data.splits["test"]) for data in folds}) == 1
     assert [len(data.splits["train"]) for data in folds] == [12] * 3
+
+
+def test_copies_in_given_splits_are_in_one_fold(tmp_path, write_image):
+    for number, (split, label) in enumerate(itertools.product(("train", "val", "test"), "ab")):
+        for image in range(6):
+            path = write_image(tmp_path / "images" / split / label / f"{image}.png", 10 * number + image)
+            if split != "train":
+                shutil.copy(path, path.with_name(f"{image} copy.png"))
+    for fold in range(3):
+        data = ImageDataModule(
+            Folder(tmp_path / "images"), Given(), Preprocessing(16), folds=3, fold=fold, cache_dir=tmp_path / "cache"
+        )
+        data.list_images()
+        digests = {split: [data.images.digests[n] for n in rows] for split, rows in data.splits.items()}
+        assert not set(digests["train"]) & set(digests["val"]) and len(digests["train"] + digests["val"]) == 24
+        assert len(digests["test"]) == 24  # given test images all stay
 
 
 def test_data_module_trains_with_a_share_that_is_smaller_than_a_batch(folder_data):

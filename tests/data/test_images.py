@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from transfer_learning.data.images import Images, Source, unlabelled
+from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
@@ -58,6 +59,32 @@ def test_files_images_and_pixels_to_predict(tmp_path):
         with found.read(index) as image:
             assert image.convert("RGB").getpixel((0, 0)) == colour and image.size == (5, 4)
     opened.seek(1)  # reading it has not closed the caller's image
+
+
+def netpbm(maximum, colour):
+    header = f"{'P6' if colour else 'P5'} 32 40 {maximum}\n".encode()
+    values = np.add.outer(np.arange(40), np.arange(32 * (3 if colour else 1))) * 900 % (maximum + 1)
+    return header + values.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["tiff, 16 bits", "tiff, 32 bits", "png, 16 bits", "pgm, 12 bits", "ppm, 12 bits"])
+def test_opened_images_have_the_pixels_of_their_files(tmp_path, kind, orientation):
+    path = tmp_path / f"image.{kind[:3]}"
+    if "12 bits" in kind:
+        path.write_bytes(netpbm(4095, colour="ppm" in kind))
+    else:
+        values = np.add.outer(np.arange(40), np.arange(32)) * (900 if "16" in kind else 2**25)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        values = values.astype(np.uint16 if "16" in kind else np.int32)
+        Image.fromarray(values).save(path, kind[:4].strip(","), exif=exif)
+    opened = Image.open(path)
+    found = unlabelled([str(path), opened, opened])  # the same image twice
+    for depth in ("dtype", "image")[: 1 if "ppm" in kind else 2]:  # Pillow reads only the upper bytes of those
+        pixels, remarks = decode(found, Preprocessing(24, depth=depth), [0, 1, 2])
+        assert remarks["unreadable"] == {} and len(np.unique(pixels[0])) > 9
+        assert np.array_equal(pixels[0], pixels[1]) and np.array_equal(pixels[0], pixels[2])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import struct
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -221,6 +222,16 @@ def test_a_padded_image_is_complete_between_black_bars(interpolation, width, hei
     pixels = Preprocessing(20, interpolation, "pad")(image)
     np.testing.assert_allclose(pixels, expected, atol=1.5)
     assert not pixels[expected.sum(axis=2) == 0].any()
+
+
+@pytest.mark.parametrize("size", [(1, 100), (100, 1), (2, 9), (1, 1), (3, 70)])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.1])
+def test_an_image_of_any_shape_keeps_some_of_its_colour_or_is_refused(size, resize, crop_pct):
+    too_narrow = resize == "pad" and crop_pct == 1 and 100 in size
+    with pytest.raises(ValueError, match="pixels: nothing of the shorter side") if too_narrow else nullcontext():
+        pixels = Preprocessing(32, resize=resize, crop_pct=crop_pct)(Image.new("RGB", size, (200, 9, 9)))
+        assert (pixels == (200, 9, 9)).all(axis=2).any()
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])

@@ -5,6 +5,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from transfer_learning import load
+from transfer_learning.data.images import unlabelled
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.folder import Folder, labelled_images
 from transfer_learning.engine.classifier import Classifier
@@ -103,6 +104,15 @@ def test_several_models_give_the_mean_whatever_their_preprocessing(photographs_f
     other = Classifier(CNN(2, 32, [4], []), ("a", "b"), Preprocessing(32))
     with pytest.raises(UserError, match="different classes: a, b, c and a, b"):
         predict([models[0], other], files)
+
+
+def test_an_image_that_one_of_several_models_cannot_read_is_unreadable(tmp_path, write_image):
+    Image.fromarray(np.linspace(0, 255, 600, dtype=np.float32).reshape(20, 30)).save(tmp_path / "floats.tif")
+    files = [write_image(tmp_path / "a.png", 0), tmp_path / "floats.tif"]
+    models = [Classifier(CNN(2, 24, [4], []), ("a", "b"), Preprocessing(24, depth=each)) for each in ("image", "dtype")]
+    for order in ([0, 1], [1, 0]):
+        (chunk,) = predict_chunks([models[n] for n in order], unlabelled(list(map(str, files))))
+        assert chunk.indices == [0] and list(chunk.unreadable) == [1] and "values from 0 to 255" in chunk.unreadable[1]
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

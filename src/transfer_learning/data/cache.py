@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 CHUNK = 256  # rows that are computed and held in memory at once
 HEADER = 128  # bytes before the first row
+KEY_LENGTH = 16  # characters of a file's name
 
 Remarks = dict[str, dict[int, Any]]  # kind -> {place of a row: a plain value}
 # positions of ids -> (one row each, of any shape and dtype; remarks on places among them)
@@ -51,7 +52,7 @@ class CachedArray:
     def __init__(self, folder: str | Path, name: str, key: Mapping, about: str = ""):
         self.folder, self.name, self.about = Path(folder).expanduser(), name, about
         self.header = f"rows {sha256_of(key)}".encode().ljust(HEADER)
-        self.path = self.folder / f"{name}-{sha256_of(key)[:16]}.rows"
+        self.path = self.folder / f"{name}-{sha256_of(key)[:KEY_LENGTH]}.rows"
 
     def get(self, ids: Sequence[str], compute: Compute) -> Rows:
         """The rows of N ids; those that are missing are computed and stored.
@@ -162,9 +163,9 @@ class ArrayFile(NamedTuple):
 
 
 def list_arrays(folder: str | Path) -> list[ArrayFile]:
-    """The cached arrays of a folder, the one that was used last first."""
+    """The cached arrays of a folder, the one that was used last first. Other files are no arrays."""
     found = []
-    for path in Path(folder).expanduser().glob("*.rows"):
+    for path in Path(folder).expanduser().glob(f"*-{'[0-9a-f]' * KEY_LENGTH}.rows"):
         listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
         about = listed.get("about", "") if listed else "unfinished or damaged: it will be computed again"
         found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))

@@ -104,9 +104,9 @@ class ImageDataModule(pl.LightningDataModule):
         self._keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
         log_given_splits(self.images.splits or (), "they are kept" if self._keeps_splits else "all are split anew")
         self._excluded = excluded_images(self.images, self.exclude)
-        unused = dict(self._excluded)
-        if self.drop_duplicates:
-            unused |= duplicates(self.images, self._indices_without(unused), self._keeps_splits)
+        kept = ("test", "val")[: 1 if self.folds else 2] if self._keeps_splits else ()  # folds divide the others
+        found = duplicates(self.images, self._indices_without(self._excluded), kept) if self.drop_duplicates else {}
+        unused = self._excluded | found
         log_images_left_out(self.images, unused)
         self._used = self._indices_without(unused)
         self.splits = self._split()

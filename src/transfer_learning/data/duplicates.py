@@ -1,5 +1,7 @@
 """Images with the same bytes."""
 
+from collections.abc import Collection
+
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_info
 
@@ -8,18 +10,18 @@ from transfer_learning.data.splits import SPLITS
 from transfer_learning.utilities.text import some
 
 
-def duplicates(images: Images, indices: np.ndarray, keep_splits: bool = False) -> dict[int, tuple[str, str]]:
+def duplicates(images: Images, indices: np.ndarray, kept_splits: Collection[str] = ()) -> dict[int, tuple[str, str]]:
     """The images to leave out because others have the same bytes: index -> (the reason, the name of the other image).
 
-    Of equal images one is kept, none if their classes differ. With `keep_splits`, all images of the test and of the
-    validation split stay, except validation images that are also test images; the training images go.
+    Of equal images one is kept, none if their classes differ. All images of `kept_splits` stay, "val" or "test", except
+    validation images that are also test images; the training images go.
 
     Args:
         images: all images.
         indices: those that may be used, (N,) int64.
     """
-    given = images.splits if keep_splits and images.splits else [None] * len(images.names)
-    splits = [split or "train" for split in given]
+    given = images.splits or [None] * len(images.names)
+    splits = [split if split in kept_splits else "train" for split in given]
     of_content: dict[str, list[int]] = {}
     for index in indices.tolist():
         of_content.setdefault(images.digests[index], []).append(index)

@@ -5,12 +5,13 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
-from transfer_learning.data.depth import is_deep_colour, reopened
+from transfer_learning.data.depth import reopened
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.data.formats import open_image
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -110,13 +111,17 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
             expected = "a file, an image of Pillow's, or an array (H, W, 3) uint8"
             raise UserError(f"image {number} is {found}; expected {expected}.")
 
+    one_at_a_time = Lock()
+
     def read(index: int) -> Image.Image:
         item = items[index]
         if isinstance(item, np.ndarray):
             return Image.fromarray(item)
         if not isinstance(item, Image.Image):
             return open_image(item)
-        return reopened(item) if is_deep_colour(item) else item.copy()  # which has only 8 bits a channel
+        with one_at_a_time:  # the same image may be listed twice
+            # A copy loses what the file says of its values, such as more than 8 bits a channel.
+            return reopened(item) if getattr(item, "tile", None) and getattr(item, "fp", None) else item.copy()
 
     named = [printable(str(item)) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]
     return Images(named, np.zeros(len(items), np.int64), (), [UNREADABLE] * len(items), read)

@@ -56,7 +56,8 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Rotates an image upright, as its EXIF data say, and resizes it: (image_size, image_size, 3) uint8, RGB.
 
-        Raises ValueError: an image with more than 8 bits a channel that `depth` does not cover.
+        Raises ValueError: an image with more than 8 bits a channel that `depth` does not cover; one that is too narrow
+        to be padded.
         """
         return self.resized(image, read_deep(image))
 
@@ -71,8 +72,11 @@ class Preprocessing:
         resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[self.resize]
         method = Image.Resampling[self.interpolation.upper()]
         image = ImageOps.exif_transpose(image).convert("RGB")
-        border = tuple(round(side * (1 - self.crop_pct) / 2) for side in image.size)
-        return np.array(resize(ImageOps.crop(image, border) if any(border) else image, (self.image_size,) * 2, method))
+        border = tuple(min(round(side * (1 - self.crop_pct) / 2), (side - 1) // 2) for side in image.size)
+        image = ImageOps.crop(image, border) if any(border) else image
+        if self.resize == "pad" and round(self.image_size * min(image.size) / max(image.size)) < 1:
+            raise ValueError(f"{image.width} x {image.height} pixels: nothing of the shorter side would be left")
+        return np.array(resize(image, (self.image_size,) * 2, method))
 
 
 def stored_pixels(

@@ -141,9 +141,9 @@ def pixel_chunks(
         for number, chunk in enumerate(chunks, 1):
             found = following.pop().result()
             following = [pool.submit(decoded, each) for each in chunks[number : number + 1]]
-            remarks = found[settings[0]][1]
-            reasons = remarks["unreadable"]
-            ranges |= {images.names[chunk[n]]: each for n, each in remarks["range"].items() if n not in reasons}
+            reasons = {n: reason for _, remarks in found.values() for n, reason in remarks["unreadable"].items()}
+            of_chunk = {n: each for _, remarks in found.values() for n, each in remarks["range"].items()}
+            ranges |= {images.names[chunk[n]]: each for n, each in of_chunk.items() if n not in reasons}
             read = [position for position in range(len(chunk)) if position not in reasons]
             pixels = {each: rows[read] for each, (rows, _) in found.items()}
             bar.update(len(chunk))

@@ -38,13 +38,21 @@ def test_arrays_are_removed_by_the_days_since_their_use(arrays, verb, days, left
     assert names(arrays) == left and states.count("removed") == 2 - len(left)
 
 
+def test_files_of_others_are_neither_listed_nor_removed(arrays, verb):
+    others = {arrays / "table.rows": "a,b", arrays / "table.json": "{}", arrays / "empty.rows": ""}
+    for path, text in others.items():
+        path.write_text(text)
+    assert "table" not in verb("cache", "--folder", arrays, "--remove", "all").out
+    assert {path: path.read_text() for path in others} == others
+
+
 def test_array_in_use_is_kept_and_said(arrays, verb):
     found = CachedArray(arrays, "new", {}).get(["a"], lambda _: None)
     output = verb("cache", "--folder", arrays, "--remove", "all")
     assert names(arrays) == {"new"} and "in use, kept" in output.out and found.array.shape == (1, 250_000)
 
 
-@pytest.mark.parametrize("text", ["some", "-1", "nan", "0x1"])
+@pytest.mark.parametrize("text", ["some", "-1", "nan", "0x1", ""])
 def test_mistakes_are_one_line(arrays, verb, tmp_path, text):
     output = verb("cache", "--folder", arrays, f"--remove={text}")
     assert (output.code, output.err) == (

@@ -46,8 +46,7 @@ def oldest_to_keep(remove: str | None) -> float:
     from transfer_learning.utilities.errors import UserError
 
     try:
-        days = {None: float("inf"), "all": 0.0}.get(remove)
-        days = float(remove or 0) if days is None else days
+        days = float("inf" if remove is None else 0 if remove == "all" else remove)
         if days >= 0:
             return time.time() - days * 86400
     except ValueError:
