@@ -1,5 +1,7 @@
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -10,7 +12,7 @@ from transfer_learning.cli import shell
 def call(monkeypatch):
     """call(main) -> the exit code of `shell.call(main)`, without arguments."""
     monkeypatch.setattr("sys.argv", ["train.py"])
-    before = signal.getsignal(signal.SIGTERM)
+    before, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
 
     def run(main):
         with pytest.raises(SystemExit) as end:
@@ -19,6 +21,7 @@ def call(monkeypatch):
 
     yield run
     signal.signal(signal.SIGTERM, before)
+    sys.unraisablehook = hook
 
 
 def test_sigterms_in_quick_succession_are_one(call):
@@ -35,8 +38,27 @@ def test_sigterms_in_quick_succession_are_one(call):
     assert call(main) == 143 and cleared
 
 
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupt_that_python_drops_is_repeated(call, capfd, number, code):
+    """It drops exceptions in callbacks of weak references and in finalizers."""
+    began = []
+
+    class Dying:
+        def __del__(self):
+            began.append(True)
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+
+    def main():
+        Dying()
+        time.sleep(20)
+
+    start = time.monotonic()
+    assert call(main) == code and began and time.monotonic() - start < 10
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
 def test_a_later_sigterm_counts_if_the_first_one_was_lost(call, monkeypatch):
-    """Python drops exceptions in callbacks of weak references and in finalizers."""
     monkeypatch.setattr(shell, "REPEATED", 0.0)
     passed = []
 

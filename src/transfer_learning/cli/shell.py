@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -41,7 +42,16 @@ def call(main: Callable[[], None]) -> None:
         received, when = signal.Signals(number), time.monotonic()
         raise KeyboardInterrupt
 
+    def interrupt_again(lost: Any) -> None:
+        """Python drops exceptions in finalizers and in callbacks of weak references, after it has called this."""
+        nonlocal when
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            return sys.__unraisablehook__(lost)
+        when = -math.inf
+        threading.Timer(0.1, os.kill, (os.getpid(), received)).start()
+
     signal.signal(signal.SIGTERM, interrupt)
+    sys.unraisablehook = interrupt_again
     open_streams()
     configure_process()
     try:
