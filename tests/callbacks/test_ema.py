@@ -11,7 +11,8 @@ from torchvision.models import resnet18
 from transfer_learning import load
 from transfer_learning.callbacks.ema import EMA, learning_values
 from transfer_learning.callbacks.evaluation import Evaluation
-from transfer_learning.engine.checkpoint import CheckpointFile, read
+from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.training import train
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.models.resnet import SmallResNet
@@ -60,7 +61,7 @@ def run(quiet_trainer):
             default_root_dir=folder,
             enable_checkpointing=True,
             callbacks=[*callbacks, EMA(decay), best, last],
-            plugins=[CheckpointFile()],
+            plugins=[BackgroundWriter(CheckpointFile())],
             **settings,
         )
         return train(data, model, trainer, resume=resume)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -13,7 +12,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 from transfer_learning import load
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.engine.checkpoint import CheckpointFile, read
+from transfer_learning.engine.checkpoint import read
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models import pretrained as pretrained_module
 from transfer_learning.models.network import Frozen, Network
@@ -395,31 +394,3 @@ def test_every_changed_byte_is_noticed_or_harmless(saved, small_data, small_mode
             assert found["epoch"] == expected["epoch"] and found["model"] == expected["model"], place
             assert all(torch.equal(state[key], value) for key, value in expected["state_dict"].items()), place
     assert refused > 100
-
-
-def test_failed_write_keeps_the_file_before_and_says_so(tmp_path, monkeypatch):
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    CheckpointFile().save_checkpoint({"epoch": 1, "state_dict": {"weight": torch.arange(5)}}, path)
-
-    def full_disk(checkpoint, file):
-        file.write(b"the beginning")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(UserError, match="last.ckpt: .*No space left on device.*choose another folder"):
-        CheckpointFile().save_checkpoint({"epoch": 2}, path)
-    assert torch.load(path, weights_only=True)["epoch"] == 1
-    assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
-
-
-def test_remembered_checkpoints_move_with_their_folder(tmp_path, small_data, small_model, quiet_trainer):
-    best = ModelCheckpoint(tmp_path / "a", "best", monitor="val/loss", mode="min")
-    last = ModelCheckpoint(tmp_path / "a", "last", save_on_train_epoch_end=True)
-    trainer = quiet_trainer(max_epochs=1, enable_checkpointing=True, callbacks=[best, last], plugins=[CheckpointFile()])
-    trainer.fit(small_model(), datamodule=small_data())
-    (tmp_path / "a").rename(tmp_path / "b")
-    checkpoint = CheckpointFile().load_checkpoint(tmp_path / "b" / "last.ckpt")
-    state = next(state for state in checkpoint["callbacks"].values() if state.get("monitor") == "val/loss")
-    expected = str(tmp_path / "b" / "best.ckpt")
-    assert state["best_model_path"] == state["kth_best_model_path"] == expected
-    assert list(state["best_k_models"]) == [expected] and state["dirpath"] == str(tmp_path / "b")

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from transfer_learning.callbacks.layer_table import LayerTable
-from transfer_learning.engine.checkpoint import CheckpointFile
+from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.models.network import Frozen, Network, ParameterGroup
@@ -80,7 +80,7 @@ def test_what_stops_a_training_stops_the_search(
         find_learning_rate(small_data((11, 5, 5), batch_size=7), model, trainer)
 
 
-@pytest.mark.parametrize("plugins", [[], [CheckpointFile()]])
+@pytest.mark.parametrize("plugins", [[], [BackgroundWriter(CheckpointFile())]])
 def test_training_after_the_search_is_as_without_it(tmp_path, small_data, small_model, quiet_trainer, plugins):
     """The search also repeats itself, and neither callbacks nor loggers take part in it."""
     curves, results = [], []

@@ -22,7 +22,7 @@ from transfer_learning.cli.build import absolute_paths, build, build_all, build_
 from transfer_learning.cli.errors import as_typed, keys_of, name_keys
 from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
-from transfer_learning.engine.checkpoint import CheckpointFile
+from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.checks import check_training
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
@@ -183,7 +183,7 @@ def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
     given: dict[str, Any] = {"devices": gpu} if gpu else {}
     given |= {
         "callbacks": callbacks,
-        "plugins": [CheckpointFile(folder.stamp)],
+        "plugins": [BackgroundWriter(CheckpointFile(folder.stamp))],
         "logger": list(build_all(cfg, "logger").values()),
     }
     # Lightning adds its own unless it is told not to.

@@ -6,13 +6,12 @@ published name or a file are not in it: it names their source.
 
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from transfer_learning import models
 from transfer_learning.data.preprocessing import Preprocessing
@@ -20,7 +19,6 @@ from transfer_learning.engine.calibration import read_temperature
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models.network import Network
 from transfer_learning.utilities.errors import UserError, first_line
-from transfer_learning.utilities.files import atomic_write
 
 KEYS = {"network", "arguments", "class_names", "preprocessing", "precision", "frozen_weights"}
 
@@ -160,44 +158,3 @@ def read(path: str | Path) -> dict:
             f"{path}: written by an older version, which did not store the preprocessing; train the model again."
         )
     return saved
-
-
-class CheckpointFile(TorchCheckpointIO):
-    """Writes checkpoints atomically, and reads them with `read`.
-
-    Lightning's own plugin gathers the file in memory, then in the folder for temporary files: slower, and not atomic.
-
-    Args:
-        before_save: is called with the content of each checkpoint, to which it may add keys, before it is written.
-    """
-
-    def __init__(self, before_save: Callable[[dict], None] | None = None):
-        self.before_save = before_save
-
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: None = None) -> None:
-        """Raises UserError if the file cannot be written."""
-        if self.before_save:
-            self.before_save(checkpoint)
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch wraps the system's error
-            reason = error.__context__ if isinstance(error.__context__, OSError) else error
-            ways = "Free some space there, or choose another folder."
-            raise UserError(f"{path}: {first_line(reason)}. {ways}") from error
-
-    def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
-        """Raises UserError as `read`. ModelCheckpoint's files become those beside this one: a run's folder may move."""
-        checkpoint, folder = read(path), os.path.realpath(Path(path).parent)
-
-        def here(file: str) -> str:
-            return file and os.path.join(folder, os.path.basename(file))
-
-        for state in checkpoint.get("callbacks", {}).values():
-            if state.get("dirpath"):
-                best = {here(file): score for file, score in state["best_k_models"].items()}
-                paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-                state |= {key: here(state[key]) for key in paths}
-                state |= {"dirpath": folder, "best_k_models": best}
-        return checkpoint
