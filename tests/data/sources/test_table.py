@@ -242,6 +242,17 @@ def test_classes_that_differ_in_case_are_different_and_that_is_said(listed, capl
     assert "names that differ in case only are different classes here" in caplog.text
 
 
+def test_what_a_table_calls_other_classes_is_printable(listed):
+    images = listed("file,label\na,x\nb,y\nc,z\x1b[31m\n", ["a.png", "b.png", "c.png"], classes=["x", "y"])
+    assert left_out(images) == {r"of other classes: z\x1b[31m": 1}
+
+
+def test_classes_that_would_be_printed_alike_are_refused(listed):
+    with pytest.raises(ArgumentError, match=r"the classes 'x\\x07', 'x\\\\x07' would all be called x\\x07 in") as error:
+        listed("file,label\na,x\x07\nb,x\\x07\n", ["a.png", "b.png"])
+    assert error.value.argument == "table"
+
+
 def test_the_tables_folder_is_the_default_root(tmp_path, write_image):
     for name in ("images/0.png", "images/1.png"):
         write_image(tmp_path / name, 0)
