@@ -125,6 +125,11 @@ class GivenOrPerClass(Given):
         return (Given if has_splits(images) else PerClass).__call__(self, images)
 
 
+def keeps_splits(split: SplitStrategy, images: Images) -> bool:
+    """Whether a strategy keeps the splits that the source knows. Raises as its `keeps_splits` does, if it has one."""
+    return getattr(split, "keeps_splits", lambda images: False)(images)
+
+
 def has_splits(images: Images) -> bool:
     """Whether the source knows training images, and validation or test images."""
     known = set(images.splits or ())
