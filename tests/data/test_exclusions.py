@@ -45,6 +45,7 @@ def test_other_marks_are_an_error_that_names_the_row(table, value):
         "sha256,exclude,more\na,x,1\nb,,\nc\n",  # in any order; a row that ends early
         "file;sha256;exclude\n1,5.png;a;x\n2.png;b;\n",  # a spreadsheet where a comma is in numbers
         "sha256\texclude\na\tx\n",
+        'exclude, "sha256"\nx, "a"\n',  # spaces after the commas
         "\ufeffexclude,sha256\r\nx,a\r\n\r\n",  # Excel's
         'file,exclude,sha256\n"a ""b"",\nc.png",x,a\n',  # a name with a line break
         "file,exclude,sha256\nMünch\u2028en.png,x,a\n".encode("cp1252", "replace"),

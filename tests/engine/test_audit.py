@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,13 @@ from PIL import Image, ImageOps
 
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
+from transfer_learning.data.images import Images
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import cartoon
 from transfer_learning.data.sources.folder import Folder
-from transfer_learning.data.splits import PerClass
-from transfer_learning.engine.audit import audit, pooled_features
+from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
+from transfer_learning.engine.audit import WherePossible, audit, pooled_features
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 SIZE = 32
 
@@ -113,6 +117,32 @@ def test_a_copy_of_an_image_in_a_split_is_compared_as_that_image(folder, audited
     assert named(found, pair)[0] == "cat/compressed.jpg" and found.is_across(pair)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_leaks_between_given_splits_are_across_although_training_leaves_them_out(tmp_path, keeps):
+    folder, places = tmp_path / "photos", ("train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog")
+    for number in range(42):
+        path = folder / places[number % 6] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cartoon(number % 2, f"leak {number}").resize((64, 64)).save(path)
+    copied = {
+        "train/dog/5.png": "test/dog/5.png",
+        "val/cat/4.png": "test/cat/4.png",
+        "train/cat/2.png": "val/cat/2.png",
+    }
+    for leak, original in copied.items():
+        (folder / leak).write_bytes((folder / original).read_bytes())
+    (folder / "train/cat/same.png").write_bytes((folder / "train/cat/0.png").read_bytes())
+    strategy = GivenOrPerClass() if keeps else PerClass(0.6, 0.2, 0.2)
+    data = ImageDataModule(Folder(folder), strategy, Preprocessing(SIZE), cache_dir=tmp_path / "cache")
+    found = audit(data, frozen())
+    pairs = {tuple(named(found, pair)): found.is_across(pair) for pair in found.of("identical")}
+    if keeps:
+        assert pairs == dict.fromkeys(copied.items(), True) | {("train/cat/same.png", "train/cat/0.png"): False}
+        assert [found.splits[pair.image] for pair in found.of("identical")] == ["train", "train", "val", "train"]
+    else:  # these images are split anew, and each copy is in none
+        assert len(pairs) == 4 and not any(pairs.values())
+
+
 def test_unusual_files_are_found(folder, audited):
     Image.new("RGB", (64, 64), (30, 200, 90)).save(folder / "cat" / "flat.png")
     Image.new("L", (64, 64), 255).save(folder / "cat" / "white.png")
@@ -190,3 +220,32 @@ def test_excluded_images_are_not_audited(folder, audited, tmp_path):
     (pair,) = found.of("near-duplicate")
     (tmp_path / "audit.csv").write_text(f"exclude,sha256\nx,{found.digests[pair.image]}\n")
     assert not audited(exclude=tmp_path / "audit.csv").of("near-duplicate")
+
+
+def labelled(labels):
+    digests = [f"{index}" for index in range(len(labels))]
+    return Images(digests, np.array(labels, dtype=np.int64), ("cat", "dog"), digests, read=pytest.fail)
+
+
+def contents(splits):
+    return {split: rows.tolist() for split, rows in splits.items()}
+
+
+def test_images_too_few_to_be_divided_stay_where_they_are(caplog):
+    few = labelled([0, 0, 1])
+    with caplog.at_level("INFO"):
+        assert contents(WherePossible(PerClass())(few)) == {"train": [0, 1, 2], "val": [], "test": []}
+    assert "left undivided, in given splits or else as training images: test_per_class=0.2: class 'cat'" in caplog.text
+    given = replace(few, splits=["test", "train", "train"])
+    for split, places in ((GivenOrPerClass(), [[1, 2], [], [0]]), (PerClass(), [[0, 1, 2], [], []])):
+        assert list(contents(WherePossible(split)(given)).values()) == places
+        assert WherePossible(split).keeps_splits(given) == isinstance(split, GivenOrPerClass)
+
+
+def test_a_split_that_is_possible_is_as_without():
+    many = labelled([0, 1] * 20)
+    assert contents(WherePossible(PerClass())(many)) == contents(PerClass()(many))
+    with pytest.raises(UserError, match="no splits are given"):
+        WherePossible(Given()).keeps_splits(many)
+    with pytest.raises(ArgumentError, match="class 'cat' with 0 images"):
+        WherePossible(PerClass())(labelled([]))

@@ -23,7 +23,7 @@ from transfer_learning.data.features import Features, FrozenPart, compute_featur
 from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, stored_pixels
-from transfer_learning.data.splits import SplitStrategy, check_kept_splits, with_training_split
+from transfer_learning.data.splits import SplitStrategy, check_kept_splits, keeps_splits, with_training_split
 from transfer_learning.data.summary import log_classes, log_given_splits, log_images_left_out, log_left_out, log_shapes
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
@@ -101,7 +101,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.images = with_training_split(self.source.list_images(FileDigests(self.cache_dir)))
         self.labels, self.class_names = self.images.labels, self.images.class_names
         self.augmentation.num_classes = len(self.class_names)
-        self._keeps_splits = getattr(self.split, "keeps_splits", lambda images: False)(self.images)
+        self._keeps_splits = keeps_splits(self.split, self.images)
         log_given_splits(self.images.splits or (), "they are kept" if self._keeps_splits else "all are split anew")
         self._excluded = excluded_images(self.images, self.exclude)
         kept = ("test", "val")[: 1 if self.folds else 2] if self._keeps_splits else ()  # folds divide the others

@@ -24,7 +24,7 @@ def read_exclusions(path: PathArgument) -> set[str]:
         with open(Path(path).expanduser(), newline="", encoding="utf-8-sig", errors="replace") as file:
             delimiter = max(",;\t", key=file.readline().count)
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=delimiter, restval="")
+            reader = csv.DictReader(file, delimiter=delimiter, restval="", skipinitialspace=True)
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, csv.Error) as error:
         reason = f"not readable as a table ({first_line(error)}); expected the audit.csv of an audit."

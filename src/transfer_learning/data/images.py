@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,9 +60,16 @@ def images_of_files(
         class_of: the name of each file's class.
         classes: the class names in the order of the codes; None is the alphabetical order of those that occur.
         columns: further attributes of `Images`.
+
+    Raises UserError for classes whose names are the same once they are printable.
     """
     names = classes or sorted(set(class_of), key=lambda name: (name.casefold(), name))
     codes = {name: code for code, name in enumerate(names)}
+    shown = tuple(map(printable, names))
+    if len(set(shown)) < len(shown):
+        text = Counter(shown).most_common(1)[0][0]
+        alike = some([repr(name) for name, each in zip(names, shown) if each == text])
+        raise UserError(f"the classes {alike} would all be called {text} in messages and results. Rename all but one.")
     digests = file_digests(paths)
 
     def read(index: int) -> Image.Image:
@@ -73,7 +81,7 @@ def images_of_files(
     return Images(
         names=[printable(str(path)) for path in paths],
         labels=np.array([codes[name] for name in class_of], dtype=np.int64),
-        class_names=tuple(map(printable, names)),
+        class_names=shown,
         digests=digests,
         read=read,
         **columns,

@@ -125,6 +125,11 @@ class GivenOrPerClass(Given):
         return (Given if has_splits(images) else PerClass).__call__(self, images)
 
 
+def keeps_splits(split: SplitStrategy, images: Images) -> bool:
+    """Whether a strategy keeps the splits that the source knows. Raises as its `keeps_splits` does, if it has one."""
+    return getattr(split, "keeps_splits", lambda images: False)(images)
+
+
 def has_splits(images: Images) -> bool:
     """Whether the source knows training images, and validation or test images."""
     known = set(images.splits or ())
@@ -188,7 +193,11 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
         raise ArgumentError("train_per_class", sizes["train"], f"{reason}: ask for fewer, or for shares.")
     if empty := next((split for split, count in counts.items() if count < 1), None):
         reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
-        named = empty if sizes[empty] is not None else max(set(sizes) - {empty}, key=counts.__getitem__)
+        named = (
+            empty
+            if sizes[empty] is not None
+            else max((split for split in sizes if split != empty), key=counts.__getitem__)
+        )
         raise ArgumentError(f"{named}_per_class", sizes[named], f"{reason}; it needs at least one image.")
     return counts
 

@@ -1,20 +1,49 @@
 """An audit of labelled images, from their frozen features: duplicates, suspect labels and unusual images."""
 
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.batch import features_from_rows
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart, compute_features
+from transfer_learning.data.images import Images
+from transfer_learning.data.splits import SPLITS, SplitStrategy, keeps_splits
 from transfer_learning.engine.label_errors import out_of_fold, suspect_labels
 from transfer_learning.engine.near_duplicates import groups, near_duplicates, nearest, thumbnails
 from transfer_learning.engine.unusual_images import odd_sizes, outliers, read_headers, summary, unusable
 from transfer_learning.reporting.audit import KINDS, Audit, Finding
+from transfer_learning.utilities.errors import ArgumentError
 
 BLOCK = 256  # images whose feature maps are pooled at once
 RATHER_KEPT = ("", "train", "val", "test")  # of a pair, the image whose split is later here
+
+
+class WherePossible:
+    """Another strategy, but images too few for it stay in given splits, or "train": for what needs none, as an audit.
+
+    Args:
+        split: the other strategy.
+    """
+
+    def __init__(self, split: SplitStrategy):
+        self.split = split
+        self.keeps_splits = partial(keeps_splits, split)
+
+    def __call__(self, images: Images) -> dict[str, np.ndarray]:
+        """As the other strategy; logs that images are too few, and raises ArgumentError for that if there are none."""
+        try:
+            return self.split(images)
+        except ArgumentError as error:
+            if not images.names:
+                raise
+            rank_zero_info(f"left undivided, in given splits or else as training images: {error}")
+            given = images.splits if self.keeps_splits(images) else None
+            of_image = np.array(given or ["train"] * len(images.names))
+            return {split: np.flatnonzero(of_image == split) for split in SPLITS}
 
 
 def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
@@ -25,7 +54,8 @@ def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
     """
     data.setup()
     images, names = data.images, data.images.class_names
-    splits = [""] * len(images.names)
+    given = images.splits if keeps_splits(data.split, images) else None
+    splits = [split or "" for split in given or [None] * len(images.names)]  # of images that training leaves out, too
     for split, indices in data.splits.items():
         for index in indices:
             splits[index] = split
@@ -35,9 +65,9 @@ def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
         labels = "labels differ" if images.labels[a] != images.labels[b] else ""
         return Finding(kind, left_out, score, ", ".join(filter(None, (detail, labels))), kept)
 
-    first: dict[str, int] = {}
-    readable = sorted(data.readable.tolist(), key=lambda n: splits[n] == "")
-    copies = [(first[images.digests[n]], n) for n in readable if first.setdefault(images.digests[n], n) != n]
+    kept_last = sorted(data.readable.tolist(), key=lambda n: (RATHER_KEPT.index(splits[n]), -n))
+    first = {images.digests[n]: n for n in kept_last}
+    copies = [(first[images.digests[n]], n) for n in data.readable.tolist() if first[images.digests[n]] != n]
     rows = np.array(sorted(first.values()), dtype=np.int64)  # of the images that are compared
     headers, small = read_headers(images, rows), thumbnails(data.pixels, rows)
     features, labels = pooled_features(data, frozen_part, rows), images.labels[rows]

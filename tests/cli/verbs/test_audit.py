@@ -89,6 +89,19 @@ def test_settings_are_audited_before_any_training(settings, verb, tmp_path, monk
     assert "<img" in (tmp_path / "audit" / "audit.html").read_text()
 
 
+def test_images_too_few_to_be_split_are_audited(verb, tmp_path, write_image):
+    for seed in range(3):
+        write_image(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.png", seed)
+    settings = ["data=image_folder", f"data.root={tmp_path}/photos", f"data.cache_dir={tmp_path}/cache", *SETTINGS]
+    output = verb("audit", *settings, "--out", tmp_path / "found")
+    assert output.code == 0, output.err
+    assert "PNG 3" in output.out and (tmp_path / "found" / "audit.csv").is_file()
+    (tmp_path / "photos" / "b" / "1.png").write_bytes((tmp_path / "photos" / "a" / "0.png").read_bytes())
+    (tmp_path / "photos" / "a" / "2.png").unlink()
+    output = verb("audit", *settings, "--out", tmp_path / "none")
+    assert output.code == 1 and output.err.splitlines()[-1].startswith("transfer-learning: data.val_per_class=0.2: ")
+
+
 def test_relative_paths_mean_what_they_mean_in_the_shell(photos, verb, tmp_path, monkeypatch):
     monkeypatch.chdir(photos.parent)
     settings = ["data=image_folder", "data.root=photos", f"data.cache_dir={tmp_path}/cache", *SETTINGS]

@@ -11,6 +11,7 @@ from PIL import Image
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.data.sources.folder import NO_CLASS, Folder, labelled_images
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.text import printable
 
 
 def list_images(root, classes=None, **arguments):
@@ -139,6 +140,19 @@ def test_files_may_have_any_name(tmp_path_factory, write_image, names):
     images = list_images(root)
     assert images.class_names == ("a cat", "Hündin")
     assert np.bincount(images.labels).tolist() == [len(set(names))] * 2
+
+
+@pytest.mark.parametrize("name", ["x\x07", "x\u202e", "x\udcff"])
+def test_classes_that_would_be_printed_alike_are_refused(tmp_path, write_image, name):
+    escaped = printable(name)
+    for seed, each in enumerate((name, escaped, "other")):
+        write_image(tmp_path / each / "1.png", seed)
+    with pytest.raises(ArgumentError) as error:
+        Folder(tmp_path).list_images(FileDigests())
+    assert error.value.argument == "root"
+    names = ", ".join(map(repr, sorted((escaped, name))))
+    expected = f"the classes {names} would all be called {escaped} in messages and results. Rename all"
+    assert error.value.message.startswith(expected)
 
 
 def test_a_name_that_is_not_unicode_can_be_printed_and_written(tmp_path, write_image):

@@ -22,7 +22,7 @@ def listed(tmp_path, write_image):
 
 
 def told(images):
-    names = [name.rpartition("images/")[2] for name in images.names]
+    names = [name.partition("/images/")[2] for name in images.names]
     return dict(zip(names, (images.class_names[code] for code in images.labels)))
 
 
@@ -45,6 +45,8 @@ def test_a_row_for_each_image(listed):
         ("file;label\na.png;cat\nb.png;dog, big\n", "labels.csv", "utf-8"),
         ('file,label\na.png,cat\nb.png,"dog, big"\n', "labels.csv", "utf-8-sig"),
         ('"file","label"\r\n"a.png","cat"\r\n"b.png","dog, big"\r\n', "labels.txt", "utf-8"),
+        ('"file", "label"\n"a.png", "cat"\nb.png, "dog, big"\n', "labels.csv", "utf-8"),
+        (' "file";  "label"\na.png;cat\n "b.png" ; "dog, big" \n', "labels.csv", "utf-8"),
         (' file , label , more \na.png , cat , 1\n"b.png"," dog, big ",2\n\n', "labels", "utf-8"),
     ],
 )
@@ -88,6 +90,58 @@ def test_a_path_is_not_found_in_another_folder(listed):
     images = listed("file,label\ntrain/0.png,cat\nother,dog\n1,cat\n", ["val/0.png", "other.png", "1.png"])
     assert told(images) == {"other.png": "dog", "1.png": "cat"}
     assert left_out(images) == {"in the table, but not in": 1, "without a row in the table": 1}
+
+
+def test_a_whole_path_is_not_cut_if_the_root_has_a_folder_of_its_own_name(listed):
+    rows = "images/0.png,cat\n0.png,dog\nimages/1.png,cat\nother/1.png,dog\n"
+    images = listed("file,label\n" + rows, ["0.png", "images/0.png", "images/1.png", "other/1.png"])
+    expected = {"0.png": "dog", "images/0.png": "cat", "images/1.png": "cat", "other/1.png": "dog"}
+    assert told(images) == expected and images.left_out == {}
+
+
+def test_previews_above_the_images_do_not_take_their_rows(listed):
+    images = listed("file,label\nimages/0.png,cat\nx/1,dog\n", ["0.png", "1.png", "images/0.png", "x/1.png"])
+    assert told(images) == {"images/0.png": "cat", "x/1.png": "dog"}
+    assert left_out(images) == {"without a row in the table": 2}
+
+
+def test_after_the_root_a_path_names_no_file_in_a_folder_below(listed):
+    images = listed("file,label\nimages/0.png,cat\nb,dog\nc,cat\n", ["x/0.png", "b.png", "c.png"])
+    assert left_out(images) == {"in the table, but not in": 1, "without a row in the table": 1}
+
+
+def test_a_path_that_may_begin_with_the_root_or_not_is_an_error(listed):
+    with pytest.raises(ArgumentError, match=r"images/0\.png in line 2 may be each of 0\.png, x/images/0\.png: add its"):
+        listed("file,label\nimages/0.png,cat\nb,dog\n", ["0.png", "x/images/0.png", "b.png"])
+
+
+@pytest.mark.parametrize("folder", ["", "x/"])
+def test_a_name_with_its_suffix_comes_before_one_without(listed, folder):
+    files = [f"{folder}{name}" for name in ("3.jpg", "3.jpg.png", "4.png", "4.png.png")]
+    images = listed("file,label\n3.jpg,cat\n3.jpg.png,dog\n4.png,dog\n", files)
+    assert told(images) == dict(zip(files, ("cat", "dog", "dog")))
+
+
+@pytest.mark.parametrize("cell, file", [("e\u0301/1.png", "\xe9/1.png"), ("\xe91", "x/e\u03011.png")])
+def test_accents_may_be_encoded_in_another_way_than_those_of_the_files(listed, cell, file):
+    images = listed(f"file,label\n{cell},cat\nother,dog\n", [file, "other.png"])
+    assert told(images) == {file: "cat", "other.png": "dog"} and images.left_out == {}
+
+
+def test_two_files_whose_names_differ_in_the_encoding_of_accents_alone(listed):
+    images = listed("file,label\n\xe9.png,cat\ne\u0301.png,dog\n", ["e\u0301.png", "\xe9.png"])
+    assert told(images) == {"\xe9.png": "cat", "e\u0301.png": "dog"}
+
+
+def test_names_in_another_case_are_other_names_and_that_is_said(listed, tmp_path):
+    images = listed("file,label\nA.PNG,cat\nb,dog\nc,cat\nX/D,cat\ne,cat\n", ["a.png", "b.png", "c.png", "x/d.png"])
+    assert told(images) == {"b.png": "dog", "c.png": "cat"}
+    place = tmp_path / "images"
+    assert images.left_out[f"in the table, but in {place} only in another case of letters"] == [
+        "A.PNG in line 2",
+        "X/D in line 5",
+    ]
+    assert images.left_out[f"in the table, but not in {place}"] == ["e in line 6"]
 
 
 def test_files_without_a_suffix(listed, tmp_path, write_image):
@@ -186,6 +240,17 @@ def test_classes_that_differ_in_case_are_different_and_that_is_said(listed, capl
         images = listed("file,label\na,a\nb,A\n", ["a.png", "b.png"])
     assert images.class_names == ("A", "a")
     assert "names that differ in case only are different classes here" in caplog.text
+
+
+def test_what_a_table_calls_other_classes_is_printable(listed):
+    images = listed("file,label\na,x\nb,y\nc,z\x1b[31m\n", ["a.png", "b.png", "c.png"], classes=["x", "y"])
+    assert left_out(images) == {r"of other classes: z\x1b[31m": 1}
+
+
+def test_classes_that_would_be_printed_alike_are_refused(listed):
+    with pytest.raises(ArgumentError, match=r"the classes 'x\\x07', 'x\\\\x07' would all be called x\\x07 in") as error:
+        listed("file,label\na,x\x07\nb,x\\x07\n", ["a.png", "b.png"])
+    assert error.value.argument == "table"
 
 
 def test_the_tables_folder_is_the_default_root(tmp_path, write_image):

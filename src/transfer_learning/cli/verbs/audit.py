@@ -100,7 +100,7 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
     from transfer_learning.cli.build import build, build_data
     from transfer_learning.cli.errors import name_keys
     from transfer_learning.cli.runs import own_data
-    from transfer_learning.engine.audit import audit
+    from transfer_learning.engine.audit import WherePossible, audit
     from transfer_learning.engine.classifier import Classifier
     from transfer_learning.engine.training import compile_network, frozen_part
     from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -114,6 +114,7 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
         raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
     with name_keys(cfg):
         data = own_data(folder) if folder else build_data(cfg)
+        data.split = data.split if folder else WherePossible(data.split)
         data.setup()
         pl.seed_everything(cfg.seed, verbose=False)  # as the training did: for a model without weights
         size = data.preprocessing.image_size

@@ -2,8 +2,9 @@
 
 import csv
 import io
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
@@ -11,7 +12,7 @@ from transfer_learning.data.images import Images, check_classes, images_of_files
 from transfer_learning.data.layout import log_case
 from transfer_learning.data.listing import list_files
 from transfer_learning.data.splits import split_named
-from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.text import printable, some
 from transfer_learning.utilities.validation import PathArgument, validated
 
@@ -56,20 +57,23 @@ class Table:
         left_out = {reason: list(names) for reason, names in found.items()}
         rows = self._rows_of_files(listed, left_out)
         wanted = list(dict.fromkeys(self.classes or (row["label"] for row in rows.values())))
-        others = sorted({row["label"] for row in rows.values()} - set(wanted))
+        others = sorted(map(printable, {row["label"] for row in rows.values()} - set(wanted)))
         for file in [file for file, row in rows.items() if row["label"] not in wanted]:
-            left_out.setdefault(f"of other classes: {some(others)}", []).append(str(file))
+            left_out.setdefault(f"of other classes: {some(others)}", []).append(printable(str(file)))
             del rows[file]
         log_case(wanted, wanted)
-        images = images_of_files(
-            [self.root / file for file in rows],
-            [row["label"] for row in rows.values()],
-            self.classes,
-            file_digests,
-            splits=[split_named(row.get("split", "")) for row in rows.values()],
-            groups=[row["group"] or str(file) for file, row in rows.items()] if self.columns["group"] else None,
-            left_out=left_out,
-        )
+        try:
+            images = images_of_files(
+                [self.root / file for file in rows],
+                [row["label"] for row in rows.values()],
+                self.classes,
+                file_digests,
+                splits=[split_named(row.get("split", "")) for row in rows.values()],
+                groups=[row["group"] or str(file) for file, row in rows.items()] if self.columns["group"] else None,
+                left_out=left_out,
+            )
+        except UserError as error:
+            raise ArgumentError("table", str(self.table), str(error)) from error
         if reason := too_few_classes(images, self.classes):
             argument, value = ("classes", self.classes) if self.classes else ("table", str(self.table))
             raise ArgumentError(argument, value, reason)
@@ -77,7 +81,7 @@ class Table:
 
     def _rows_of_files(self, files: Sequence[Path], left_out: dict[str, list[str]]) -> dict[Path, Row]:
         """For each file its row, in the order of the files. Adds to `left_out` what has no row, class or file."""
-        find, of_file = FileNames(files, self.root), dict[Path, list[Row]]()
+        find, of_file, missing = FileNames(files, self.root), dict[Path, list[Row]](), dict[str, str]()
 
         def leave_out(reason: str, name: str) -> None:
             left_out.setdefault(reason, []).append(printable(name))
@@ -92,9 +96,14 @@ class Table:
                 fitting = f"{place} may be each of {some([str(file) for file in found])}: add its folder or suffix."
                 raise ArgumentError("file_column", self.columns["file"], fitting)
             if not found:
-                leave_out(f"in the table, but not in {self.root}", place)
+                missing[place] = name
             else:
                 of_file.setdefault(found[0], []).append(row)
+        folded = FileNames([_folded(file) for file in files if missing], _folded(self.root.absolute()))
+        for place, name in missing.items():
+            is_there = folded(name.casefold())
+            where = f"in {self.root} only in another case of letters" if is_there else f"not in {self.root}"
+            leave_out(f"in the table, but {where}", place)
         rows = {}
         for file in files:
             known = of_file.get(file, [])
@@ -123,7 +132,7 @@ class Table:
             raise ArgumentError("table", str(self.table), f"{reason}.") from error
         columns = {key: column for key, column in self.columns.items() if column is not None}
         delimiter = _delimiter(text.partition("\n")[0], set(columns.values()))
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="", skipinitialspace=True)
         try:
             reader.fieldnames = known = [name.strip() for name in reader.fieldnames or ()]
             for key, column in columns.items():
@@ -147,7 +156,8 @@ def _delimiter(header: str, columns: Collection[str]) -> str:
     """The character that separates the columns of a header: one with which it has these columns, or is frequent."""
 
     def fits(delimiter: str) -> tuple[int, int]:
-        names = {name.strip() for row in csv.reader([header], delimiter=delimiter) for name in row}
+        rows = csv.reader([header], delimiter=delimiter, skipinitialspace=True)
+        names = {name.strip() for row in rows for name in row}
         return len(names.intersection(columns)), header.count(delimiter)
 
     return max("\t;,|", key=fits)
@@ -156,28 +166,43 @@ def _delimiter(header: str, columns: Collection[str]) -> str:
 class FileNames:
     """Finds files by what a table calls them: their path or the end of it, with or without suffix.
 
+    Letters with accents are the same in all encodings of Unicode: archives made on macOS have others than tables.
+
     Args:
         files: relative to `root`.
-        root: a path may begin with it, or with the end of it.
+        root: a path may begin with it, or with the end of it, if what follows is the whole path of a file.
     """
 
     def __init__(self, files: Sequence[Path], root: Path):
-        self.roots = [*(root.absolute().parts[n:] for n in range(len(root.absolute().parts))), ()]
+        self.roots = [_nfc(root.absolute()).parts[n:] for n in range(len(root.absolute().parts))]
         self.whole, self.ends = dict[str, list[Path]](), dict[str, list[Path]]()
         for file in files:
-            for form in (
-                {file.as_posix(), file.with_suffix("").as_posix()} if is_image_name(file) else {file.as_posix()}
-            ):
-                self.whole.setdefault(form, []).append(file)
-                for start in range(1, len(file.parts)):
-                    self.ends.setdefault("/".join(PurePosixPath(form).parts[start:]), []).append(file)
+            for form in {file, file.with_suffix("")} if is_image_name(file) else {file}:
+                parts = _nfc(form).parts
+                self.whole.setdefault("/".join(parts), []).append(file)
+                for start in range(1, len(parts)):
+                    self.ends.setdefault("/".join(parts[start:]), []).append(file)
 
     def __call__(self, name: str) -> list[Path]:
-        """The files that are called so; several if it is ambiguous."""
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        for root in self.roots:
-            if parts[: len(root)] == root:
-                rest = "/".join(parts[len(root) :])
-                if found := self.whole.get(rest) or self.ends.get(rest):
-                    return found
-        return []
+        """The files that are called so; several if it is ambiguous.
+
+        The whole path comes before other ways to name a file, and with its suffix before without.
+        """
+        called = PurePosixPath(name.replace("\\", "/"))
+        parts = _nfc(called).parts
+        cut = ["/".join(parts[len(root) :]) for root in self.roots if parts[: len(root)] == root]
+        other = [file for path in cut for file in self.whole.get(path, [])] + self.ends.get("/".join(parts), [])
+        found = self.whole.get("/".join(parts)) or list(dict.fromkeys(other))
+        return [file for file in found if _is_end(called, file) or _is_end(file, called)] or found
+
+
+def _nfc(path: PurePath) -> PurePosixPath:
+    return PurePosixPath(unicodedata.normalize("NFC", path.as_posix()))
+
+
+def _folded(path: Path) -> Path:
+    return Path(str(path).casefold())
+
+
+def _is_end(end: PurePath, path: PurePath) -> bool:
+    return path.parts[-len(end.parts) :] == end.parts
