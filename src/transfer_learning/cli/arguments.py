@@ -13,6 +13,7 @@ from transfer_learning.utilities.text import printable
 DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config.yaml
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
+FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
 RENAMED = {  # pattern -> replacement
     r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
     r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",
@@ -43,8 +44,13 @@ def prepare(arguments: list[str]) -> list[str]:
 
 
 def check_form(arguments: list[str]) -> None:
-    """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path."""
+    """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path.
+
+    And for an empty folder, which may come from a shell variable that is not set.
+    """
     for before, argument in zip(["", *arguments], arguments):
+        if argument in FOLDERS:
+            raise UserError(f"{argument}: expected a folder.")
         if "=" not in argument and argument[:1] not in ("-", "~") and not before.startswith("-"):
             key, equals, value = before.partition("=")
             hint = f"; a value with spaces needs quotes: {as_override(key, f'{value} {argument}')}" if equals else ""

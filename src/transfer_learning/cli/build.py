@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra.core.hydra_config import HydraConfig
@@ -123,8 +124,11 @@ def absolute_paths(cfg: DictConfig) -> None:
             value = cfg[group].get(argument)
             may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
             if isinstance(value, (str, int, float)) and (is_marked(annotation, PATH) or may_be_name):
+                if value == "":
+                    raise UserError(f"{group}.{argument}=: expected a path.")
                 path = os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(str(value)))
-                cfg[group][argument] = os.path.normpath(path)
+                # `LINK/..` is the parent of what the link points to.
+                cfg[group][argument] = os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(path)
 
 
 def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:

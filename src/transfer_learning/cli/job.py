@@ -51,7 +51,8 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
         before = folder.config() or {}
         complete(cfg, before, single)
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
-        extra = {"overrides": overrides, "hydra": OmegaConf.to_container(hydra_keys)}
+        kept = [override for override in cfg.overrides if not keys_of([override]) & keys_of(overrides)]  # of resume=
+        extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(hydra_keys)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
         new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
         if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=single, given=new):

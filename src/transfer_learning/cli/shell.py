@@ -95,7 +95,8 @@ def run(cfg: DictConfig) -> float:
     except KeyboardInterrupt:
         again = f"the same command with {as_override('hydra.sweep.dir', hydra_config.sweep.dir)}"
         again = f"python train.py resume={shlex.quote(folder)}" if single else again
-        log.warning(f"interrupted; the epochs that had ended are kept. To go on: {again}")
+        goes_on = not single or (os.path.exists(f"{folder}/config.yaml") and not cfg.get("find_lr"))
+        log.warning("interrupted" + goes_on * f"; the epochs that had ended are kept. To go on: {again}")
         raise
     finally:  # free memory before the next job
         gc.collect()
@@ -105,7 +106,8 @@ def run(cfg: DictConfig) -> float:
 
 def configure_process() -> None:
     """Sets up logging and errors, in this process and in those that it starts; repeating it is harmless."""
-    os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", ""))
+    wanted = "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else ""
+    os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", wanted)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes all errors on, and `call` shows them
     logging.raiseExceptions = False  # on a full disk, a log line that is lost is no second error ...
     threading.excepthook = _ignore_system_errors  # ... and neither is that of TensorBoard's thread, raised again later

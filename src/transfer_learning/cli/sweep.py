@@ -26,7 +26,7 @@ class Leaderboard(Callback):
 
 
 def write(folder: Path) -> bool:
-    """Prints and writes the leaderboard and the report of a sweep. Returns whether all of its jobs have finished."""
+    """Prints and writes the leaderboard and the report of a sweep. Returns whether all have finished, if any."""
     found = jobs(folder)
     finished = sum(job.state == "finished" for job in found)
     with ignore_broken_pipe():
@@ -39,4 +39,4 @@ def write(folder: Path) -> bool:
         end = f"no report, {type(error).__name__}: {one_line(error)}"
     with ignore_broken_pipe():
         print(end, flush=True)
-    return finished == len(found)
+    return finished == len(found) > 0

@@ -28,7 +28,7 @@ def check_training(
     test: bool = True,
 ) -> None:
     """Lists the images, but decodes none. Arguments and errors are those of `train`."""
-    Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer)
+    Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer, monitor)
     check_epochs(model, trainer)
     if compile:
         check_compiler()
@@ -42,6 +42,8 @@ def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, s
     for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
         if getattr(trainer, name) <= 0:
             raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
+    if (clipped := trainer.gradient_clip_val) is not None and not clipped >= 0:
+        raise ArgumentError("gradient_clip_val", clipped, "expected 0 or more.")
     data.list_images()
     data.check_batch_size(trainer.world_size)
     check_number_of_batches(data, trainer, splits)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from transfer_learning.callbacks.run_end import monitoring_checkpoint
-from transfer_learning.reporting.metric_names import default_mode
+from transfer_learning.reporting.metric_names import default_mode, is_worst
 from transfer_learning.utilities.errors import ArgumentError
 
 MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
@@ -27,8 +27,16 @@ class Monitor(NamedTuple):
             return cls(callback.monitor, callback.mode)
         return cls(name or "val/acc", default_mode(name or "val/acc"))
 
-    def check(self, logged: Sequence[str], trainer: Any) -> None:
-        """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics."""
+    def check(self, logged: Sequence[str], trainer: Any, chosen: str | None = None) -> None:
+        """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics.
+
+        Or if a callback's mode would choose the worst value, unless it monitors the metric that the user has `chosen`.
+        """
+        for callback in trainer.callbacks:
+            name, mode = getattr(callback, "monitor", None), getattr(callback, "mode", "")
+            if name and name != chosen and is_worst(name, mode):
+                way = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
+                raise ArgumentError("mode", mode, f"{way}; expected {default_mode(name)}.")
         for name in [self.name, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]:
             if name and name not in logged:
                 raise ArgumentError("monitor", name, f"no such metric; expected one of {', '.join(logged)}.")

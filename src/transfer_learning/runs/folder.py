@@ -20,7 +20,9 @@ from transfer_learning.runs.config import differ_in_epochs, flat, read_config
 from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import write_csv, write_text
+from transfer_learning.utilities.text import some
 
+WRITTEN = ("split.csv", "epochs.csv", "predictions.csv", "curves.png", "metrics.json", "provenance.json")
 SPLIT_COLUMNS = ("split", "class", "sha256", "file")
 
 
@@ -112,12 +114,14 @@ class RunFolder:
         metrics, before, now = read_metrics(self.path), flat(old), flat(config)
         self.about, self._begin = {"id": uuid.uuid4().hex, "config": now}, None
         if not metrics and not self.last.exists():
+            self._check_files(old)
             self._write_config(old, config, extra)
             return False
+        if added := [f"{key}={now[key]}" for key in now if key not in before]:
+            rank_zero_info(f"{self.path}: keys that its config did not have: {some(added)}")
         differ = partial(differ_in_epochs, self.path, now, given, may_change, epochs_key, may_extend)
         other_epochs, wanted = differ(before), cast(int, now.get(epochs_key or ""))  # an integer if they differ
         if metrics and not other_epochs:
-            self._write_config(old, config, extra)
             return True
         if metrics and wanted < before[epochs_key or ""]:
             return True
@@ -136,6 +140,13 @@ class RunFolder:
 
         self._begin = begin
         return False
+
+    def _check_files(self, old: Mapping[str, Any]) -> None:
+        """Raises UserError if the folder is no run's, but has files that a run would overwrite."""
+        found = [name for name in WRITTEN if (self.path / name).exists()]
+        if found and not old:
+            reason = f"no run's folder, but it has {some(found)}, which a run would overwrite"
+            raise UserError(f"{self.path}: {reason}. Choose another folder.")
 
     def _write_config(self, old: Mapping[str, Any], config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         if old != config:

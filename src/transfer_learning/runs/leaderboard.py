@@ -27,8 +27,9 @@ class Job(NamedTuple):
 
 
 def jobs(folder: Path) -> list[Job]:
-    """The jobs in a sweep's folder: the best by the monitored metric first, those that have not finished last."""
-    return sorted((read_job(log.parent)[0] for log in sorted(folder.glob("*/train.log"))), key=_rank)
+    """The jobs anywhere in a sweep's folder: the best by the monitored metric first, unfinished ones last."""
+    found = {log.parent: read_job(log.parent)[0] for log in sorted(folder.rglob("train.log"))}
+    return sorted((job._replace(folder=str(path.relative_to(folder))) for path, job in found.items()), key=_rank)
 
 
 def _rank(job: Job) -> tuple:
