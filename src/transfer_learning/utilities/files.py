@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,23 +50,22 @@ def atomic_folder(path: str | Path, last: str, replaced: Iterable[str] = ()) -> 
     real = Path(os.path.realpath(path))
     place = real if real.is_dir() else real.parent  # on the same file system
     place.mkdir(parents=True, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=f"{PARTIAL}-", dir=place)  # which only its owner may read
-    partial = Path(temporary, "new")
-    partial.mkdir()
     try:
-        yield partial
-        if not real.exists():
-            os.rename(partial, real)
-            return
-        for name in [last, *replaced]:
-            (real / Path(name).name).unlink(missing_ok=True)
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
-            os.replace(file, real / file.name)
+        with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}-", dir=place, ignore_cleanup_errors=True) as private:
+            partial = Path(private, "new")  # not only its owner may read it
+            partial.mkdir()
+            yield partial
+            if not real.exists():
+                os.rename(partial, real)
+                return
+            for name in [last, *replaced]:
+                (real / Path(name).name).unlink(missing_ok=True)
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+                os.replace(file, real / file.name)
     except OSError as error:
-        error.filename = error.filename and str(error.filename).replace(str(partial), str(path))
+        if f"{PARTIAL}-" in str(error.filename):
+            error.filename = os.path.join(path, os.path.basename(error.filename))
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
