@@ -32,6 +32,10 @@ def test_each_file_is_listed_once(photos, paths):
     assert image_files(paths) == IMAGES
 
 
+def test_a_file_that_is_named_twice_keeps_its_first_place(photos):
+    assert image_files(["photos/x/b.png", "photos"]) == ["photos/x/b.png", "photos/a.png", "photos/x/y/c.png"]
+
+
 def test_what_a_pattern_names_itself_is_taken_as_it_is(photos):
     assert image_files(["photos/x/*"]) == ["photos/x/b.png", "photos/x/notes.txt", "photos/x/y/c.png"]
 

@@ -15,7 +15,7 @@ def image_files(paths: Sequence[str]) -> list[str]:
 
     Raises UserError if a path does not exist or has no images.
     """
-    found: list[str] = []
+    found = dict[str, str]()
     for path in paths:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         folders = {Path(match) for match in matches if os.path.isdir(match)}
@@ -24,8 +24,9 @@ def image_files(paths: Sequence[str]) -> list[str]:
         if not inside:
             reason = "no images there" if matches else "no such file or folder"
             raise UserError(f"{path}: {reason}; expected images, folders of images, or a pattern such as '*.jpg'.")
-        found += inside
-    return list({os.path.abspath(file): file for file in reversed(found)}.values())[::-1]
+        for file in inside:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
 
 
 def _images(path: str) -> list[str]:
