@@ -1,9 +1,12 @@
+import errno
+import os
 import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from transfer_learning.cli.errors import as_override
+from transfer_learning.cli.errors import as_override, as_typed, is_users, name_keys, one_line
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
 def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
@@ -16,3 +19,29 @@ def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
     (argument,) = shlex.split(as_override("data.root", value))
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert override.key_or_group == "data.root" and override.value() == value
+
+
+@pytest.mark.parametrize("key, value", [("data.file_column", 0), ("data.label_column", True)])
+def test_a_number_that_should_be_a_text_is_shown_in_quotes(composed, key, value):
+    cfg = composed("data=table", "data.table=t.csv")
+    with pytest.raises(UserError) as raised, name_keys(cfg, "data"):
+        raise ArgumentError(key.partition(".")[2], value, "expected a valid string.")
+    message = str(raised.value)
+    assert message.startswith(f"{key}={as_typed(value)}: expected a valid string. In quotes it is one: ")
+    (argument,) = shlex.split(message.partition("is one: ")[2])
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert override.value() == as_typed(value)
+
+
+@pytest.mark.parametrize(
+    "code, way",
+    [
+        (errno.ENAMETOOLONG, "Choose a shorter name"),
+        (errno.ENOENT, "Make its folder"),
+        (errno.ENOSPC, "Make room or make it writable"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(code, way):
+    error = OSError(code, os.strerror(code), "/a\x1b/b")
+    assert is_users(error) and one_line(error) == f"/a\\x1b/b: {os.strerror(code)}. {way}, or choose another folder."
+    assert one_line(OSError(code, os.strerror(code)), "standard output").startswith("standard output: ")

@@ -1,9 +1,10 @@
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from transfer_learning.cli.main import PROGRAM, parser
+from transfer_learning.cli.main import PROGRAM, main, parser
 from transfer_learning.cli.verbs import verbs
 
 
@@ -35,3 +36,30 @@ def test_unknown_verbs_and_options_are_refused(capsys):
             parser().parse_args(arguments)
         assert stopped.value.code == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "RUN", ""],
+        ["export", "RUN", "--verify", ""],
+        ["predict", "RUN", "x y.png", "--explain", ""],
+        ["cache", "--remove", ""],
+        ["audit", "RUN", "--out="],
+        ["report", ""],
+    ],
+)
+def test_empty_arguments_are_refused(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code.startswith(f"{PROGRAM}: {shlex.join(arguments)}: the last argument is empty; expected")
+
+
+def test_a_full_disk_behind_standard_output_is_named(monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(verbs()["cache"], "run", full)
+    with pytest.raises(SystemExit) as stopped:
+        main(["cache"])
+    assert stopped.value.code.startswith(f"{PROGRAM}: standard output: No space left on device. ")

@@ -1,3 +1,4 @@
+import os
 import shlex
 import subprocess
 import sys
@@ -29,3 +30,12 @@ def test_a_sweep_whose_output_nobody_reads_writes_its_leaderboard_and_ends_as_us
     assert process.wait() == code and "Traceback" not in errors and "BrokenPipe" not in errors, errors
     assert (tmp_path / "sweep" / "leaderboard.csv").read_text().count("finished") == 2 - code
     assert (tmp_path / "sweep" / "report.html").exists()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8:strict"])
+def test_what_an_encoding_lacks_is_escaped(encoding):
+    code = "from transfer_learning.cli.output import open_streams; open_streams(); print(chr(0x2013), chr(0xDCFF))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding.partition(":")[0]).strip().endswith("\\udcff")

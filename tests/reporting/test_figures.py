@@ -80,3 +80,10 @@ def test_overlay_is_brightest_where_the_map_is_largest(tmp_path):
     assert figures.overlay(np.full((4, 4, 3), 100, dtype=np.uint8), np.zeros((2, 2))).max() < 60
     figures.write_png(tmp_path / "image.png", image)
     assert np.array_equal(np.array(Image.open(tmp_path / "image.png")), image)
+
+
+def test_only_the_figures_of_a_run_are_removed(tmp_path):
+    for name in ("mistakes-val", "gradcam-test", "mistakes-2024", "confusion-field"):
+        (tmp_path / f"{name}.png").touch()
+    figures.remove_figures(tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {"mistakes-2024", "confusion-field"}

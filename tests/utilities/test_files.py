@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from transfer_learning.utilities.files import atomic_write, read_json, write_json, write_text
+from transfer_learning.utilities.files import atomic_folder, atomic_write, read_json, write_json, write_text
 
 
 def killed_at(path, step) -> int:
@@ -66,3 +66,79 @@ def test_missing_or_foreign_json(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     assert read_json(path) is None
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_link_stays_and_the_file_that_it_leads_to_is_written(tmp_path, before):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    if before:
+        target.write_bytes(before)
+    write_text(link, "new")
+    assert link.is_symlink() and not target.is_symlink() and target.read_text() == "new"
+    assert [len(list(folder.iterdir())) for folder in (tmp_path, tmp_path / "elsewhere")] == [2, 1]
+
+
+def test_the_longest_names_and_folders_that_are_not_there(tmp_path):
+    for name in ("x" * 255, "猫" * 85):
+        write_text(tmp_path / name, "new")
+        assert (tmp_path / name).read_text() == "new"
+    with pytest.raises(FileNotFoundError) as raised:
+        write_text(tmp_path / "nowhere" / "file", "new")
+    assert raised.value.filename == str(tmp_path / "nowhere" / "file")
+
+
+def test_halves_of_a_character_are_escaped(tmp_path):
+    write_text(tmp_path / "file", os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "file").read_text() == "caf\\udce9"
+
+
+def write_folder(path, content, replaced=(), names=("a", "last")):
+    with atomic_folder(path, "last", replaced) as folder:
+        for name in names:
+            write_text(folder / name, content)
+
+
+def test_a_folder_appears_whole_and_keeps_what_is_not_its_own(tmp_path):
+    path = tmp_path / "above" / "folder"
+    write_folder(path, "old", names=("a", "b", "last"))
+    assert path.stat().st_mode & 0o777 == (tmp_path / "above").stat().st_mode & 0o777
+    (path / "mine").write_text("mine")
+    write_folder(path, "new", replaced=["a", "b", "../../outside"])
+    assert {file.name: file.read_text() for file in path.iterdir()} == {"a": "new", "last": "new", "mine": "mine"}
+    (tmp_path / "link").symlink_to(path)
+    write_folder(tmp_path / "link", "through")
+    assert (tmp_path / "link").is_symlink() and (path / "a").read_text() == "through"
+    assert [len(list(folder.iterdir())) for folder in (tmp_path, tmp_path / "above")] == [2, 1]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_failure_leaves_the_old_folder_or_none(tmp_path, before):
+    path = tmp_path / "folder"
+    if before:
+        write_folder(path, "old")
+    with pytest.raises(OSError) as raised, atomic_folder(path, "last") as folder:
+        write_text(folder / "a", "new")
+        raise OSError(28, "No space left on device", str(folder / "a"))
+    assert raised.value.filename == str(path / "a")
+    assert [file.read_text() for file in tmp_path.rglob("*") if file.is_file()] == ["old", "old"] * before
+    assert path.exists() == before and not list(tmp_path.rglob(".*"))
+
+
+def test_a_process_killed_while_files_move_leaves_no_last_file(tmp_path, monkeypatch):
+    path, replace = tmp_path / "folder", os.replace
+    write_folder(path, "old")
+
+    def killed(old, new):
+        if os.path.dirname(new) == str(path):
+            os._exit(9)
+        replace(old, new)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(os, "replace", killed)
+        write_folder(path, "new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (path / "last").exists()

@@ -1,6 +1,6 @@
 import os
 
-from transfer_learning.utilities.text import printable, some
+from transfer_learning.utilities.text import printable, shortened, some
 
 
 def test_names_that_are_not_unicode_are_escaped():
@@ -19,3 +19,9 @@ def test_the_first_of_many_names():
     assert some([]) == "" and some(["a"]) == "a" and some(["a", "b", "c"]) == "a, b, c"
     assert some([str(n) for n in range(2003)]) == "0, 1, 2 and 2,000 more"
     assert some(["a", "b", "c"], 1) == "a and 2 more"
+
+
+def test_a_name_is_cut_by_its_bytes():
+    assert shortened("x" * 9, 8) == "x" * 8 and shortened("x", 8) == "x"
+    assert shortened("猫" * 3, 8) == "猫猫" and len(shortened("é" * 300, 99).encode()) == 98
+    assert shortened(os.fsdecode(b"caf\xe9"), 100) == "caf\\udce9"

@@ -36,6 +36,7 @@ class Example:
         flag: bool = False,
         table: Mapping[str, int] | None = None,
         function: Callable | None = None,
+        weights: NameOrPath | None = None,
     ):
         self.arguments = {key: value for key, value in locals().items() if key != "self"}
 
@@ -82,6 +83,8 @@ def test_positional_arguments():
         ("share", 1.5, "a valid integer or less than or equal to 1"),
         ("name", 5, "a valid string"),
         ("path", 5, "a valid string or an instance of Path"),
+        ("path", "", "a path, which an empty text is not"),
+        ("weights", "", "a path, which an empty text is not"),
         ("flag", 1, "a valid boolean"),
         ("table", {"a": "b"}, "a valid integer"),
         ("function", 5, "callable"),
@@ -114,7 +117,7 @@ def test_text_is_no_sequence():
 
 def test_wrong_calls_are_pythons_own_errors():
     with pytest.raises(TypeError, match="positional arguments"):
-        Example(1, 0.5, "crop", [1], 1, None, "x", False, None, None, 7)
+        Example(1, 0.5, "crop", [1], 1, None, "x", False, None, None, None, 7)
     with pytest.raises(TypeError, match="multiple values for argument 'size'"):
         Example(1, size=2)
 

@@ -123,9 +123,7 @@ def absolute_paths(cfg: DictConfig) -> None:
         for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
             may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
-            if isinstance(value, (str, int, float)) and (is_marked(annotation, PATH) or may_be_name):
-                if value == "":
-                    raise UserError(f"{group}.{argument}=: expected a path.")
+            if isinstance(value, (str, int, float)) and value != "" and (is_marked(annotation, PATH) or may_be_name):
                 path = os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(str(value)))
                 # `LINK/..` is the parent of what the link points to.
                 cfg[group][argument] = os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(path)

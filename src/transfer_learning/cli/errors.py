@@ -18,7 +18,7 @@ from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST}
+SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOENT}
 
 
 @contextmanager
@@ -35,8 +35,10 @@ def name_keys(cfg: DictConfig, prefix: str = "") -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__
         if not cause:
             raise
-        key = config_key(cfg, cause.argument, cause.value, prefix)
-        raise UserError(f"{key}={as_typed(cause.value)}: {cause.message}") from cause
+        key, typed = config_key(cfg, cause.argument, cause.value, prefix), as_typed(cause.value)
+        is_unquoted = "a valid string" in cause.message and isinstance(cause.value, (bool, int, float))
+        hint = f""" In quotes it is one: "{key}='{typed}'\"""" if is_unquoted else ""
+        raise UserError(f"{key}={typed}: {cause.message}{hint}") from cause
 
 
 def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> str:
@@ -98,8 +100,9 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
-        ways = f"Make room or make it writable, or choose another folder{folder_key and f': {folder_key}=...'}."
-        return f"{error.filename or place}: {error.strerror}. {ways}"
+        way = {errno.ENAMETOOLONG: "Choose a shorter name", errno.ENOENT: "Make its folder"}.get(error.errno)
+        ways = f"{way or 'Make room or make it writable'}, or choose another folder"
+        return printable(f"{error.filename or place}: {error.strerror}. {ways}{folder_key and f': {folder_key}=...'}.")
     return printable(" ".join(str(error).split()))
 
 

@@ -6,19 +6,28 @@ from pathlib import Path
 from transfer_learning.utilities.errors import UserError
 
 
-def check_new(path: str | Path, overwrite: bool, is_folder: bool = False, option: str = "--out") -> Path:
+def check_new(
+    path: str | Path, overwrite: bool, is_folder: bool = False, option: str = "--out", what: str = ""
+) -> Path:
     """The path of an output that `option` names, a file or a folder, if it does not exist or may be overwritten.
 
-    Raises UserError if it exists, is of the other kind, or cannot be written. Missing folders above a file are a
-    mistake; those above a folder are made with it.
+    `what` says of an existing one what it is. A symbolic link exists, wherever it leads; what it leads to is written.
+
+    Raises UserError if it exists, is of the other kind or the folder of a run, or cannot be written. Missing folders
+    above a file are a mistake; those above a folder are made with it.
     """
     path = Path(path).expanduser()
-    if path.exists() and (not overwrite or path.is_dir() != is_folder):
-        kind, ways = ("", ", or add --overwrite") if path.is_dir() == is_folder else (", as another kind of file", "")
+    is_alike = not path.exists() or (path.is_dir() if is_folder else path.is_file())
+    if os.path.lexists(path) and (not overwrite or not is_alike):
+        kind, ways = (what, ", or add --overwrite") if is_alike else (", as another kind of file", "")
         raise UserError(f"{path}: exists already{kind}. Choose another name with {option}{ways}.")
-    above = next(folder for folder in path.absolute().parents if folder.exists() or not is_folder)
+    if is_folder and (path / "config.yaml").is_file():
+        raise UserError(f"{path}: the folder of a run, which has files of its own. Choose another name with {option}.")
+    real = Path(os.path.realpath(path))
+    parents = (real, *real.parents) if is_folder else real.parents
+    above = next(folder for folder in parents if folder.exists() or not is_folder)
     if not above.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}.")
+        raise UserError(f"{path}: there is no folder {above if path.is_symlink() else path.parent}.")
     if not os.access(above, os.W_OK):
         raise UserError(f"{path}: the folder {above} cannot be written.")
     return path

@@ -4,13 +4,14 @@ import argparse
 import inspect
 import logging
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
 from transfer_learning.cli.errors import is_users, one_line
 from transfer_learning.cli.output import ignore_broken_pipe, open_streams
 from transfer_learning.cli.verbs import verbs
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 PROGRAM = "transfer-learning"
 
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports.setLevel(logging.INFO)
     reports.addFilter(_is_news)
     try:
+        check_not_empty(sys.argv[1:] if arguments is None else arguments)
         with ignore_broken_pipe():
             sys.exit(options.run(options))
         sys.exit(1)  # after a broken pipe
@@ -33,10 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not is_users(error):
             raise
-        message = one_line(error)
+        message = one_line(error, "standard output")
         if isinstance(error, ArgumentError) and hasattr(options, error.argument):
             message = f"--{error.argument} {error.value}: {error.message}"
         sys.exit(f"{PROGRAM}: {message}")
+
+
+def check_not_empty(arguments: Sequence[str]) -> None:
+    """Raises UserError for an empty argument, such as that of a variable which is not set."""
+    for number, argument in enumerate(arguments, 1):
+        if not argument or re.fullmatch("--[a-z-]+=", argument):
+            reason = "the last argument is empty; expected a value, or none. Is a variable of the shell not set?"
+            raise UserError(f"{shlex.join(arguments[:number])}: {reason}")
 
 
 def parser() -> argparse.ArgumentParser:

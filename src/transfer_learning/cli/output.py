@@ -1,5 +1,6 @@
 """Standard output and standard error that are closed, or that nobody reads."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ def ignore_broken_pipe() -> Iterator[None]:
 
 
 def open_streams() -> None:
-    """Opens stdout and stderr if the shell has closed them (`>&-`), so that writing to them does nothing."""
+    """Makes every text printable: what an encoding lacks becomes an escape such as `\\u2013`.
+
+    Streams that the shell has closed (`>&-`) are opened, so that writing to them does nothing.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
+        elif isinstance(getattr(sys, name), io.TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")

@@ -1,6 +1,7 @@
 """Figures of predictions: confusion matrix, most confident mistakes, reliability diagram, Grad-CAM."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -27,10 +28,9 @@ def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndar
 
 
 def remove_figures(folder: str | Path) -> None:
-    """Removes the figures of earlier predictions, such as `mistakes-val.png`. Raises OSError."""
-    for kind in ("confusion", "reliability", "mistakes", "gradcam"):
-        for path in Path(folder).glob(f"{kind}-*.png"):
-            path.unlink()
+    """Removes the figures of a run's earlier predictions, such as `mistakes-val.png`. Raises OSError."""
+    for kind, split in product(("confusion", "reliability", "mistakes", "gradcam"), ("val", "test")):
+        Path(folder, f"{kind}-{split}.png").unlink(missing_ok=True)
 
 
 def confusion_matrix(table: PredictionTable) -> Figure:

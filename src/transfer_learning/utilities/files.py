@@ -1,14 +1,17 @@
-"""Files that are either complete or absent."""
+"""Files and folders that are either complete or absent."""
 
 import csv
 import hashlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+PARTIAL, LONGEST = ".partial", 255  # end of a temporary name, and bytes of a name
 
 
 @contextmanager
@@ -16,27 +19,59 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a temporary file that replaces `path` when the block ends and its content is on the disk.
 
     If the block raises or the process dies, `path` keeps its old content. A killed process leaves `NAME.partial`, which
-    the next write overwrites. Raises OSError.
+    the next write overwrites. A symbolic link stays, and the file that it leads to is written. Raises OSError.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    real = Path(os.path.realpath(path))
+    is_long = len(os.fsencode(real.name)) > LONGEST - len(PARTIAL)
+    partial = real.with_name((sha256_of(real.name) if is_long else real.name) + PARTIAL)
     try:
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        os.replace(partial, real)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk names none
+        if error.filename in (None, str(partial)):  # a full disk names none
+            error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path, last: str, replaced: Iterable[str] = ()) -> Iterator[Path]:
+    """Makes a temporary folder whose files move to the folder `path` when the block ends.
+
+    The file `last` is the first that is removed and the last that appears, so it is only beside files of its own block;
+    `replaced` are names of further old files to remove. Other files in `path` stay. If the block raises or the process
+    dies in it, `path` is as it was; a killed process leaves `.partial-ID` there. Raises OSError.
+    """
+    real = Path(os.path.realpath(path))
+    place = real if real.is_dir() else real.parent  # on the same file system
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}-", dir=place, ignore_cleanup_errors=True) as private:
+            partial = Path(private, "new")  # not only its owner may read it
+            partial.mkdir()
+            yield partial
+            if not real.exists():
+                os.rename(partial, real)
+                return
+            for name in [last, *replaced]:
+                (real / Path(name).name).unlink(missing_ok=True)
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
+                os.replace(file, real / file.name)
+    except OSError as error:
+        if f"{PARTIAL}-" in str(error.filename):
+            error.filename = os.path.join(path, os.path.basename(error.filename))
+        raise
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically."""
+    """Writes a UTF-8 text file atomically; halves of a character become escapes, as in `printable`."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable]) -> None:

@@ -16,6 +16,11 @@ def printable(name: str) -> str:
     return re.sub(UNPRINTABLE, lambda found: ascii(found[0])[1:-1], name)
 
 
+def shortened(name: str, size: int) -> str:
+    """The beginning of a name that takes at most `size` bytes in UTF-8, as file systems count."""
+    return printable(name).encode()[:size].decode(errors="ignore")
+
+
 def some(names: Sequence[str], limit: int = 3) -> str:
     """The first names of a list, and how many more there are: "a, b, c and 12 more"."""
     shown = names if len(names) <= limit else names[:limit]

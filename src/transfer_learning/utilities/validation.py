@@ -15,8 +15,6 @@ from transfer_learning.utilities.errors import ArgumentError
 Class = TypeVar("Class", bound=type)
 Number = TypeVar("Number")
 PATH, NAME_OR_PATH = "path", "name or path"
-PathArgument = Annotated[str | Path, PATH]  # the command line makes it absolute
-NameOrPath = Annotated[str | Path, NAME_OR_PATH]  # absolute too, unless it is a name
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the seeds that NumPy and torch both accept
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -30,6 +28,14 @@ def _ordered(pair: Sequence) -> Sequence:
     return pair
 
 
+def _not_empty(path: str | Path) -> str | Path:
+    if not str(path):
+        raise PydanticCustomError("path", "a path, which an empty text is not")
+    return path
+
+
+PathArgument = Annotated[str | Path, PATH, AfterValidator(_not_empty)]  # the command line makes it absolute
+NameOrPath = Annotated[str | Path, NAME_OR_PATH, AfterValidator(_not_empty)]  # absolute too, unless it is a name
 Range = Annotated[Sequence[Number], Field(min_length=2, max_length=2), AfterValidator(_ordered)]  # Range[Positive]
 
 

@@ -163,6 +163,11 @@ def test_nothing_is_left_if_the_results_cannot_be_written(settings, verb, tmp_pa
     monkeypatch.setattr("transfer_learning.reporting.audit.write_audit_page", fail)
     output = verb("audit", *settings, "--out", tmp_path / "found")
     assert output.code == 1 and "No space left on device" in output.err and not (tmp_path / "found").exists()
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "audit.csv").write_text("filled in")
+    output = verb("audit", *settings, "--out", tmp_path / "found", "--overwrite")
+    assert output.code == 1 and [path.name for path in (tmp_path / "found").iterdir()] == ["audit.csv"]
+    assert (tmp_path / "found" / "audit.csv").read_text() == "filled in"
 
 
 @pytest.mark.slow

@@ -75,8 +75,15 @@ def test_a_file_that_needs_a_plugin_is_named(tmp_path, monkeypatch):
 
 def test_a_file_that_is_no_image_is_named(small_run, tmp_path):
     (tmp_path / "notes.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"^notes\.jpg: not readable as an image$"):
+    with pytest.raises(UserError, match=r"^notes\.jpg: not readable as an image \(.+\)$"):
         demo.classify(Inference(load(small_run), "cpu"), str(tmp_path / "notes.jpg"))
+
+
+@pytest.mark.parametrize("port", [99999, 65536, 0, -1])
+def test_a_port_that_cannot_be_is_refused(small_run, port):
+    with pytest.raises(SystemExit) as raised:
+        main(["demo", str(small_run), "--port", str(port)])
+    assert raised.value.code == f"transfer-learning: --port {port}: expected 1 to 65535."
 
 
 def test_without_gradio_the_command_is_one_line(small_run, monkeypatch):

@@ -8,6 +8,8 @@ from transfer_learning import load
 from transfer_learning.cli.verbs.evaluate import classes_table
 from transfer_learning.engine import evaluation
 from transfer_learning.reporting.prediction_table import read_predictions
+from transfer_learning.utilities.files import file_sha256
+from transfer_learning.utilities.text import printable
 
 FIGURES = ("confusion", "reliability")
 
@@ -21,7 +23,11 @@ def test_own_splits_have_the_metrics_of_the_run(finished, verb):
         json.loads((folder / "evaluation.json").read_text()),
         json.loads((finished / "metrics.json").read_text()),
     )
-    assert found["temperature"] == 1.0
+    assert (found["temperature"], found["tta"], found["folder"], found["splits"]) == (1.0, None, None, ["val", "test"])
+    best = finished / "checkpoints" / "best.ckpt"
+    assert (found["checkpoint"], found["checkpoint_sha256"]) == ("best.ckpt", file_sha256(best))
+    assert set(found["files"]) | {"evaluation.json"} == {path.name for path in folder.iterdir()}
+    found = found["metrics"]
     assert found["test"]["accuracy"] == pytest.approx(run["test/acc"])
     assert found["test"]["loss"] == pytest.approx(run["test/loss"], abs=1e-3)
     assert found["val"]["accuracy"] == pytest.approx(run["val/acc_best"])
@@ -38,10 +44,8 @@ def test_own_splits_have_the_metrics_of_the_run(finished, verb):
 
 def test_one_split_only(finished, verb):
     assert verb("evaluate", finished, "--split", "test").code == 0
-    assert set(json.loads((finished / "evaluations" / "test" / "evaluation.json").read_text())) == {
-        "temperature",
-        "test",
-    }
+    found = json.loads((finished / "evaluations" / "test" / "evaluation.json").read_text())
+    assert set(found["metrics"]) == {"test"} and found["splits"] == ["test"]
 
 
 def test_another_folder_with_other_classes_and_broken_images(finished, photographs_folder, verb, tmp_path):
@@ -52,7 +56,9 @@ def test_another_folder_with_other_classes_and_broken_images(finished, photograp
     output = verb("evaluate", finished, other, "--out", tmp_path / "results")
     assert output.code == 1  # an image was left out
     assert f"{other}/Dogs/broken.jpg: left out, not readable as an image" in output.err
-    found = json.loads((tmp_path / "results" / "evaluation.json").read_text())["field"]
+    about = json.loads((tmp_path / "results" / "evaluation.json").read_text())
+    found = about["metrics"]["field"]
+    assert about["folder"] == str(other) and about["splits"] == []
     assert found["images"] == 16 and found["classes"]["cat"]["support"] == 0 and found["auroc"] is None
     assert "undefined" in output.out
     files = sorted(map(str, (other / "Dogs").glob("*.png")))
@@ -160,10 +166,74 @@ def test_nothing_is_left_if_the_results_cannot_be_written(finished, verb, tmp_pa
     assert output.code == 1 and "No space left on device" in output.err and not (tmp_path / "results").exists()
 
 
-def test_figures_of_earlier_results_are_removed(finished, verb, tmp_path):
+def test_figures_of_earlier_results_are_removed_and_nothing_else(finished, verb, tmp_path):
     verb("evaluate", finished, "--out", tmp_path / "results")
+    (tmp_path / "results" / "mistakes-2024.png").write_text("mine")
     assert verb("evaluate", finished, "--split", "test", "--out", tmp_path / "results", "--overwrite").code == 0
-    assert {path.stem.split("-")[1] for path in (tmp_path / "results").glob("*.png")} == {"test"}
+    figures = {path.stem.split("-")[1] for path in (tmp_path / "results").glob("*.png")}
+    assert figures == {"test", "2024"} and not list((tmp_path / "results").glob(".*"))
+
+
+def test_a_failure_leaves_the_old_evaluation(finished, verb, tmp_path, monkeypatch):
+    out = tmp_path / "results"
+    verb("evaluate", finished, "--out", out)
+    old = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transfer_learning.reporting.figures.write_png", fail)
+    output = verb("evaluate", finished, "--split", "test", "--out", out, "--overwrite")
+    assert output.code == 1 and "No space left on device" in output.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == old
+
+
+@pytest.mark.parametrize("verb_name", ["evaluate", "audit", "predict"])
+def test_results_are_not_written_to_the_folder_of_a_run(finished, photographs_folder, verb, verb_name):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    arguments = [photographs_folder, "--explain"] if verb_name == "predict" else ["--out"]
+    output = verb(verb_name, finished, *arguments, finished, "--overwrite")
+    assert output.code == 1 and output.err.startswith(f"transfer-learning: {finished}: the folder of a run, which")
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_folder, verb, tmp_path):
+    checkpoints, evaluations = finished / "checkpoints", finished / "evaluations"
+    assert verb("evaluate", finished, "--split", "val").code == 0
+    assert verb("evaluate", checkpoints / "last.ckpt", "--split", "val").code == 0
+    shutil.copytree(photographs_folder, tmp_path / "val")
+    assert verb("evaluate", finished, tmp_path / "val").code == 0
+    assert {path.name for path in evaluations.iterdir()} == {"val", "last-val", "folder-val"}
+    shutil.copytree(tmp_path / "val", tmp_path / "other" / "val")
+    other = verb("evaluate", finished, tmp_path / "other" / "val")
+    assert other.code == 1 and (
+        f"/folder-val: exists already, an evaluation of best.ckpt on {tmp_path}/val. Choose another name" in other.err
+    )
+    shutil.copy(checkpoints / "last.ckpt", checkpoints / "best.ckpt")
+    extended = verb("evaluate", finished, "--split", "val")
+    assert extended.code == 1 and (
+        "/val: exists already, an evaluation of an earlier best.ckpt on the run's val images. Choose" in extended.err
+    )
+    (evaluations / "val" / "evaluation.json").write_text('{"temperature": 1.0, "val": {}}')
+    older = verb("evaluate", finished, "--split", "val", "--overwrite")
+    assert older.code == 1 and "/val: an evaluation of an older version, or damaged. Delete it" in older.err
+
+
+@pytest.mark.parametrize("name", ["temperature", "metrics", "bad\udcff \x1b[31m", "猫" * 80, "validation split"])
+def test_names_of_folders(finished, photographs_folder, verb, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)
+    for label in ("cat", "dog"):
+        (tmp_path / name / label).mkdir(parents=True)
+        shutil.copy(photographs_folder / label / f"{int(label == 'dog')}.png", tmp_path / name / label)
+    output = verb("evaluate", finished, tmp_path / name, "--calibrate")
+    assert output.code == 0 and "\x1b" not in output.out, output.err
+    header = next(line for line in output.out.splitlines() if "before" in line)
+    assert header.count("before") == 2 and header.count("after") == 2
+    (folder,) = (finished / "evaluations").iterdir()
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["temperature"] == 1.7 and list(found["metrics"]) == [printable(name)]
+    assert set(read_predictions(folder / "predictions.csv").splits) == {printable(name)}
+    assert len(list(folder.glob("confusion-*.png"))) == 1
 
 
 def test_of_many_classes_those_with_the_lowest_f1_are_shown():

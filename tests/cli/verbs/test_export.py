@@ -60,7 +60,7 @@ def test_labelled_images_give_both_accuracies(run_folder, tmp_path, call):
     (tmp_path / "photos" / "cat" / "broken.jpg").write_text("no image")
     out = tmp_path / "cats.pt2"
     code, output, errors = call(run_folder, "--format", "torch-export", "--out", out, "--verify", tmp_path / "photos")
-    assert code == 0 and out.exists() and not (run_folder / "model.pt2").exists()
+    assert code == 1 and out.exists() and not (run_folder / "model.pt2").exists()
     assert "largest difference on 10 images: " in output
     accuracies = re.search(r"^accuracy: (\S+) of the file, (\S+) of the model as it was trained$", output, re.MULTILINE)
     assert accuracies and accuracies[1] == accuracies[2] and float(accuracies[1]) in [n / 10 for n in range(11)]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from transfer_learning import load
-from transfer_learning.cli.verbs.predict import Result, summary
+from transfer_learning.cli.verbs.predict import Result, summary, write_explanations
 from transfer_learning.engine import inference
 from transfer_learning.reporting.prediction_table import read_predictions
 
@@ -153,7 +153,8 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("RUN RUN", "no images; expected RUN, more runs if wanted, and then images"),
+        ("RUN RUN", "no images after RUN, which is a run by its checkpoints/ or metrics.json; expected RUN, more runs"),
+        ("RUN TAKEN", "no images after TAKEN, which is a run by its checkpoints/ or metrics.json; expected RUN, more"),
         ("RUN IMAGE UNFINISHED", "UNFINISHED: a run after images; expected "),
         ("FAILED IMAGE", "FAILED: this run failed (the disk is full). Resume it."),
         ("SEVERAL IMAGE", "SEVERAL: a folder of runs, such as SEVERAL/"),
@@ -185,7 +186,8 @@ def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, argum
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "FAILED").write_text("the disk is full\n")
     names = {"RUN": finished, "IMAGE": photographs_folder / "cat" / "0.png", "NOWHERE": tmp_path / "nowhere"}
-    names |= {"EMPTY": tmp_path / "empty", "UNFINISHED": tmp_path / "unfinished"}
+    (tmp_path / "taken" / "checkpoints").mkdir(parents=True)
+    names |= {"TAKEN": tmp_path / "taken", "EMPTY": tmp_path / "empty", "UNFINISHED": tmp_path / "unfinished"}
     names |= {"FAILED": tmp_path / "failed", "SEVERAL": tmp_path, "PIPE": tmp_path / "pipe"}
 
     def filled(text):
@@ -198,7 +200,8 @@ def test_mistake_is_one_line(finished, photographs_folder, verb, tmp_path, argum
         return text
 
     output = verb("predict", *filled(arguments).split())
-    expected = filled(message) if not message.startswith("no images;") else message
+    expected = filled(message).replace(f"expected {finished},", "expected RUN,")
+    expected = expected.replace("after RUN,", f"after {finished},")
     assert output.code == 1 and output.out == ""
     assert [line for line in output.err.splitlines() if line.startswith("transfer-learning: ")] == [
         output.err.splitlines()[-1]
@@ -215,6 +218,18 @@ def test_file_names_that_are_not_unicode(finished, photographs_folder, verb, tmp
     assert output.code == 0, output.err
     assert rows_of(tmp_path / "p.csv")[0]["file"] == f"{tmp_path}/caf\\udce9.png"
     assert "caf\\udce9" in verb("predict", finished, os.fsdecode(strange)).out
+
+
+@pytest.mark.parametrize("stem", ["猫" * 64, "x" * 250, "é" * 100 + "\u202e"])
+def test_long_names_are_cut(photographs_folder, run_folder, verb, tmp_path, stem):
+    strange = tmp_path / f"{stem}.png"
+    shutil.copy(photographs_folder / "cat" / "0.png", strange)
+    model = load(run_folder)
+    model.class_names = ("猫" * 80, "犬" * 80)
+    result = Result([str(strange)], np.array([[1.0, 0.0]]), model.class_names, False)
+    write_explanations(model, result, tmp_path / "maps")
+    (path,) = (tmp_path / "maps").iterdir()
+    assert path.name.startswith(f"00001-{stem[0]}") and "猫.png" in path.name
 
 
 def test_of_many_classes_the_most_frequent_ones_are_counted():

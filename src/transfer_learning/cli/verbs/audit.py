@@ -7,7 +7,6 @@ thumbnails, to a new folder. `train.py data.exclude=FOLDER/audit.csv` leaves out
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.cli.runs import own_config
     from transfer_learning.reporting.audit import write_audit_page, write_table
     from transfer_learning.utilities.errors import ArgumentError, UserError
+    from transfer_learning.utilities.files import atomic_folder
+    from transfer_learning.utilities.text import printable
 
     given = options.run_or_settings
     if options.top < 0:
@@ -44,20 +45,15 @@ def run(options: argparse.Namespace) -> int:
     cfg = own_config(folder) if folder else composed([*given, *device])
     out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)
     audit, pixels = audited(cfg, folder, options.accelerator or cfg.trainer.accelerator)
-    is_new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_table(out / "audit.csv", audit)
-        write_audit_page(out / "audit.html", audit, pixels, options.top)
-    except BaseException:
-        if is_new:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    with atomic_folder(out, last="audit.html") as folder_of_both:
+        write_table(folder_of_both / "audit.csv", audit)
+        write_audit_page(folder_of_both / "audit.html", audit, pixels, options.top)
     counts = [(title, number, across or "") for title, number, across in audit.counts()]
     print(tabulate(counts, ["finding", "number", "across splits"]))
     print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
-    print(f"{out / 'audit.html'}\n{out / 'audit.csv'}")
-    print(f"Mark rows with x in the column exclude: data.exclude={out}/audit.csv leaves these images out.")
+    name = printable(str(out))
+    print(f"{name}/audit.html\n{name}/audit.csv")
+    print(f"Mark rows with x in the column exclude: data.exclude={name}/audit.csv leaves these images out.")
     return 0
 
 

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from transfer_learning.utilities.text import printable
+
 EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN --port 8000")
 ADDRESS = "127.0.0.1"
 SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+SETTINGS |= {"GRADIO_SERVER_PORT": "7860", "GRADIO_NUM_PORTS": "100"}  # --port chooses another one
 # The browser asks no other host, whatever the page's parts would load.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 SHOWN = 10  # classes with their probability
@@ -33,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.inference import Inference
-    from transfer_learning.utilities.errors import UserError, needs
+    from transfer_learning.utilities.errors import ArgumentError, UserError, needs
 
+    if options.port is not None and not 1 <= options.port <= 65535:
+        raise ArgumentError("port", options.port, "expected 1 to 65535.")
     needs("gradio", "demo")
     checkpoint = find_checkpoint(options.run_path)
     inference = Inference(load(checkpoint), options.accelerator)
@@ -42,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the photographs are deleted then too
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {**SETTINGS, "GRADIO_TEMP_DIR": folder, "no_proxy": no_proxy}  # before Gradio is imported
-        page = build(inference, Path(options.run_path).resolve().name)
+        page = build(inference, printable(Path(options.run_path).resolve().name))
         try:
             address = serve(page, options.port)
         except OSError as error:
@@ -73,7 +78,8 @@ def classify(inference: Any, file: str) -> tuple[dict[str, float], np.ndarray | 
 
     pixels, remarks = decode(unlabelled([file]), inference.model.preprocessing, [0])
     if remarks["unreadable"]:
-        raise UserError(f"{Path(file).name}: {missing_plugin(file) or 'not readable as an image'}")
+        reason = f"not readable as an image ({remarks['unreadable'][0]})"
+        raise UserError(f"{Path(file).name}: {missing_plugin(file) or reason}")
     dark = narrow({Path(file).name: remarks["range"][0]}, together=False) if remarks["range"] else None
     if dark and inference.model.preprocessing.depth is None:
         raise UserError(f"{dark}: too dark or of too little contrast for this model")

@@ -6,11 +6,13 @@ validation and test images are evaluated. Writes evaluation.json, predictions.cs
 
 import argparse
 import json
-import shutil
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from transfer_learning.utilities.text import printable, shortened
 
 EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN photographs/ --out results")
 MISTAKES = 20  # that are shown
@@ -39,78 +41,108 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.evaluation import calibrate, evaluate_images
     from transfer_learning.engine.inference import Inference
     from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.files import atomic_folder, file_sha256
 
-    if options.path and options.split:
+    is_own = options.path is None
+    if options.split and not is_own:
         raise UserError("--split: it is for the run's own images; leave it out, or leave out PATH.")
     checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
-    name = Path(options.path).resolve().name if options.path else "-".join(splits)
-    folder = "-".join([name, *(["calibrated"] if options.calibrate else []), *([options.tta] if options.tta else [])])
-    out = folder_of(checkpoint) / "evaluations" / folder if options.out is None else options.out
-    out = check_new(out, options.overwrite, is_folder=True)
+    about: dict[str, Any] = {"checkpoint": checkpoint.name, "checkpoint_sha256": file_sha256(checkpoint)}
+    about["folder"] = None if is_own else printable(str(Path(options.path).expanduser().resolve()))
+    about["splits"] = splits if is_own else []
+    name = "-".join(splits) if is_own else printable(Path(options.path).expanduser().resolve().name)
+    if options.out is None:
+        options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, is_own, options)
+    before = earlier(Path(options.out).expanduser())
+    out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
+    if before == {}:
+        raise UserError(f"{out}: an evaluation of an older version, or damaged. Delete it, or choose another --out.")
     inference = Inference(load(checkpoint), options.accelerator, options.tta)
-    own = own_images(folder_of(checkpoint)) if options.calibrate or not options.path else {}
-    wanted = {split: own[split] for split in splits if not options.path}
-    if options.path:
+    own = own_images(folder_of(checkpoint)) if options.calibrate or is_own else {}
+    wanted = {split: own[split] for split in splits if is_own}
+    if not is_own:
         wanted = {name: labelled_images(options.path, inference.model.class_names)}
     evaluated = {each: evaluate_images(inference, images) for each, images in wanted.items()}
     if options.calibrate:
-        validation = evaluate_images(inference, own["val"]) if options.path or "val" not in splits else evaluated["val"]
+        validation = evaluated["val"] if is_own and "val" in splits else evaluate_images(inference, own["val"])
         inference.model.temperature = 1.0
-        others = {each: found for each, found in evaluated.items() if found is not validation}
-        shown = {"validation split": validation} | others
-        before = {each: found.metrics(inference.model) for each, found in shown.items()}
+        shown = [("validation split", validation)]
+        shown += [(each, found) for each, found in evaluated.items() if found is not validation]
+        metrics_before = [found.metrics(inference.model) for _, found in shown]
         calibrate(inference.model, validation)
-        after = {each: found.metrics(inference.model) for each, found in shown.items()}
         write_temperature(checkpoint, inference.model.temperature)
         print(f"temperature {inference.model.temperature:.4f}, fitted to the validation split")
-        columns = {
-            f"{each}, {when}": found[each] for each in before for when, found in (("before", before), ("after", after))
-        }
+        columns = list[tuple[str, Any]]()
+        for (each, found), uncalibrated in zip(shown, metrics_before):
+            columns += [(f"{each}, before", uncalibrated), (f"{each}, after", found.metrics(inference.model))]
         print(f"{table(columns, ['calibration_error', 'loss'])}\n")
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
-    is_new = not out.exists()
-    try:
-        write_results(out, inference, evaluated, metrics)
-    except BaseException:
-        if is_new:
-            shutil.rmtree(out, ignore_errors=True)
-        raise
+    about |= {"temperature": inference.model.temperature, "tta": options.tta, "metrics": metrics}
+    with atomic_folder(out, last="evaluation.json", replaced=(before or {}).get("files", ())) as folder:
+        write_results(folder, inference, evaluated, about)
     if options.tta:
         print(f"test-time augmentation: {options.tta}")
-    print(f"{table(metrics, [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")
-    print(f"{classes_table(metrics)}\n\n{out}")
+    print(f"{table(metrics.items(), [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")
+    print(f"{classes_table(metrics)}\n\n{printable(str(out))}")
     unreadable = {file: why for found in evaluated.values() for file, why in found.unreadable.items()}
     for file, reason in unreadable.items():
         print(f"{file}: left out, not readable as an image ({reason})", file=sys.stderr)
     return int(bool(unreadable))
 
 
-def write_results(out: Path, inference: Any, evaluated: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    """Writes evaluation.json, predictions.csv and, for each set, confusion matrix, mistakes and reliability diagram."""
+def default_name(checkpoint: Path, name: str, is_own: bool, options: argparse.Namespace) -> str:
+    """The folder of an evaluation in RUN/evaluations: that of a split belongs to best.ckpt and the run's own images."""
+    of_checkpoint = [] if checkpoint.stem == "best" else [shortened(checkpoint.stem, 90)]
+    is_like_split = not is_own and re.match(r"(?i)(val|test)(-|$)", name)
+    of_settings = (["calibrated"] if options.calibrate else []) + ([options.tta] if options.tta else [])
+    return "-".join([*of_checkpoint, *(["folder"] if is_like_split else []), shortened(name, 120), *of_settings])
+
+
+def earlier(out: Path) -> dict[str, Any] | None:
+    """What the evaluation.json in a folder says, {} if it is damaged or older than that; None if there is none."""
+    try:
+        found = json.loads((out / "evaluation.json").read_bytes())
+        return found if {"checkpoint", "checkpoint_sha256", "folder", "splits", "files"} <= found.keys() else {}
+    except (ValueError, AttributeError):
+        return {}
+    except OSError:
+        return None
+
+
+def difference(before: dict[str, Any] | None, about: dict[str, Any]) -> str:
+    """What an earlier evaluation is of, for a message; "" if it is of the same checkpoint and images, or none."""
+    if not before or before | about == before:
+        return ""
+    name, digest = "checkpoint", "checkpoint_sha256"
+    is_changed = before[name] == about[name] and before[digest] != about[digest]
+    images = before["folder"] or f"the run's {' and '.join(before['splits'])} images"
+    return f", an evaluation of {'an earlier ' * is_changed}{before[name]} on {images}"
+
+
+def write_results(out: Path, inference: Any, evaluated: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Writes predictions.csv, for each set confusion matrix, mistakes and reliability diagram, and evaluation.json."""
     from transfer_learning.data.preprocessing import decode
     from transfer_learning.reporting import figures
     from transfer_learning.reporting.prediction_table import write_predictions
     from transfer_learning.utilities.files import write_text
 
     model = inference.model
-    out.mkdir(parents=True, exist_ok=True)
-    figures.remove_figures(out)
     tables = {name: found.table(model, name) for name, found in evaluated.items()}
     write_predictions(out / "predictions.csv", list(tables.values()))
     for name, each in tables.items():
         wrong = figures.most_confident(each, MISTAKES, right=False)
         pixels, _ = decode(evaluated[name].images, model.preprocessing, wrong.tolist())
         for kind, figure in figures.of_predictions(each, wrong, pixels).items():
-            figures.write_png(out / f"{kind}-{name}.png", figures.rendered(figure))
-    about = {"temperature": model.temperature, **({"tta": inference.tta} if inference.tta else {})}
-    write_text(out / "evaluation.json", json.dumps({**about, **metrics}, indent=2) + "\n")
+            figures.write_png(out / f"{kind}-{shortened(name, 200)}.png", figures.rendered(figure))
+    files = sorted(file.name for file in out.iterdir())
+    write_text(out / "evaluation.json", json.dumps({**about, "files": files}, indent=2) + "\n")
 
 
-def table(metrics: Mapping[str, Mapping[str, Any]], keys: list[str]) -> str:
-    """A row for each metric, a column for each set of images."""
-    rows = [[key.replace("_", " "), *(each[key] for each in metrics.values())] for key in keys]
-    return tabulated(["", *metrics], rows)
+def table(columns: Iterable[tuple[str, Mapping[str, Any]]], keys: list[str]) -> str:
+    """A row for each metric, a column for each set of images: its name and its metrics."""
+    names, metrics = zip(*columns)
+    return tabulated(["", *names], [[key.replace("_", " "), *(each[key] for each in metrics)] for key in keys])
 
 
 def classes_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Write the model of a run to one file that runs without this project.
 
 RUN is the folder of a run or a checkpoint. The file maps images (N, H, W, 3) uint8 to probabilities (N, C) in float32;
-normalization, frozen weights and calibration are inside. It is checked against the model before it appears.
+normalization, frozen weights and calibration are inside. It is checked against the model before it appears. Images for
+the check that cannot be read are named and left out, and the exit code is 1 then.
 docs/onnx.md shows how to use it.
 """
 
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.export import FORMATS, export
     from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.text import printable
 
     suffix = FORMATS[options.format].suffix
     checkpoint, folder = find_checkpoint(options.run_path), Path(options.run_path).expanduser()
@@ -36,11 +38,11 @@ def run(options: argparse.Namespace) -> int:
     if out.suffix != suffix:
         raise UserError(f"--out {out}: expected a name that ends in {suffix}, for --format {options.format}.")
     model = load(checkpoint)
-    images = labelled_images(options.verify, model.class_names) if options.verify else None
+    images = None if options.verify is None else labelled_images(options.verify, model.class_names)
     check = export(model, out, options.format, images or Cartoons(6, 1, 1).list_images(FileDigests()))  # 16
     for name, reason in check.unreadable.items():
         print(f"{name}: left out, not readable as an image ({reason})", file=sys.stderr)
-    print(f"{out}: {out.stat().st_size / 1e6:,.2f} MB, float32")
+    print(f"{printable(str(out))}: {out.stat().st_size / 1e6:,.2f} MB, float32")
     what = f"{check.images:,} {'images' if images else 'cartoons'}"
     trained = f"{check.trained_difference:.1e} to that in {model.trained_precision}, as it was trained"
     print(f"largest difference on {what}: {check.difference:.1e} to the model in float32, {trained}")
@@ -48,4 +50,4 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
         )
-    return 0
+    return int(bool(check.unreadable))

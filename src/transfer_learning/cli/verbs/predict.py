@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from transfer_learning.utilities.text import printable, some
+from transfer_learning.utilities.text import printable, shortened, some
 
 EXAMPLES = (
     "outputs/runs/RUN photo.jpg holiday/ --top 3",
@@ -45,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
     more_runs = list(takewhile(is_run, options.paths))
     paths = options.paths[len(more_runs) :]
     if not paths or any(map(is_run, paths)):
-        reason = "no images" if not paths else f"{next(filter(is_run, paths))}: a run after images"
+        taken = f" after {more_runs[-1]}, which is a run by its checkpoints/ or metrics.json" if more_runs else ""
+        reason = f"{next(filter(is_run, paths))}: a run after images" if paths else f"no images{taken}"
         raise UserError(f"{reason}; expected RUN, more runs if wanted, and then images, folders or patterns.")
     checkpoints = [find_checkpoint(path) for path in [options.first_run, *more_runs]]
     out = None if options.out is None else check_new(options.out, options.overwrite)
@@ -53,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--top {options.top}: expected 1 or more.")
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
-    explain = check_new(options.explain, options.overwrite, True, "--explain") if options.explain else None
+    explain = options.explain
+    explain = None if explain is None else check_new(explain, options.overwrite, True, "--explain")
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     if explain and out and explain.resolve() == out.resolve():
@@ -67,10 +69,11 @@ def run(options: argparse.Namespace) -> int:
     if out:
         write(out, result)
     if result.files:
-        print(f"{summary(result)}\n{out}" if out else table(result, options.top), flush=True)
+        shown = f"{summary(result)}\n{printable(str(out))}" if out else table(result, options.top)
+        print(shown, flush=True)
     if explain and not result.interrupted:
         write_explanations(models[0], result, explain)
-        print(f"{explain}: {len(result.files):,} images with Grad-CAM")
+        print(f"{printable(str(explain))}: {len(result.files):,} images with Grad-CAM")
     if result.interrupted:
         print(f"interrupted: {len(result.files)} of {len(files)} images were classified", file=sys.stderr)
         return 130
@@ -162,11 +165,10 @@ def write_explanations(model: Any, result: Result, folder: Path) -> None:
         chunk = range(start, min(start + 32, len(codes)))
         pixels, _ = decode(images, model.preprocessing, chunk)
         for index, image in zip(chunk, grad_cam_overlays(model, pixels, codes[chunk])):
-            predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])[:60]
+            predicted = re.sub(r"[^\w.-]+", "-", result.class_names[codes[index]])
+            name = f"{index + 1:05d}-{shortened(Path(printable(result.files[index])).stem, 100)}"
             image = np.asarray(Image.fromarray(image).resize((max(len(image), SIDE),) * 2, Image.Resampling.BICUBIC))
-            write_png(
-                folder / f"{index + 1:05d}-{Path(printable(result.files[index])).stem[:60]}-{predicted}.png", image
-            )
+            write_png(folder / f"{name}-{shortened(predicted, 100)}.png", image)
 
 
 def summary(result: Result) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer_learning.cli.files import check_new
+from transfer_learning.utilities.text import printable
 
 EXAMPLES = (
     "outputs/sweeps/first outputs/runs/RUN --out comparison.html",
@@ -43,4 +44,5 @@ def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
         train_shares=("data.train_share",),
         shown=("model.backbone", "data.image_size"),
     )
-    return f"{report(paths, out, split, keys)}\n\npage: {out}"
+    text = f"{report(paths, out, split, keys)}\n\npage: {out}"
+    return "\n".join(map(printable, text.split("\n")))
