@@ -133,7 +133,7 @@ def test_table_is_written_when_the_metric_improves_and_not_otherwise(run, small_
 
 def test_metric_of_the_training_may_be_monitored(tmp_path, small_data, small_model, quiet_trainer):
     data = small_data()
-    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="train/loss", mode="max", save_weights_only=True)
+    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="train/loss", mode="min", save_weights_only=True)
     trainer = quiet_trainer(
         max_epochs=3, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[Evaluation(), best]
     )

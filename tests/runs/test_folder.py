@@ -96,17 +96,32 @@ def test_many_differences_are_counted(folder):
         folder.claim(now, EXTRA)
 
 
-def test_key_that_the_program_gained_later_is_accepted_unless_it_is_given(folder):
+def test_key_that_the_program_gained_later_is_accepted_unless_it_is_given(folder, caplog):
     folder.claim(CONFIG, EXTRA)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
     later = changed(data__new=True)
     for given_keys in (["data.new"], ["data"]):
         with pytest.raises(UserError, match="another config: data.new was absent, is True. They"):
             folder.claim(later, EXTRA, given=given_keys)
-    folder.claim(later, EXTRA, given=["seed", "data.sizes"])
+    with caplog.at_level("INFO"):
+        folder.claim(later, EXTRA, given=["seed", "data.sizes"])
+    assert "keys that its config did not have: data.new=True" in caplog.text
+    assert folder.config() == CONFIG | EXTRA  # that of the training
+    (folder.path / "metrics.json").unlink()
+    assert not folder.claim(later, EXTRA)
+    folder.begin_training()
     assert folder.config() == later | EXTRA
     with pytest.raises(UserError, match="data.new was True, is absent"):
         folder.claim(CONFIG, EXTRA)
+
+
+def test_files_of_others_are_not_overwritten(folder):
+    for name in ("split.csv", "provenance.json"):
+        leave(folder, name)
+        with pytest.raises(UserError, match=f"no run's folder, but it has {name}, which a run would overwrite"):
+            folder.claim(CONFIG, EXTRA)
+        (folder.path / name).unlink()
+    assert not folder.claim(CONFIG, EXTRA) and not folder.claim(CONFIG, EXTRA)
 
 
 def test_extra_keys_are_not_compared(folder):

@@ -117,11 +117,14 @@ class RunFolder:
             self._check_files(old)
             self._write_config(old, config, extra)
             return False
-        if added := [f"{key}={now[key]}" for key in now if key not in before]:
+        added = [f"{key}={now[key]}" for key in now if key not in before]
+        if added:
             rank_zero_info(f"{self.path}: keys that its config did not have: {some(added)}")
         differ = partial(differ_in_epochs, self.path, now, given, may_change, epochs_key, may_extend)
         other_epochs, wanted = differ(before), cast(int, now.get(epochs_key or ""))  # an integer if they differ
         if metrics and not other_epochs:
+            if not added:
+                self._write_config(old, config, extra)
             return True
         if metrics and wanted < before[epochs_key or ""]:
             return True
