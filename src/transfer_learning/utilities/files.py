@@ -5,10 +5,14 @@ import hashlib
 import io
 import json
 import os
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+ATTEMPTS = 20 if sys.platform == "win32" else 1  # to replace a file, in a second
 
 
 @contextmanager
@@ -25,12 +29,25 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        replace(partial, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk names none
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses it while another program, such as a virus scanner, reads the target for a moment.
+
+    Raises OSError.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(0.05)
+    os.replace(source, target)
 
 
 def write_text(path: str | Path, text: str) -> None:
