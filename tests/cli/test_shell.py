@@ -1,10 +1,13 @@
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import train
 from transfer_learning.cli import shell
 
 
@@ -71,3 +74,44 @@ def test_a_later_sigterm_counts_if_the_first_one_was_lost(call, monkeypatch):
         passed.append(False)
 
     assert call(main) == 143 and passed == [True]
+
+
+ONE_BAD_PROCESS = """
+import os, train
+import train
+from transfer_learning.cli import shell
+from transfer_learning.engine.objective import CrossEntropy
+losses, calls = CrossEntropy.training_losses, []
+
+def training_losses(self, *arguments, **settings):
+    calls.append(0)
+    result = losses(self, *arguments, **settings)
+    if os.environ.get("LOCAL_RANK", "0") == os.environ["BAD"] and len(calls) == 2:
+        if os.environ["KIND"] == "error":
+            raise ValueError("this process alone")
+        result = result.detach() * float("nan") + 0 * result
+    return result
+
+CrossEntropy.training_losses = training_losses
+shell.call(train.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", ["0", "1"])
+@pytest.mark.parametrize(
+    "kind, reason", [("loss", "epoch 1, step 2: the loss is not finite"), ("error", "this process")]
+)
+def test_if_one_of_two_processes_fails_both_end_and_the_reason_is_kept(tmp_path, bad, kind, reason):
+    (tmp_path / "program.py").write_text(ONE_BAD_PROCESS)
+    arguments = ["data=cartoons", "data.image_size=32", "data.train_per_class=20", "data.val_per_class=8"]
+    arguments += ["data.test_per_class=8", "data.batch_size=10", "model.channels=[4,8]", "trainer=ddp_cpu"]
+    arguments += [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=2"]
+    environment = os.environ | {"BAD": bad, "KIND": kind, "HYDRA_MAIN_MODULE": "__main__"}
+    command = [sys.executable, str(tmp_path / "program.py"), *arguments]
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(train.__file__).parent), *sys.path])
+    # The pipe closes when the last process has ended.
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    assert result.returncode == 1, result.stderr
+    assert (tmp_path / "run" / "FAILED").read_text().startswith(reason)
+    assert not (tmp_path / "run" / "metrics.json").exists()

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from transfer_learning.data.augmentation import Augmentation
+from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.batch import Batch, SplitDataset, features_from_rows, features_to_rows, prepare
+from transfer_learning.utilities import hardware
 
 on_each_device = pytest.mark.parametrize("device", [None, torch.device("cpu")])
 
@@ -93,3 +95,19 @@ def test_prepared_images_are_floats_and_the_rest_of_the_batch_stays():
     assert torch.equal((prepared.inputs * 255).round().byte(), images.permute(0, 3, 1, 2))
     assert prepared.inputs.dtype == torch.float32 and prepared.inputs.is_contiguous(memory_format=torch.channels_last)
     assert prepared.targets is batch.targets and prepared.indices is batch.indices and not prepared.is_features
+
+
+@pytest.mark.parametrize("limited, layout", [(set(), torch.channels_last), ({"cpu"}, torch.contiguous_format)])
+def test_what_a_network_gets_lies_in_memory_as_its_device_demands(monkeypatch, limited, layout):
+    monkeypatch.setattr(hardware, "LIMITED", limited)
+    images, codes = torch.randint(0, 256, (2, 6, 5, 3), dtype=torch.uint8), torch.tensor([0, 1])
+    parameters = (torch.from_numpy(Affine().sample(2, np.random.default_rng(0))),)
+    maps = features_from_rows(torch.rand(2, 6, 5, 8))
+    for batch in (
+        Batch(images, codes, codes),
+        Batch(images, codes, codes, parameters),
+        Batch(maps, codes, codes, is_features=True),
+    ):
+        inputs = prepare(batch, Augmentation([Affine()])).inputs
+        assert inputs.shape[2:] == (6, 5) and inputs.is_contiguous(memory_format=layout) and inputs.ndim == 4
+    assert torch.equal(inputs, maps)

@@ -1,5 +1,10 @@
+import copy
+import pickle
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfer_learning.optim.rmsprop import RMSprop
 from transfer_learning.utilities.errors import ArgumentError
@@ -83,3 +88,26 @@ def test_learning_rate_of_each_parameter_group():
     optimizer.step()
     torch.testing.assert_close(a.detach(), torch.full((2,), 1 - 0.1 / 0.25**0.5))  # v = (1 - 0.75) · 1²
     torch.testing.assert_close(b.detach(), torch.full((2,), 1 - 0.2 / 0.25**0.5))
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts = getattr(self, "counts", Counter())
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("renewed", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each)), lambda each: each])
+def test_a_step_is_as_many_operations_for_many_parameters_as_for_one(renewed):
+    weights = [torch.ones(3, requires_grad=True) for _ in range(20)]
+    weights, optimizer = renewed((weights, RMSprop(weights)))
+    for weight in weights:
+        weight.grad = torch.ones(3)
+    optimizer.step()
+    assert {tuple(state) for state in optimizer.state_dict()["state"].values()} == {("square_avg",)}
+    with Operations() as operations:
+        optimizer.step()
+    operations = {name: count for name, count in operations.counts.items() if "record_function" not in name}
+    assert operations == {"_foreach_add_": 1, "_fused_adam_": 1}

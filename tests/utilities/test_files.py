@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from transfer_learning.utilities import files
 from transfer_learning.utilities.files import atomic_folder, atomic_write, read_json, write_json, write_text
 
 
@@ -142,3 +143,27 @@ def test_a_process_killed_while_files_move_leaves_no_last_file(tmp_path, monkeyp
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert not (path / "last").exists()
+
+
+@pytest.mark.parametrize("refused", [0, 1, 3])
+def test_a_file_that_another_program_reads_for_a_moment_is_replaced_again(tmp_path, monkeypatch, refused):
+    """As Windows refuses it. There are three attempts."""
+    path, replace, tries = tmp_path / "file", os.replace, []
+
+    def refuse(source, target):
+        tries.append(target)
+        if len(tries) <= refused:
+            raise PermissionError(13, "Access is denied", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(files, "ATTEMPTS", 3)
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    if refused < 3:
+        write_text(path, "new")
+        assert path.read_text() == "new" and len(tries) == refused + 1
+    else:
+        with pytest.raises(PermissionError):
+            write_text(path, "new")
+        assert len(tries) == 3
+    assert files.ATTEMPTS == 3 and not list(tmp_path.glob("*.partial"))

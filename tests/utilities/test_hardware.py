@@ -2,11 +2,13 @@ import multiprocessing
 import platform
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 from transfer_learning.utilities import hardware
+from transfer_learning.utilities.hardware import memory_format, seed_generators
 
 
 @pytest.fixture
@@ -77,3 +79,20 @@ def test_joblib_workers_take_turns_on_the_gpus(monkeypatch, name, gpus, accelera
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(multiprocessing.current_process(), "name", name)
     assert hardware.gpu_of_worker(accelerator) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+@pytest.mark.parametrize("type", ["cpu", "cuda", "mps"])
+def test_the_generators_of_the_cpu_and_of_the_device_are_seeded_and_no_others(monkeypatch, type, seed):
+    torch.manual_seed(seed)
+    expected, seeded = torch.rand(5), []
+    for name in ("cuda", "mps", "xpu"):
+        monkeypatch.setattr(getattr(torch, name), "manual_seed", partial(lambda *each: seeded.append(each), name))
+        monkeypatch.setattr(getattr(torch, name), "manual_seed_all", None, raising=False)
+    seed_generators(torch.device(type), seed)
+    assert torch.equal(torch.rand(5), expected) and seeded == ([] if type == "cpu" else [(type, seed)])
+
+
+def test_images_are_contiguous_on_mps_alone():
+    assert memory_format(torch.device("mps", 0)) == torch.contiguous_format
+    assert {memory_format(torch.device(each)) for each in ("cpu", "cuda")} == {torch.channels_last}

@@ -25,6 +25,7 @@ from transfer_learning.cli.errors import as_override, is_users, one_line
 from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
+GRACE = 10.0  # seconds for the first process of a run: Lightning kills it when it finds that another one has failed
 REPEATED = 1.0  # seconds in which further SIGTERMs belong to the first one
 log = logging.getLogger("train")
 invocation = SimpleNamespace(command=[], started=0.0)  # of this process: the command as typed, and when it began
@@ -50,6 +51,8 @@ def call(main: Callable[[], None]) -> None:
         when = -math.inf
         threading.Timer(0.1, os.kill, (os.getpid(), received)).start()
 
+    if _is_started_by_another():
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = interrupt_again
     open_streams()
@@ -67,6 +70,18 @@ def call(main: Callable[[], None]) -> None:
         sys.exit(
             " ".join(dict.fromkeys(one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each))
         )
+
+
+def _is_started_by_another() -> bool:
+    """Whether this is a further process of a distributed run."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process after its parent: without the first process of a run, the others would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def run(cfg: DictConfig) -> float:
@@ -90,6 +105,7 @@ def run(cfg: DictConfig) -> float:
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
         if single:
+            time.sleep(GRACE if _is_started_by_another() else 0)
             sys.exit(1)
         return math.nan  # the other jobs of the sweep go on
     except KeyboardInterrupt:

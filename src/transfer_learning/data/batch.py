@@ -9,13 +9,14 @@ import torch
 from torch.utils.data import Dataset, DistributedSampler
 
 from transfer_learning.data.augmentation import Augmentation
+from transfer_learning.utilities.hardware import memory_format
 
 
 class Batch(NamedTuple):
     """N images with their targets.
 
-    `inputs` are images, (N, H, W, 3) uint8 as loaded and (N, 3, H, W) float32 in [0, 1], channels-last, once prepared;
-    or features, (N, ...) float.
+    `inputs` are images, (N, H, W, 3) uint8 as loaded and (N, 3, H, W) float32 in [0, 1] once prepared; or features,
+    (N, ...) float. Prepared images and maps are channels-last, contiguous where the device demands it.
     """
 
     inputs: torch.Tensor
@@ -28,17 +29,23 @@ class Batch(NamedTuple):
 def prepare(batch: Batch, augmentation: Augmentation) -> Batch:
     """Converts uint8 images to floats in [0, 1] and augments them, on the device where they are; features stay."""
     if batch.is_features:
-        return batch
+        inputs = laid_out(batch.inputs)
+        return batch if inputs is batch.inputs else batch._replace(inputs=inputs)
     images = as_floats(batch.inputs)
     if not batch.parameters:
         return batch._replace(inputs=images)
     images, targets = augmentation.apply(images, batch.targets, batch.parameters)
-    return batch._replace(inputs=images.contiguous(memory_format=torch.channels_last), targets=targets)
+    return batch._replace(inputs=laid_out(images), targets=targets)
 
 
 def as_floats(pixels: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [0, 1], channels-last without a copy of the bytes."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [0, 1], mostly channels-last without a copy of the bytes."""
+    return laid_out(pixels.permute(0, 3, 1, 2).float().div_(255))
+
+
+def laid_out(inputs: torch.Tensor) -> torch.Tensor:
+    """Images or maps, (N, C, H, W), as they lie in the memory of their device; other tensors as they are."""
+    return inputs.contiguous(memory_format=memory_format(inputs.device)) if inputs.ndim == 4 else inputs
 
 
 class SplitDataset(Dataset):

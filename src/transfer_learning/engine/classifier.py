@@ -16,6 +16,7 @@ from transfer_learning.callbacks.history import History
 from transfer_learning.data.batch import Batch
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.batch_norm import share_running_statistics
+from transfer_learning.engine.finite import FiniteLosses
 from transfer_learning.engine.inference import Input, Predicted, Tta, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
@@ -24,6 +25,7 @@ from transfer_learning.models.network import Network
 from transfer_learning.optim.accumulation import batch_weight
 from transfer_learning.optim.schedules import GroupSchedule, Schedule, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.hardware import memory_format, seed_generators
 from transfer_learning.utilities.validation import Seed, validated
 
 Optimizer = Callable[[list[dict]], torch.optim.Optimizer]
@@ -52,9 +54,6 @@ class Classifier(pl.LightningModule):
     """
 
     class_weights: torch.Tensor | None  # (C,) float32
-    # Both stay on the device, so that no step waits for it.
-    all_finite: torch.Tensor  # whether every loss of the epoch has been finite
-    finite_steps: torch.Tensor  # the number of training batches before the first loss that was not
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Classifier(pl.LightningModule):
         class_weights: Sequence[NonNegativeFloat] | None = None,
     ):
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # the memory format of the batches
+        self.network = network.to(memory_format=torch.channels_last)  # see `setup`
         self.class_names, self.preprocessing = tuple(class_names), preprocessing
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.objective, self.metrics = objective or CrossEntropy(), Metrics(metrics or {}, len(class_names))
@@ -77,8 +76,6 @@ class Classifier(pl.LightningModule):
         self.trained_precision, self.temperature = "", 1.0
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self.set_class_weights(class_weights)
-        self.register_buffer("all_finite", torch.tensor(True), persistent=False)
-        self.register_buffer("finite_steps", torch.tensor(0), persistent=False)
 
     def set_class_weights(self, weights: Sequence[float] | None) -> None:
         """C factors of the losses of training images. Raises ArgumentError for another number of them."""
@@ -87,6 +84,10 @@ class Classifier(pl.LightningModule):
             raise ArgumentError("class_weights", weights, expected)
         tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.device)
         self.register_buffer("class_weights", tensor, persistent=False)
+
+    def setup(self, stage: str) -> None:
+        self.network.to(memory_format=memory_format(self.device))  # that of the batches
+        self.finite = FiniteLosses(self.device)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         callbacks: list = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -133,8 +134,7 @@ class Classifier(pl.LightningModule):
         self._record(batch, batch_index, split, logits.detach(), losses.detach())
         loss = losses.mean()
         if split != "test":
-            self.all_finite &= loss.detach().isfinite()
-            self.finite_steps += self.all_finite & (split == "train")
+            self.finite.add(loss.detach(), split == "train")
         return loss
 
     def _record(self, batch: Batch, index: int, split: str, logits: torch.Tensor, losses: torch.Tensor) -> None:
@@ -151,8 +151,7 @@ class Classifier(pl.LightningModule):
         """Seeds dropout."""
         key = (self.seed, self.current_epoch, batch_index, self.global_rank)
         high, low = (int(word) for word in np.random.SeedSequence(key).generate_state(2))
-        # torch.manual_seed also seeds GPUs; where none is used, that costs a stack trace at each step.
-        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(high << 32 | low)
+        seed_generators(self.device, high << 32 | low)
 
     def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """A step of several batches has the mean gradient over all of their images."""
@@ -167,8 +166,7 @@ class Classifier(pl.LightningModule):
         self.learning_rates = dict(zip(self._rate_names, (group["lr"] for group in optimizer.param_groups)))
 
     def on_train_epoch_start(self) -> None:
-        self.all_finite.fill_(True)
-        self.finite_steps.zero_()
+        self.finite = FiniteLosses(self.device)
 
     def on_train_epoch_end(self) -> None:
         self._check_finite()
@@ -194,9 +192,10 @@ class Classifier(pl.LightningModule):
         self.log("step", float(self.current_epoch + (split == "val")), sync_dist=True)  # a test comes after the fit
 
     def _check_finite(self) -> None:
-        """After an epoch's training and its validation, before a checkpoint of it is written."""
-        if not self.all_finite:
-            batch, window = int(self.finite_steps), self.trainer.accumulate_grad_batches
+        """After an epoch's training and its validation, before a checkpoint of it is written: in all processes."""
+        batch = self.finite.first_not_finite(self.trainer.strategy)
+        if batch is not None:
+            window = self.trainer.accumulate_grad_batches
             where = f"step {batch // window + 1}" if batch < self.trainer.num_training_batches else "in validation"
             way = "try a lower learning rate" if self.current_epoch or batch else "look at the weights and the images"
             kept = f"The checkpoints of earlier epochs are kept; {way}."

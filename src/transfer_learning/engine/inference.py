@@ -19,7 +19,7 @@ from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.hardware import configure_process
+from transfer_learning.utilities.hardware import configure_process, memory_format
 
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
@@ -63,6 +63,7 @@ class Inference:
         except (ValueError, RuntimeError) as error:
             raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
         self.model = model.eval().to(self.fabric.device, TRUE_PRECISIONS.get(model.trained_precision))
+        self.model.network.to(memory_format=memory_format(self.fabric.device))
 
     @torch.inference_mode()
     def logits(self, pixels: np.ndarray) -> torch.Tensor:

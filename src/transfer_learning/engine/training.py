@@ -22,7 +22,7 @@ from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
 from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.hardware import configure_process, device_name
+from transfer_learning.utilities.hardware import configure_process, device_name, memory_format
 
 
 def train(
@@ -115,7 +115,7 @@ def frozen_part(model: Classifier, trainer: pl.Trainer, compiled: bool = False) 
     device, precision, weights = trainer.strategy.root_device, trainer.precision_plugin, model.network.frozen.key
     if weights is None:
         return None
-    frozen = precision.convert_module(model.network.frozen.to(device))
+    frozen = precision.convert_module(model.network.frozen.to(device).to(memory_format=memory_format(device)))
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         with precision.forward_context():

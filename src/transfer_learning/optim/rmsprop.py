@@ -1,6 +1,7 @@
 """Keras 2's RMSprop, the tutorial's optimizer, in one pass over the memory."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Annotated, Any
 
 import torch
@@ -41,16 +42,24 @@ class RMSprop(torch.optim.Optimizer):
                 reason = "RMSprop has no weight decay; expected none, or another optimizer."
                 raise ArgumentError("weight_decay", group["weight_decay"], reason)
 
+    @cached_property  # not an attribute of `__init__`, since pickled optimizers lack those
+    def _steps(self) -> dict[torch.device, torch.Tensor]:
+        """For each device the number of steps that Adam is told, (); counting on changes no bit of it."""
+        return {}
+
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        steps = self._steps
         for group in self.param_groups:
             learning = [parameter for parameter in group["params"] if parameter.grad is not None]
             gradients, squares = [], []
             for parameter in learning:
+                if parameter.device not in steps:
+                    steps[parameter.device] = torch.full((), 1e12, device=parameter.device)
                 state = self.state[parameter]
                 average = state["square_avg"] if state else torch.zeros_like(parameter)
                 state["square_avg"] = _with_strides_of(parameter, average)
@@ -62,7 +71,7 @@ class RMSprop(torch.optim.Optimizer):
                 exp_avgs=gradients,
                 exp_avg_sqs=squares,
                 max_exp_avg_sqs=[],
-                state_steps=[torch.full((), 1e12, device=parameter.device) for parameter in learning],
+                state_steps=[steps[parameter.device] for parameter in learning],
                 fused=True,
                 amsgrad=False,
                 beta1=0.0,

@@ -19,7 +19,7 @@ from transfer_learning.engine.checkpoint import read
 from transfer_learning.runs.config import differ_in_epochs, flat, read_config
 from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
-from transfer_learning.utilities.files import write_csv, write_text
+from transfer_learning.utilities.files import replace, write_csv, write_text
 from transfer_learning.utilities.text import some
 
 WRITTEN = ("split.csv", "epochs.csv", "predictions.csv", "curves.png", "metrics.json", "provenance.json")
@@ -48,7 +48,8 @@ class RunFolder:
         If the block fails, the file FAILED has the reason until the next attempt.
         """
         if getattr(rank_zero_only, "rank", 0):  # the first process of a distributed run holds the lock
-            yield
+            with self._reason_kept():
+                yield
             return
         try:
             lock = FileLock(self.path / ".lock", timeout=0).acquire()
@@ -56,16 +57,23 @@ class RunFolder:
             raise UserError(f"{self.path}: another run is using this folder. Wait, or choose another one.") from error
         with lock:
             self._lock = _identity(self.path / ".lock")
-            try:
+            with self._reason_kept():
                 (self.path / "FAILED").unlink(missing_ok=True)
                 for partial in self.last.parent.glob("*.ckpt.partial"):  # of a killed process
                     partial.unlink()
                 yield
-            except Exception as error:
-                with suppress(OSError, UserError):  # the disk may be full, the folder another run's
-                    self.check_ours()
-                    (self.path / "FAILED").write_text(" ".join(str(error).split()) + "\n", encoding="utf-8")
-                raise
+
+    @contextmanager
+    def _reason_kept(self) -> Iterator[None]:
+        """If the block fails, FAILED has the reason of the process in which it failed first."""
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError, UserError):  # the disk may be full, the folder another run's
+                self.check_ours()
+                with open(self.path / "FAILED", "x", encoding="utf-8") as file:
+                    file.write(" ".join(str(error).split()) + "\n")
+            raise
 
     def check_ours(self) -> None:
         """Raises UserError if the folder was removed or replaced after `locked`, so that another run may use it."""
@@ -138,7 +146,7 @@ class RunFolder:
 
         def begin() -> None:
             if metrics:
-                os.replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
+                replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
             self._write_config(old, config, extra)
 
         self._begin = begin

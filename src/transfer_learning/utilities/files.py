@@ -5,13 +5,16 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL, LONGEST = ".partial", 255  # end of a temporary name, and bytes of a name
+ATTEMPTS = 20 if sys.platform == "win32" else 1  # to replace a file, in a second
 
 
 @contextmanager
@@ -29,7 +32,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, real)
+        replace(partial, real)
     except OSError as error:
         if error.filename in (None, str(partial)):  # a full disk names none
             error.filename = str(path)
@@ -61,11 +64,24 @@ def atomic_folder(path: str | Path, last: str, replaced: Iterable[str] = ()) -> 
             for name in [last, *replaced]:
                 (real / Path(name).name).unlink(missing_ok=True)
             for file in sorted(partial.iterdir(), key=lambda file: file.name == last):
-                os.replace(file, real / file.name)
+                replace(file, real / file.name)
     except OSError as error:
         if f"{PARTIAL}-" in str(error.filename):
             error.filename = os.path.join(path, os.path.basename(error.filename))
         raise
+
+
+def replace(source: Path, target: Path) -> None:
+    """`os.replace`. Windows refuses it while another program, such as a virus scanner, reads the target for a moment.
+
+    Raises OSError.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(0.05)
+    os.replace(source, target)
 
 
 def write_text(path: str | Path, text: str) -> None:

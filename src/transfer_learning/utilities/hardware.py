@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+# Types of devices on which torch up to 2.12 trains channels-last networks wrongly, and cannot repeat an image's border.
+LIMITED = {"mps"}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's <malloc.h>
 EXPECTED_WARNINGS = (
     ".*LeafSpec.*",  # Lightning uses a part of torch that is deprecated
@@ -34,6 +36,21 @@ def configure_process() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How images, maps and weights lie in the memory of a device."""
+    return torch.contiguous_format if device.type in LIMITED else torch.channels_last
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seeds the random numbers of the CPU and of the current device of `device`'s type; `seed` is in [0, 2**64).
+
+    `torch.manual_seed` does so for all types of devices; one that is not used costs a stack trace each time.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def native_precision(accelerator: str) -> str:

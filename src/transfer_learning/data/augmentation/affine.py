@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat
 
 from transfer_learning.data.augmentation import Augmented
+from transfer_learning.data.augmentation.warp import warp
 from transfer_learning.utilities.validation import validated
 
 
@@ -56,9 +56,8 @@ class Affine:
         xy, xx = sin * zoom_y, (cos * shear.cos() - sin * shear.sin()) * zoom_x
         y0, x0 = cos * down * height - sin * right * width, sin * down * height + cos * right * width
         mirror = 1 - 2 * flip  # Keras flips the transformed image, so the output's column is mirrored
-        # The coordinates of affine_grid: columns first, [-1, 1] from edge to edge.
+        # The coordinates of `warp`: columns first, [-1, 1] from edge to edge.
         column = torch.stack([xx * mirror, xy * (height / width), x0 * (2 / width)], dim=1)
         row = torch.stack([yx * mirror * (width / height), yy, y0 * (2 / height)], dim=1)
         matrix = torch.stack([column, row], dim=1)
-        grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False), targets
+        return warp(images, matrix), targets

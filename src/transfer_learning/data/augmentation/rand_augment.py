@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from transfer_learning.data.augmentation import Augmented
+from transfer_learning.data.augmentation.warp import warp
 from transfer_learning.utilities.validation import validated
 
 # Of magnitude 30: identity, shear along x and y, translation along x and y (fractions of the sides), rotation.
@@ -45,12 +45,11 @@ class RandAugment:
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
         """Bilinear; targets stay as they are. See `Step.apply`."""
         aspect, matrix = images.shape[2] / images.shape[3], torch.eye(3, dtype=images.dtype, device=images.device)
-        # Output -> input in the coordinates of affine_grid: columns first, [-1, 1] from edge to edge.
+        # Output -> input in the coordinates of `warp`: columns first, [-1, 1] from edge to edge.
         for values in parameters.to(images.dtype).split(5, dim=1):
             shear_x, shear_y, right, down, angle = values.unbind(1)
             cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
             column, row = [cos, (shear_x - sin) * aspect, -2 * right], [(shear_y + sin) / aspect, cos, -2 * down]
             elements = torch.stack([*column, *row, zero, zero, zero + 1], dim=1)
             matrix = matrix @ elements.view(-1, 3, 3)
-        grid = F.affine_grid(matrix[:, :2], list(images.shape), align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False), targets
+        return warp(images, matrix[:, :2]), targets

@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from transfer_learning.data.augmentation import Augmented
+from transfer_learning.data.augmentation.warp import warp
 from transfer_learning.utilities.validation import Positive, Probability, Range, Share, validated
 
 
@@ -51,6 +51,4 @@ class RandomResizedCrop:
         height, width, down, right, flip = parameters.to(images.dtype).unbind(1)
         zero = torch.zeros_like(height)
         rows = [torch.stack([width * (1 - 2 * flip), zero, right], dim=1), torch.stack([zero, height, down], dim=1)]
-        shape = [*images.shape[:2], *((self.size,) * 2 if self.size else images.shape[2:])]
-        grid = F.affine_grid(torch.stack(rows, dim=1), shape, align_corners=False)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False), targets
+        return warp(images, torch.stack(rows, dim=1), (self.size, self.size) if self.size else None), targets

@@ -1,0 +1,32 @@
+"""Notices losses that are not finite, without waiting for the device at each step."""
+
+import math
+from typing import Any
+
+import torch
+
+
+class FiniteLosses:
+    """The losses of one epoch, in one process.
+
+    The tensors stay on the device. They are no buffers of a module: DDP gives all processes those of the first one.
+    """
+
+    def __init__(self, device: torch.device):
+        self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+        self.steps = torch.zeros((), dtype=torch.int64, device=device)  # training batches before the first that was not
+
+    def add(self, loss: torch.Tensor, training: bool) -> None:
+        """`loss` is (), float."""
+        self.all_finite &= loss.abs() < math.inf  # torch.isfinite is twice as many operations
+        if training:
+            self.steps += self.all_finite
+
+    def first_not_finite(self, strategy: Any) -> int | None:
+        """The training batch of the first loss that was not finite in any process, or their number after validation.
+
+        None if all were finite. All processes of Lightning's strategy call it together and get the same.
+        """
+        found = torch.stack([self.all_finite.long(), self.steps])
+        all_finite, steps = strategy.reduce(found, reduce_op="min").tolist()
+        return None if all_finite else steps
