@@ -1,6 +1,6 @@
 import pytest
 
-from transfer_learning.cli.build import check_added_keys
+from transfer_learning.cli.build import absolute_paths, check_added_keys
 
 TINY = ["data=cartoons", "data.image_size=32"]
 
@@ -25,3 +25,28 @@ def test_an_added_key_that_nothing_reads_is_refused(tmp_path, in_process, added,
 def test_keys_that_something_reads_may_be_added(composed):
     added = ["++recipe.lr=1e-4", "+trainer.max_steps=3", "+data/augmentation@data.augmentation=none", "++seed=1"]
     check_added_keys(composed(*TINY), added)
+
+
+def test_paths_are_absolute_and_lead_where_the_shell_goes(composed, tmp_path, monkeypatch):
+    for folder in ("images", "elsewhere/images", "elsewhere/inner"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "inner")
+    monkeypatch.chdir(tmp_path)
+    for typed, expected in (
+        ("images", "images"),
+        ("./images//", "images"),
+        ("link/../images", "elsewhere/images"),
+        ("elsewhere/../images", "images"),
+        ("link", "link"),  # links stay as long as they lead to the same place
+    ):
+        cfg = composed("data=image_folder", f"data.root={typed}")
+        absolute_paths(cfg)
+        assert cfg.data.root == str(tmp_path / expected), typed
+
+
+@pytest.mark.parametrize("typed", ["hydra.run.dir=", "resume=", "data.root=", "data.cache_dir="])
+def test_an_empty_folder_is_refused(in_process, tmp_path, monkeypatch, typed):
+    monkeypatch.chdir(tmp_path)
+    code, output = in_process("data=image_folder", "data.root=.", f"hydra.run.dir={tmp_path}/run", typed)
+    assert code == 1 and f"{typed}: expected a" in output, output
+    assert not [path for path in tmp_path.iterdir() if path.name != "run"]

@@ -1,9 +1,11 @@
 """What a command does with the folder of a run that has begun or finished."""
 
+import csv
 import json
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
 DATA = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "callbacks=[checkpoints]", "logger=none"]
@@ -85,6 +87,11 @@ def test_a_job_of_a_sweep_that_was_extended_counts_as_finished(in_process, tmp_p
     assert in_process(f"resume={extended}", "trainer.max_epochs=2")[0] == 0
     code, output = in_process(*sweep, "trainer.max_epochs=1")
     assert code == 0 and "2 of 2 jobs" in output and epochs_of(extended) == 2, output
+    overrides = OmegaConf.load(extended / "config.yaml").overrides
+    assert set(sweep[1:-3]) < set(overrides) and overrides[-1] == "trainer.max_epochs=2"  # no key twice
+    assert len({each.partition("=")[0] for each in overrides}) == len(overrides)
+    with open(tmp_path / "sweep" / "leaderboard.csv", newline="") as file:
+        assert sorted(row["seed"] for row in csv.DictReader(file)) == ["0", "1"]
 
 
 @pytest.mark.parametrize(

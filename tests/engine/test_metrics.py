@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -171,6 +172,26 @@ def test_unknown_monitor_is_refused_before_the_first_step(
     with pytest.raises(ArgumentError, match=message):
         train(small_data(), model, trainer, monitor=monitor)
     assert trainer.global_step == 0 and all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+@pytest.mark.parametrize(
+    "name, mode, refused",
+    [
+        ("val/acc", "min", True),
+        ("val/loss", "max", True),
+        ("val/acc", "max", False),
+        ("val/loss", "min", False),
+        ("val/f1", "min", False),  # which values of it are better is not known
+        ("val/f1", "max", False),
+    ],
+)
+def test_a_mode_that_chooses_the_worst_epoch_is_refused(tmp_path, quiet_trainer, name, mode, refused):
+    logged = [name, "val/acc", "val/other"]
+    for callback in (ModelCheckpoint(tmp_path, monitor=name, mode=mode), EarlyStopping(name, mode=mode)):
+        trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback])
+        Monitor.of(trainer).check(logged, trainer, chosen=name)
+        with pytest.raises(ArgumentError, match=f"^mode='{mode}': {name} is better") if refused else nullcontext():
+            Monitor.of(trainer).check(logged, trainer, chosen="val/other")
 
 
 @pytest.mark.parametrize("monitor, mode", [("val/f1", "max"), ("train/loss", "min")])

@@ -50,6 +50,19 @@ def sweep(tmp_path, add_job):
     return tmp_path
 
 
+def test_jobs_may_lie_deeper_in_the_folder_of_a_sweep(tmp_path, add_job):
+    (tmp_path / "a").mkdir()
+    add_job("a/0", ["seed=0"], results(0.5))
+    add_job("a/1", ["seed=1"], failed="why")
+    assert [(job.folder, job.state) for job in jobs(tmp_path)] == [("a/0", "finished"), ("a/1", "failed")]
+
+
+def test_a_sweep_without_jobs_is_not_complete(tmp_path):
+    with pytest.raises(SystemExit) as end:
+        Leaderboard().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert end.value.code == 1
+
+
 def test_folder_of_the_learning_rate_finder_is_no_unfinished_run_until_it_trains(tmp_path, add_job):
     add_job("run", ["find_lr=true"])
     (tmp_path / "run" / "lr_find.json").write_text("{}")

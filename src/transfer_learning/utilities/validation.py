@@ -30,7 +30,7 @@ def _ordered(pair: Sequence) -> Sequence:
 
 def _not_empty(path: str | Path) -> str | Path:
     if not str(path):
-        raise PydanticCustomError("path", "a path, which an empty text is not")
+        raise PydanticCustomError("path", "a path, not an empty text")
     return path
 
 
