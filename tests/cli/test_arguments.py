@@ -410,7 +410,10 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned,
         ("SMALL data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
         ("SMALL model=vgg16_frozen model.weights=FOLDER/w.pth", "model.weights=FOLDER/w.pth: no such file"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer"),
-        ("SMALL trainer.compile=true", "trainer.compile=true: no C++ compiler /no/compiler"),
+        (
+            "SMALL trainer.compile=true",
+            "trainer.compile=true: torch cannot compile for cpu (RuntimeError: none). Install",
+        ),
         ("data=cartoons trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
         ("SMALL data.views=2", "data.views=2: views are augmented images, so augment=true is needed."),
         ("SMALL model=vgg16_frozen model.weights=null model.unfreeze=block9", "model.unfreeze=block9: expected null,"),
@@ -437,7 +440,11 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned,
 def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_process, write_image, arguments, message):
     if torch.cuda.is_available() and "trainer=gpu" in arguments:
         pytest.skip("there is a GPU")
-    monkeypatch.setenv("CXX", "/no/compiler")
+
+    def no_compiler(function):
+        raise RuntimeError("none\nand more lines")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
     (tmp_path / "FOLDER").mkdir()
     names = ["ONE/rose/1.png", *(f"CATS/{label}/{number}.png" for label in ("cat", "dog") for number in range(3))]
     for seed, name in enumerate(names):

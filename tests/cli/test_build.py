@@ -1,6 +1,11 @@
-import pytest
+from types import SimpleNamespace
 
-from transfer_learning.cli.build import absolute_paths, check_added_keys
+import pytest
+import torch
+from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
+
+from transfer_learning.cli.build import absolute_paths, build, check_added_keys
+from transfer_learning.utilities.hardware import native_precision
 
 TINY = ["data=cartoons", "data.image_size=32"]
 
@@ -50,3 +55,21 @@ def test_an_empty_folder_is_refused(in_process, tmp_path, monkeypatch, typed):
     code, output = in_process("data=image_folder", "data.root=.", f"hydra.run.dir={tmp_path}/run", typed)
     assert code == 1 and f"{typed}: expected a" in output, output
     assert not [path for path in tmp_path.iterdir() if path.name != "run"]
+
+
+def test_the_progress_bar_is_not_drawn_for_each_batch(composed, small_data, small_model, quiet_trainer, monkeypatch):
+    bar, drawn = build(composed(*TINY), "callbacks.progress"), []
+    monkeypatch.setattr(Tqdm, "refresh", lambda self, *arguments, **settings: drawn.append(self.n))
+    trainer = quiet_trainer(max_epochs=1, callbacks=[bar], enable_progress_bar=True, limit_val_batches=0)
+    trainer.fit(small_model(), datamodule=small_data(batch_size=1))
+    assert trainer.global_step == 24 and {10, 20, 24} <= set(drawn) and not {9, 11, 19, 21, 23} & set(drawn)
+
+
+@pytest.mark.parametrize("experiment", ["best", "fast", "scratch", "quickstart"])
+def test_experiments_need_no_bfloat16(composed, monkeypatch, experiment):
+    """As on a T4, whose compute capability is 7.5: cuDNN has no bfloat16 convolutions for it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
+    precision = composed(f"experiment={experiment}", "data=cartoons", "trainer=gpu").trainer.precision
+    assert (native_precision("gpu") if precision == "auto" else precision) == "32-true"

@@ -39,3 +39,19 @@ def test_what_an_encoding_lacks_is_escaped(encoding):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode(encoding.partition(":")[0]).strip().endswith("\\udcff")
+
+
+def test_names_that_the_locale_cannot_write(tmp_path, write_image, in_shell):
+    """As on Windows with cp1252, here with ASCII: files are UTF-8, and a terminal shows escapes."""
+    rows = [(write_image(tmp_path / f"{seed}.png", seed), "猫狗"[seed % 2]) for seed in range(24)]
+    table = "".join(f"{file},{label}\n" for file, label in rows)
+    (tmp_path / "table.csv").write_text(f"file,label\n{table}", encoding="utf-8")
+    data = [f"data.table={tmp_path}/table.csv", "data.file_column=file", "data.label_column=label"]
+    data += ["data.train_per_class=6", "data.val_per_class=3", "data.test_per_class=3", "trainer.max_epochs=1"]
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", "data=table"]
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": "cp1252"}
+    result = in_shell("-m", *TINY, *where, *data, "optimizer.lr=1e-3,1e30", **ascii_only)
+    assert result.returncode == 1 and "UnicodeEncodeError" not in result.stderr, result.stderr
+    assert "1 of 2 jobs" in result.stdout and "\\u732b" in result.stdout, result.stdout
+    for log in (tmp_path / "sweep").glob("*/train.log"):
+        assert "猫" in log.read_text(encoding="utf-8")

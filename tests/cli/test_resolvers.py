@@ -40,6 +40,14 @@ def test_names_of_different_overrides_differ():
     assert len({folder_name(each) for each in pairs}) == len(pairs)
 
 
+def test_on_windows_names_are_shorter_and_those_that_were_short_are_the_same():
+    """A path may have 260 characters there: of the folder of sweeps, about 90, and of the file in it, about 60."""
+    for overrides in ("model=basic_cnn,data.augment=true", "root=/a/b", "a='x y'", "a=" + "x" * 78, "é" * 45):
+        assert folder_name(overrides, 90) == folder_name(overrides, 200)
+    names = [folder_name(f"{text}{last}", 90) for text in ("x" * 400, "é" * 90, "x" * 90) for last in "ab"]
+    assert len(set(names)) == len(names) and all(80 <= len(name.encode()) <= 90 for name in names)
+
+
 def test_names_are_bounded_in_bytes():
     """A file system allows 255 bytes; a character may have four."""
     for character in "é猫😀":

@@ -3,14 +3,17 @@
 import csv
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import train
+from transfer_learning.cli.sweep import Leaderboard
 from transfer_learning.engine.classifier import Classifier
 
 PROJECT = Path(train.__file__).parent
@@ -199,3 +202,33 @@ def test_learning_curve_as_it_is(composed):
 def test_wrong_shares_and_folds_are_named_as_they_are_typed(sweep, setting, message):
     code, output, _ = sweep("experiment=learning_curve", "model=basic_cnn", "data.train_share=1.0", "seed=0", setting)
     assert code == 1 and message in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "gpus, cores, arguments, refused",
+    [
+        (1, 4, [], "hydra.launcher.n_jobs=-1: 4 jobs at a time, but GPUs: 1; expected 1, or a larger number"),
+        (2, 4, ["hydra.launcher.n_jobs=-2"], "hydra.launcher.n_jobs=-2: 3 jobs at a time, but GPUs: 2; expected 2"),
+        (4, 4, [], None),
+        (1, 4, ["hydra.launcher.n_jobs=4"], None),  # asked for
+        (1, 4, ["trainer=cpu"], None),
+        (0, 4, [], None),
+    ],
+)
+def test_more_joblib_workers_than_gpus_are_refused_unless_asked_for(monkeypatch, gpus, cores, arguments, refused):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: n_jobs if n_jobs > 0 else cores + 1 + n_jobs)
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        overrides = ["hydra/launcher=joblib", *arguments]
+        config = compose("config", overrides, return_hydra_config=True)
+    with nullcontext() if refused is None else pytest.raises(SystemExit, match=f"^{refused}"):
+        Leaderboard().on_multirun_start(config)
+
+
+def test_a_sweep_with_too_many_workers_ends_before_its_jobs(in_process, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("joblib.effective_n_jobs", lambda n_jobs: 8)
+    where = [f"hydra.sweep.dir={tmp_path}/sweep", "hydra/launcher=joblib", "trainer=default"]
+    code, output = in_process("-m", *TINY, *where, "seed=0,1")
+    assert code == 1 and "hydra.launcher.n_jobs=-1: 8 jobs at a time" in output and "Traceback" not in output
+    assert not (tmp_path / "sweep").exists()

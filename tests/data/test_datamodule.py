@@ -1,3 +1,4 @@
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,13 +7,17 @@ import torch
 from PIL import Image
 
 from transfer_learning.data.augmentation.affine import Affine
+from transfer_learning.data.batch import SplitDataset
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
+from transfer_learning.data.folds import group_codes
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.dogs_vs_cats import DogsVsCats
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.data.splits import PerClass
 from transfer_learning.utilities.errors import ArgumentError, UserError
+
+CPU = torch.device("cpu")
 
 
 def trainer(world_size, rank, device="cpu"):
@@ -365,3 +370,32 @@ def test_all_splits_are_kept_on_the_gpu_if_they_fit_into_half_of_its_free_memory
     assert dataset.device == device and set(moved) == {device} and len(dataset.array) == (12 if device else 24)
     data.trainer = trainer(1, 0)
     assert data.val_dataloader().dataset.device is None
+
+
+@pytest.mark.parametrize("device, pinned", [("cpu", False), ("cuda", True)])
+def test_batches_are_pinned_for_the_gpu_of_the_run_only(folder_data, monkeypatch, device, pinned):
+    data = folder_data()
+    data.trainer = trainer(1, 0, device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))  # so that the splits are not kept there
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert [loader.pin_memory for loader in loaders] == [pinned] * 3
+
+
+def test_numbers_are_int64_where_numpy_has_another_default(folder_data, monkeypatch):
+    """On Windows, NumPy 1's integers are int32: the loss refuses such labels, and products overflow."""
+    whole = {name: getattr(np, name) for name in ("arange", "array", "full")}
+
+    def with_default(make, *arguments, **settings):
+        made = make(*arguments, **settings)
+        return made.astype(np.int32) if made.dtype == np.int64 and "dtype" not in settings else made
+
+    with monkeypatch.context() as patch:
+        for name, make in whole.items():
+            patch.setattr(np, name, partial(with_default, make))
+        data = folder_data()
+        batch = next(iter(data.train_dataloader()))
+        kept = SplitDataset(data.pixels, data.splits["val"][None], *[data.splits["val"]] * 2, device=CPU)
+    assert {array.dtype for array in (data.labels, data.readable, *data.splits.values())} == {np.dtype(np.int64)}
+    assert {batch.targets.dtype, batch.indices.dtype, kept.rows.dtype} == {torch.int64}
+    assert group_codes(None, 3).dtype == np.int64

@@ -305,7 +305,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch):
         return np.zeros((2, 2, 3), np.uint8)
 
     monkeypatch.setattr(Preprocessing, "resized", resized)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("transfer_learning.data.preprocessing.usable_cores", lambda: 8)
     sizes = [(10, 10), (3, 3)] * 6
     listed = unlabelled([Image.new("1", size) for size in sizes])
     decode(listed, Preprocessing(2), range(12))

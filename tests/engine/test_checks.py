@@ -12,6 +12,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
 from transfer_learning.engine.checks import check_number_of_batches
+from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.schedules import Cosine
@@ -110,7 +111,24 @@ def test_smaller_training_images_are_refused_before_the_first_step_if_the_networ
     assert trainer.global_step == 0
 
 
-def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ArgumentError, match="^compile=True: no C\\+\\+ compiler no-such-compiler"):
-        train(small_data(), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path), compile=True)
+def test_compile_needs_a_compiler(tmp_path, small_data, small_model, quiet_trainer):
+    from torch._inductor import config  # CXX is read when it is imported
+
+    torch.compiler.reset()
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}), pytest.raises(ArgumentError) as error:
+        train(small_data(), small_model(), trainer, compile=True)
+    message = str(error.value)
+    assert message.startswith("compile=True: torch cannot compile for cpu (InvalidCxxCompiler: ")
+    assert "no-such-compiler" in message and "\n" not in message
+
+
+def test_a_gpu_that_torch_has_no_code_for(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    for search in (train, find_learning_rate):
+        with pytest.raises(ArgumentError, match="^accelerator='cuda': the Tesla V100 has compute capability 7.0"):
+            search(small_data(), small_model(), trainer)

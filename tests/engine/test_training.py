@@ -1,7 +1,8 @@
 import json
 import os
 import shutil
-from functools import partial
+from functools import partial, partialmethod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from transfer_learning import load
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
-from transfer_learning.engine.training import frozen_part, train
+from transfer_learning.engine.training import compile_network, frozen_part, train
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import read_json
+from transfer_learning.utilities.hardware import native_precision
 
 
 @pytest.fixture
@@ -399,3 +401,50 @@ def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(
         keys.append(list(model.state_dict()))
         assert bool(model.network.frozen._compiled_call_impl) == compile
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and keys[0] == keys[1]
+
+
+def test_every_job_of_a_process_is_compiled_whole(monkeypatch):
+    """torch counts the graphs of all modules together: by default, the third job would not be compiled at all."""
+    graphs, counts = [], []
+
+    def backend(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    for job in range(4):
+        frozen, trainable = (
+            torch.nn.Linear(3 + job, 4),
+            torch.nn.Sequential(torch.nn.Linear(3 + job, 4), torch.nn.ReLU()),
+        )
+        compile_network(SimpleNamespace(frozen=frozen, trainable=trainable), torch.device("cuda"))
+        for part in (frozen, trainable):
+            for dimensions in range(1, 7):
+                part(torch.rand(*[2] * dimensions, 3 + job))
+        counts.append(len(graphs))
+        graphs.clear()
+    assert counts == [12] * 4  # more than torch's default limit, 8
+
+
+def test_a_training_on_the_cpu_asks_nothing_of_cuda(tmp_path, small_data, pretrained, quiet_trainer, monkeypatch):
+    """As on a machine with a GPU: each of these functions would open a context on it."""
+
+    def fail(*arguments, **settings):
+        raise AssertionError("CUDA was used")
+
+    names = ("_lazy_init", "current_device", "mem_get_info", "get_device_name", "get_device_capability", "synchronize")
+    for name in (*names, "get_device_properties", "is_bf16_supported", "memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, fail)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", fail)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert native_precision("cpu") in ("32-true", "bf16-mixed")
+    best = ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max")
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[best], enable_checkpointing=True)
+    data, pinned = small_data(augment=True), []
+    make = type(data)._loader
+    monkeypatch.setattr(
+        type(data), "_loader", lambda *a, **s: [made := make(*a, **s), pinned.append(made.pin_memory)][0]
+    )
+    train(data, pretrained(), trainer)
+    assert pinned and not any(pinned)

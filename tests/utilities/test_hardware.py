@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import platform
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from transfer_learning.utilities import hardware
+from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import memory_format, seed_generators
 
 
@@ -96,3 +98,82 @@ def test_the_generators_of_the_cpu_and_of_the_device_are_seeded_and_no_others(mo
 def test_images_are_contiguous_on_mps_alone():
     assert memory_format(torch.device("mps", 0)) == torch.contiguous_format
     assert {memory_format(torch.device(each)) for each in ("cpu", "cuda")} == {torch.channels_last}
+
+
+@pytest.mark.parametrize("name, expected", [("auto", 1), ("gpu", 1), ("mps", 1), ("cuda", 0), ("cpu", 0)])
+def test_the_gpu_of_a_mac_counts(monkeypatch, name, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert hardware.count_gpus(name) == expected
+
+
+@pytest.mark.parametrize("given, expected", [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_cublas_is_configured_before_cuda_starts(monkeypatch, given, expected):
+    """A sweep over `deterministic` would set it too late, in its second job."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if given:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", given)
+    hardware.configure_process()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == expected and not torch.cuda.is_initialized()
+
+
+@pytest.mark.parametrize("cores, set_by_user, expected", [(1, None, 1), (1, "2", 2), (8, None, 2)])
+def test_threads_are_no_more_than_the_cores_that_may_be_used(monkeypatch, cores, set_by_user, expected):
+    monkeypatch.setattr(hardware, "usable_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_by_user:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_by_user)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        hardware.configure_process()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """gpu(capability, architectures): what CUDA's functions tell of a GPU and of the build of torch."""
+
+    def make(capability, architectures):
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures.split())
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+        return torch.device("cuda:0")
+
+    return make
+
+
+CUDA_13 = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120"
+
+
+@pytest.mark.parametrize("capability", [(7, 0), (6, 1), (5, 2)])
+def test_an_older_gpu_than_torch_has_code_for_is_refused_in_one_line_that_names_the_other_build(gpu, capability):
+    with pytest.raises(ArgumentError, match="^accelerator='cuda': the Tesla V100 has compute capability") as error:
+        hardware.check_gpu(gpu(capability, CUDA_13))
+    message = str(error.value)
+    assert "for CUDA 12.6 (cu126)" in message and "expected cpu" in message and "\n" not in message
+    hardware.check_gpu(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "capability, architectures",
+    [
+        ((7, 5), CUDA_13),
+        ((8, 9), CUDA_13),  # as 8.6
+        ((9, 0), "sm_75 sm_90a"),
+        ((13, 0), CUDA_13),  # by PTX
+        ((7, 0), "sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90"),
+        ((9, 4), "gfx90a gfx942"),  # AMD
+        ((7, 0), ""),
+    ],
+)
+def test_gpus_that_torch_has_code_for(gpu, capability, architectures):
+    hardware.check_gpu(gpu(capability, architectures))
+
+
+@pytest.mark.parametrize("capability, architectures", [((12, 0), "sm_80 sm_90"), ((8, 0), "sm_70 sm_86")])
+def test_a_newer_gpu_needs_a_newer_torch(gpu, capability, architectures):
+    with pytest.raises(ArgumentError, match="or install a newer torch"):
+        hardware.check_gpu(gpu(capability, architectures))

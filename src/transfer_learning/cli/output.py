@@ -1,4 +1,4 @@
-"""Standard output and standard error that are closed, or that nobody reads."""
+"""Standard output and standard error that are closed, that nobody reads, or that lack characters."""
 
 import io
 import os

@@ -4,6 +4,7 @@ They are registered on import because a launcher's process composes its job as s
 """
 
 import hashlib
+import os
 import re
 import warnings
 from pathlib import Path
@@ -15,19 +16,20 @@ from transfer_learning.reporting.metric_names import default_mode
 PROJECT = Path(__file__).resolve().parents[3]
 MAY_CHANGE = ("data.cache_dir", "data.download_to")  # keys that may change on resume
 MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
+LONGEST = 90 if os.sep == "\\" else 200  # bytes of a job folder's name: Windows allows paths of 260 characters
 REPLICATES = ("data.fold", "seed")  # runs that differ in these alone are repetitions
 
 
-def folder_name(overrides: str) -> str:
-    """Overrides as the name of a folder: at most 200 bytes, and no character that needs quotes in a shell.
+def folder_name(overrides: str, longest: int = LONGEST) -> str:
+    """Overrides as the name of a folder: at most `longest` bytes, and no character that needs quotes in a shell.
 
     Of an absolute path, or one that begins with `.` or `~`, only the last part is kept. If anything is cut, or replaced
     other than brackets and slashes, a hash of 8 digits is added, so that different overrides have different names.
     """
     short = re.sub(r"(?<==)[/.~][^,=]*/", "", overrides)
     name, digits = re.sub(r"[^\w.=,+-]+", "-", short) or "defaults", hashlib.sha256(overrides.encode()).hexdigest()[:8]
-    is_whole = short == overrides and re.fullmatch(r"[\w.=,+\-\[\]/]*", short) and len(name.encode()) <= 200
-    return name if is_whole else f"{name.encode()[:190].decode(errors='ignore')}-{digits}"
+    is_whole = short == overrides and re.fullmatch(r"[\w.=,+\-\[\]/]*", short) and len(name.encode()) <= longest
+    return name if is_whole else f"{name.encode()[: longest - 10].decode(errors='ignore')}-{digits}"
 
 
 def input_spec(field: str, backbone: str, weights: str | None) -> object:

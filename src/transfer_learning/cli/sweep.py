@@ -1,10 +1,10 @@
-"""The end of a sweep: Hydra's callback that prints and writes the leaderboard and the report."""
+"""The begin and the end of a sweep: Hydra's callback that prints and writes the leaderboard and the report."""
 
 import sys
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from transfer_learning.cli.errors import one_line
 from transfer_learning.cli.output import ignore_broken_pipe
@@ -16,6 +16,12 @@ from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
 class Leaderboard(Callback):
     """Exits with 1 unless all jobs in the folder of the sweep have finished and the leaderboard could be written."""
 
+    def on_multirun_start(self, config: DictConfig, **_) -> None:
+        """Exits with 1 if joblib's default number of jobs at a time is larger than the number of GPUs."""
+        n_jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
+        if n_jobs < 0:
+            check_workers(n_jobs, OmegaConf.select(config, "trainer.accelerator"))
+
     def on_multirun_end(self, config: DictConfig, **_) -> None:
         try:
             complete = write(Path(config.hydra.sweep.dir))
@@ -23,6 +29,18 @@ class Leaderboard(Callback):
             sys.exit(f"no leaderboard, {type(error).__name__}: {one_line(error)}")
         if not complete:
             sys.exit(1)
+
+
+def check_workers(n_jobs: int, accelerator: str) -> None:
+    """Exits with 1 if `n_jobs` below 0, which are counted from the number of cores, are more than the GPUs."""
+    from joblib import effective_n_jobs
+
+    from transfer_learning.utilities.hardware import count_gpus  # imports torch
+
+    workers, gpus = effective_n_jobs(n_jobs), count_gpus(accelerator)
+    if 0 < gpus < workers:
+        ways = f"expected {gpus}, or a larger number if jobs shall share a GPU, or trainer=cpu"
+        sys.exit(f"hydra.launcher.n_jobs={n_jobs}: {workers} jobs at a time, but GPUs: {gpus}; {ways}.")
 
 
 def write(folder: Path) -> bool:

@@ -77,7 +77,7 @@ class SplitDataset(Dataset):
         device: torch.device | None = None,
     ):
         if device is not None:
-            array, rows = array[rows.ravel()], np.arange(rows.size).reshape(rows.shape)
+            array, rows = array[rows.ravel()], np.arange(rows.size, dtype=np.int64).reshape(rows.shape)
         tensors = [torch.from_numpy(each).to(device) for each in (array, rows, indices, labels)]
         self.array, self.rows, self.indices, self.labels = tensors
         self.is_features, self.device = is_features, device

@@ -128,7 +128,7 @@ class ImageDataModule(pl.LightningDataModule):
         log_shapes(self.class_names, self.labels, self.splits, self.pixels)
 
     def _indices_without(self, left_out: Collection[int]) -> np.ndarray:
-        return np.setdiff1d(np.arange(len(self.labels)), list(left_out))
+        return np.setdiff1d(np.arange(len(self.labels), dtype=np.int64), list(left_out))
 
     def _split(self) -> dict[str, np.ndarray]:
         """The splits of the images that are used."""
@@ -223,7 +223,7 @@ class ImageDataModule(pl.LightningDataModule):
             device=self._device_for_all_splits(),
         )
         dataset.sampler = sampler(dataset, num_replicas=world_size, rank=rank, **settings)
-        pin = torch.cuda.is_available() and dataset.device is None
+        pin = dataset.device is None and self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=_as_it_is, pin_memory=pin)
 
     def _device_for_all_splits(self) -> torch.device | None:

@@ -18,7 +18,7 @@ def ranks(digests: Sequence[str], salt: str) -> np.ndarray:
 
 def group_codes(groups: Sequence[str] | np.ndarray | None, count: int) -> np.ndarray:
     """The group of each image as a number, (count,) int64 in [0, G); without groups each image is one of its own."""
-    return np.arange(count) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    return np.arange(count, dtype=np.int64) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
 def first_ranks(group: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """From an image file of any format and size to the pixels that a network gets."""
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from transfer_learning.data.digests import UNREADABLE
 from transfer_learning.data.formats import count_frames, missing_plugin, readable_formats
 from transfer_learning.data.images import Images
 from transfer_learning.data.summary import log_frames
+from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import PathArgument, validated
@@ -137,6 +137,6 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
                 reason = missing_plugin(images.names[index]) or UNKNOWN
             remarks["unreadable"][position] = reason
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+    with ThreadPoolExecutor(usable_cores()) as pool:  # of this process or container; decoders release the GIL
         list(pool.map(decode_one, range(len(indices))))
     return pixels, {kind: dict(sorted(found.items())) for kind, found in remarks.items()}  # threads end in any order

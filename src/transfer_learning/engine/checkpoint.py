@@ -109,7 +109,8 @@ def find_checkpoint(run: str | Path) -> Path:
     best = path / "checkpoints" / "best.ckpt"
     if not (path / "metrics.json").is_file():
         failed = path / "FAILED"
-        state = f"failed ({failed.read_text(errors='replace').strip()})" if failed.is_file() else "has not finished"
+        reason = failed.read_text(encoding="utf-8", errors="replace").strip() if failed.is_file() else ""
+        state = f"failed ({reason})" if failed.is_file() else "has not finished"
         ways = f", or name one of its checkpoints, such as {best}" if best.is_file() else ""
         raise UserError(f"{run}: this run {state}. Resume it{ways}.")
     if not best.is_file():

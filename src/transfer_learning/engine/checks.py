@@ -1,12 +1,11 @@
 """What would stop a training later is found before images are decoded and features are computed."""
 
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
@@ -16,6 +15,7 @@ from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, pass_black_image
 from transfer_learning.optim.schedules import endless, never_learns
 from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.hardware import check_gpu
 
 
 def check_training(
@@ -30,15 +30,16 @@ def check_training(
     """Lists the images, but decodes none. Arguments and errors are those of `train`."""
     Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer, monitor)
     check_epochs(model, trainer)
-    if compile:
-        check_compiler()
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
+    if compile:
+        check_compiler(trainer.strategy.root_device)
     if resume:
         model.on_load_checkpoint(read(resume))
 
 
 def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
     """Raises UserError for what stops the steps with these splits. Lists the images, but decodes none."""
+    check_gpu(trainer.strategy.root_device)
     for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
         if getattr(trainer, name) <= 0:
             raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")
@@ -98,9 +99,15 @@ def check_image_size(data: ImageDataModule, network: Network) -> None:
             raise ArgumentError("size", size, reason) from error
 
 
-def check_compiler() -> None:
-    """Raises ArgumentError if there is no compiler."""
-    compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
-        reason = f"no C++ compiler {compiler}; install one, name one in CXX, or do not compile."
-        raise ArgumentError("compile", True, reason)
+def check_compiler(device: torch.device) -> None:
+    """Raises ArgumentError, with torch's reason, if torch cannot compile for the device."""
+    try:
+        torch.compile(_add_one)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds
+        reason = first_line(getattr(error, "inner_exception", error))
+        ways = "Install what is missing, name a C++ compiler in CXX, or do not compile."
+        raise ArgumentError("compile", True, f"torch cannot compile for {device.type} ({reason}). {ways}") from error
+
+
+def _add_one(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers + 1

@@ -3,7 +3,6 @@
 Features are not centred: after a ReLU, images unlike all others then have small cosines with them, which outliers need.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -12,6 +11,8 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from transfer_learning.utilities.cores import usable_cores
 
 NEIGHBOURS = 10  # of each image that are compared
 BLOCK = 1024  # images whose cosines with all others are held in memory at once
@@ -59,7 +60,7 @@ def thumbnails(pixels: np.ndarray, indices: np.ndarray) -> np.ndarray:
         image = Image.fromarray(pixels[indices[row]]).resize((SIDE, SIDE), Image.Resampling.BOX)
         small[row] = np.asarray(image)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(shrink, range(len(indices))))
     return small
 

@@ -21,6 +21,7 @@ from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.report import summary, wilson_interval, write_report
+from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import configure_process, device_name, memory_format
 
@@ -53,9 +54,9 @@ def train(
         The content of `metrics.json`: accuracies in [0, 1], counts, seconds of the fit and of the features ...
 
     Raises:
-        UserError: nothing to train, validate or test; an unknown monitor; no compiler; a last batch of one image that
-            stops a batch norm; a loss that is not finite; a checkpoint that is missing, unreadable or of another
-            network.
+        UserError: nothing to train, validate or test; an unknown monitor; no compiler; a GPU that this torch has
+            no code for; a last batch of one image that stops a batch norm; a loss that is not finite; a checkpoint that
+            is missing, unreadable or of another network.
     """
     times = [time.perf_counter() if started is None else started]
     check_training(data, model, trainer, compile, resume, monitor, test)
@@ -96,7 +97,8 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> No
     """Decodes the images, and gives the model the class weights of the data. Raises UserError."""
     configure_process()
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
-    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}")
+    cores = f"threads: {torch.get_num_threads()}, usable cores: {usable_cores()}"
+    rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}; {cores}")
     data.setup()
     check_last_batch(data, model.network, trainer)  # there may be fewer images than were listed
     if data.class_weights:
@@ -104,7 +106,13 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> No
 
 
 def compile_network(network: Network, device: torch.device) -> None:
-    """Compiles in place, so that checkpoints keep their keys."""
+    """Compiles in place, so that checkpoints keep their keys.
+
+    What this process compiled before is forgotten: torch counts the variants of all modules together (batch sizes,
+    training or not ...), and beyond its limit, by default 8, it compiles nothing more.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.cache_size_limit = 64  # the name of `recompile_limit` in torch 2.6, still valid
     for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:
         if list(part.parameters()):
             part.compile()

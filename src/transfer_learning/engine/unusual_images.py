@@ -1,6 +1,5 @@
 """Unusual images: far from all others, of one colour, very dark or bright, very small, very wide or tall."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ import numpy as np
 
 from transfer_learning.data.images import Images
 from transfer_learning.engine.near_duplicates import Neighbours
+from transfer_learning.utilities.cores import usable_cores
 
 FAR = 3.5  # the modified z-score above which a value is an outlier (Iglewicz and Hoaglin 1993)
 FLAT, DARK, BRIGHT = 4, 60, 200  # of 255: of the standard deviation, and of percentiles of the brightness
@@ -71,7 +71,7 @@ def read_headers(images: Images, indices: np.ndarray) -> list[Header]:
         with images.read(index) as image:
             return Header(*image.size, image.mode, image.format or "none")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(read, indices))
 
 

@@ -1,6 +1,5 @@
 """Several runs on one page and in one table: results, comparisons in pairs, curves and pictures."""
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +18,7 @@ from transfer_learning.reporting.page import confusion_matrix, embedded, write_p
 from transfer_learning.reporting.report import wilson_interval
 from transfer_learning.runs.results import Keys, Run, differing_settings, find_runs, read_run, repetitions
 from transfer_learning.runs.trade_off import trade_off
+from transfer_learning.utilities.cores import usable_cores
 
 PICTURES = {"mistakes": "Mistakes", "gradcam": "Grad-CAM: where the network looks", "reliability": "Reliability"}
 PUBLISHED = {  # the published results that a config may name: heading and format
@@ -49,7 +49,7 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
         "repetitions": _repetition_table(runs, settings, keys, split),
         "published": _published_table(runs, settings, keys),
     }
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         details = list(pool.map(partial(_details, split=split, settings=settings, keys=keys), runs))
     dependences = _dependences(runs, settings, keys, split, found)
     content = {

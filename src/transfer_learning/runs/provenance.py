@@ -35,7 +35,7 @@ def attempt(command: Sequence[str], project: Path, device: torch.device) -> dict
 def _git(folder: Path, *arguments: str) -> str | None:
     """The output of git; None if git or a repository is missing."""
     try:
-        found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+        found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", check=True)
         return found.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

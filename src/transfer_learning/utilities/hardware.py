@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import platform
 import re
 import warnings
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import torch
 
+from transfer_learning.utilities.cores import usable_cores
+from transfer_learning.utilities.errors import ArgumentError
+
 # Types of devices on which torch up to 2.12 trains channels-last networks wrongly, and cannot repeat an image's border.
 LIMITED = {"mps"}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's <malloc.h>
+# The last builds for compute capability 5.0 to 7.0
+OLDER_GPUS = "another build: torch below 2.15 for CUDA 12.6 (cu126), as pytorch.org's installation page shows"
 EXPECTED_WARNINGS = (
     ".*LeafSpec.*",  # Lightning uses a part of torch that is deprecated
     ".*in eval mode at the start of training.*",  # frozen layers stay in evaluation mode
@@ -24,12 +30,17 @@ EXPECTED_WARNINGS = (
 
 
 def configure_process() -> None:
-    """Sets up CPU computation and hides expected warnings. Call it before torch starts threads; it may be repeated.
+    """Sets up computing, and hides expected warnings. Call it before torch starts threads or CUDA; it may be repeated.
 
     Denormal numbers, which slow down a CPU, become 0. glibc keeps freed memory: by default it returns blocks of 32 MB
-    and more to the kernel, which clears them at each step: half of the time of a small network's step.
+    and more to the kernel, which clears them at each step: half of the time of a small network's step. torch starts as
+    many threads as there are physical cores, also in a container that may use fewer: there it gets as many as may be
+    used, unless OMP_NUM_THREADS is set. cuBLAS gets the workspace that `deterministic=True` needs: it is read once.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_flush_denormal(True)
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > usable_cores():
+        torch.set_num_threads(usable_cores())
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the limit before glibc 2.35
@@ -66,17 +77,39 @@ def native_precision(accelerator: str) -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def count_gpus(accelerator: str) -> int:
+    """The GPUs among which Lightning would choose, 0 for those of the CPU. `accelerator` is Lightning's name."""
+    nvidia = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    return nvidia or int(accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available())
+
+
 def gpu_of_worker(accelerator: str) -> list[int] | None:
     """The GPU of this process if it is a joblib worker, which take turns; None if there is nothing to choose."""
-    worker = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name)
-    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    worker, gpus = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name), count_gpus(accelerator)
     return [int(worker[1]) % gpus] if worker and gpus > 1 else None
+
+
+def check_gpu(device: torch.device) -> None:
+    """Raises ArgumentError for an NVIDIA GPU that this torch has no code for.
+
+    Code for compute capability 7.5 runs on 7.5 to 7.9; PTX (`compute_75`), which the driver compiles, on later ones.
+    """
+    names = torch.cuda.get_arch_list() if device.type == "cuda" else []
+    found = [re.match(r"(sm|compute)_(\d+)(\d)", name) for name in names]  # AMD's begin otherwise
+    codes = [(name[1] == "compute", (int(name[2]), int(name[3]))) for name in found if name]
+    own = torch.cuda.get_device_capability(device) if codes else (0, 0)
+    if not codes or any(code <= own and (is_ptx or code[0] == own[0]) for is_ptx, code in codes):
+        return
+    gpu = f"the {torch.cuda.get_device_name(device)} has compute capability {own[0]}.{own[1]}"
+    ways = OLDER_GPUS if own < min(code for _, code in codes) else "a newer torch"
+    have = f"this torch has code for {', '.join(names)} only"
+    raise ArgumentError("accelerator", device.type, f"{gpu}, and {have}; expected cpu, or install {ways}.")
 
 
 def _cpuinfo(key: str) -> str:
     """The value of `key` for the first core in Linux's /proc/cpuinfo, or an empty string."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
