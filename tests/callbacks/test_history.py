@@ -100,6 +100,26 @@ def test_resumed_fit_has_the_earlier_epochs_and_logs_them_again(tmp_path, small_
         assert values["train/loss"] == pytest.approx(row["train/loss"]) and values["lr"] == pytest.approx(row["lr"])
 
 
+def test_resumed_fit_that_ends_by_steps_equals_an_uninterrupted_one(tmp_path, small_data, small_model, quiet_trainer):
+    data = small_data()
+
+    def fit(resume=None, **limits):
+        every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, enable_version_counter=False)
+        trainer, model = quiet_trainer(enable_checkpointing=True, callbacks=[every], **limits), small_model(dropout=0.5)
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+        assert trainer.max_steps == 8
+        return without_seconds(model.history.rows), torch.cat([each.flatten() for each in model.state_dict().values()])
+
+    for epochs in (-1, 4):  # of three steps; the last one has two
+        rows, straight = fit(max_epochs=epochs, max_steps=8)
+        assert [row["epoch"] for row in rows] == [1, 2, 3]
+        for done in (1, 3):
+            resumed_rows, resumed = fit(tmp_path / f"epoch={done - 1}.ckpt", max_epochs=epochs, max_steps=8)
+            assert resumed_rows == rows and torch.equal(resumed, straight)
+    rows, _ = fit(max_epochs=1, max_steps=8)
+    assert fit(tmp_path / "epoch=0.ckpt", max_epochs=1, max_steps=8)[0] == rows  # nothing is left to train
+
+
 def test_early_stopping_stays_in_force_after_a_resume(tmp_path, small_data, small_model, quiet_trainer):
     def fit(resume=None):
         model = small_model(learning_rate=0.0)  # nothing improves

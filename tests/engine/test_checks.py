@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.trainer.connectors.data_connector import _parse_num_batches
 from pytorch_lightning.trainer.states import RunningStage
 
@@ -11,7 +11,10 @@ from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
-from transfer_learning.engine.checks import check_number_of_batches
+from transfer_learning.engine.checkpoint import KEYS
+from transfer_learning.engine.checkpoint_file import CheckpointFile
+from transfer_learning.engine.checks import check_number_of_batches, check_resume, check_unused
+from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.models.pretrained import Pretrained
@@ -95,6 +98,82 @@ def test_a_checkpoint_of_another_network(tmp_path, small_data, small_model, quie
     with pytest.raises(UserError, match="of another network"):
         trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
         train(small_data(), small_model(), trainer, resume=tmp_path / "last.ckpt")
+
+
+def test_other_classes_or_preprocessing_in_the_data_than_in_the_model(tmp_path, small_data, small_model, quiet_trainer):
+    model, trainer = small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    stretch, pad = Preprocessing(32), Preprocessing(32, resize="pad")
+    for class_names, preprocessing, message in (
+        (("dog", "cat"), stretch, "model: class 0 is dog, in the data cat"),
+        (("cat",), stretch, "model: class 1 is absent, in the data dog"),
+        (("cat", "dog", "owl"), stretch, "model: class 2 is owl, in the data absent"),
+        (("cat", "dog"), pad, "model: has .*pad.*, the data .*stretch"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            train(small_data(), Classifier(model.network, class_names, preprocessing, model.optimizer), trainer)
+
+
+@pytest.fixture
+def resume(tmp_path, small_data, small_model, quiet_trainer):
+    """resume(max_epochs, files, **about): checks last.ckpt of one epoch; `best.ckpt` is of epoch 2 if it is a file."""
+
+    def check(max_epochs=3, files=("last", "best"), **about):
+        data, model, best = (
+            small_data(),
+            small_model(),
+            ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max"),
+        )
+        data.list_images()
+        saved = dict.fromkeys(KEYS) | {"class_names": ["cat", "dog"], "preprocessing": {"image_size": 32}} | about
+        states = {best.state_key: {"best_model_path": "elsewhere/best.ckpt"}}
+        content = {"state_dict": model.state_dict(), "model": saved | {"network": {}}, "epoch": 1, "callbacks": states}
+        for name in files:
+            torch.save(content, tmp_path / f"{name}.ckpt")
+        settings = dict(enable_checkpointing=True, callbacks=[best], plugins=[CheckpointFile()])
+        trainer = quiet_trainer(max_epochs=max_epochs, **settings)
+        check_resume(data, model, trainer, tmp_path / "last.ckpt", content)
+
+    return check
+
+
+def test_a_checkpoint_of_other_classes_or_preprocessing(resume):
+    resume()
+    with pytest.raises(UserError, match=r"last\.ckpt: class 0 is dog, in the data cat"):
+        resume(class_names=["dog", "cat"])
+    with pytest.raises(UserError, match=r"last\.ckpt: has .*pad.*, the data .*stretch"):
+        resume(preprocessing={"image_size": 32, "resize": "pad"})
+
+
+def test_a_best_epoch_that_is_missing_or_after_the_end(resume):
+    with pytest.raises(UserError, match=r"/best\.ckpt: missing, it has the best epoch"):
+        resume(files=["last"])
+    resume(files=["last", "best-v1"])  # the process was killed between the new best.ckpt and last.ckpt
+    resume(max_epochs=2)
+    resume(max_epochs=-1)
+    with pytest.raises(ArgumentError, match=r"^max_epochs=1: .*best\.ckpt is of epoch 2; expected 2 or more"):
+        resume(max_epochs=1)
+
+
+def test_a_trainer_and_callbacks_of_another_training(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
+    checkpoint, stop = ModelCheckpoint(tmp_path, monitor="val/acc", mode="max"), EarlyStopping("val/loss")
+    settings = dict(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
+    trainer = quiet_trainer(callbacks=[checkpoint, stop], **settings)
+    check_unused(trainer, {})
+    for place, name, value, key in (
+        (trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total, "completed", 4, ""),
+        (checkpoint, "best_model_path", "best.ckpt", checkpoint.state_key),
+        (checkpoint, "last_model_path", "last.ckpt", checkpoint.state_key),
+        (stop, "best_score", torch.tensor(0.5), stop.state_key),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, value)
+            kind = type(place).__name__ if key else "Trainer"
+            with pytest.raises(UserError, match=f"^this {kind} has taken part in another training"):
+                train(small_data(), small_model(), trainer)
+            check_unused(trainer, {"callbacks": {key: {}}})  # which replaces the state
+            if key:
+                with pytest.raises(UserError, match=kind):
+                    check_unused(trainer, {"callbacks": {"another": {}}})
 
 
 @pytest.mark.parametrize("views", [0, 2])

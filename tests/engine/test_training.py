@@ -16,6 +16,7 @@ from transfer_learning import load
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
+from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import compile_network, frozen_part, train
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
@@ -181,6 +182,30 @@ def test_list_of_callbacks_is_not_changed(tmp_path, small_data, small_model, qui
         train(small_data(), model, trainer)
         assert given == of_trainer == expected
         assert trainer.callbacks == [*expected, model.history]
+
+
+def test_torchs_generator_is_left_as_it_was(tmp_path, small_data, small_model, quiet_trainer):
+    """So networks that are built after a training differ."""
+    data, model = small_data(), small_model(dropout=0.5)
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    for work in (partial(find_learning_rate, steps=20), train):
+        torch.manual_seed(7)
+        work(data, model, trainer)
+        found = torch.rand(3)
+        torch.manual_seed(7)
+        assert torch.equal(found, torch.rand(3))
+
+
+def test_best_epoch_without_a_validation(tmp_path, small_data, small_model, quiet_trainer):
+    """A training metric is monitored, and the validations are fewer than the epochs."""
+    best = ModelCheckpoint(
+        tmp_path, "best", monitor="train/loss", mode="min", save_weights_only=True, save_on_train_epoch_end=True
+    )
+    settings = dict(max_epochs=2, check_val_every_n_epoch=2, default_root_dir=tmp_path, enable_checkpointing=True)
+    model, data = small_model(learning_rate=0.001), small_data()
+    metrics = train(data, model, quiet_trainer(callbacks=[best], **settings))
+    assert metrics["epoch_best"] == 1 and metrics["monitor_best"] == model.history.rows[0]["train/loss"]
+    assert metrics["val/acc_best"] == pytest.approx(accuracy(best.best_model_path, data, "val"))
 
 
 def test_epochs_without_validation(tmp_path, small_data, small_model, quiet_trainer):

@@ -177,6 +177,7 @@ def test_an_unfinished_run_takes_any_number_of_epochs_that_are_not_done_yet(fold
     else:
         assert not folder.claim(changed(trainer__max_epochs=epochs), EXTRA, epochs_key=EPOCHS)
         folder.begin_training()
+        folder.begin_training()  # at the end once more
         assert folder.config() == changed(trainer__max_epochs=epochs) | EXTRA
 
 

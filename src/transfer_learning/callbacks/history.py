@@ -43,6 +43,9 @@ class History(pl.Callback):
         self.batches, self.resumed = tuple(history["batches"]), len(self.rows)
 
     def on_fit_start(self, trainer: Any, model: Any) -> None:
+        # A loop that is restored with max_steps would take an epoch that has ended for one that has not.
+        loop = trainer.fit_loop.epoch_loop
+        self.max_steps, loop.max_steps = loop.max_steps, -1
         if self.rows:
             rank_zero_info(f"goes on after epoch {self.rows[-1]['epoch']} of {trainer.max_epochs}")
         for row in self.rows:  # a killed process may have logged more epochs than it saved, or fewer
@@ -53,11 +56,15 @@ class History(pl.Callback):
                 adapter.epoch(row["epoch"], values)
 
     def on_train_start(self, trainer: Any, model: Any) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
         for line in parameter_groups(model.network, trainer.optimizers[0]):
             rank_zero_info(line)
         self.epoch_start = self.first_step = time.perf_counter()
         self.validated = False
         trainer.should_stop = self.stopped  # early stopping stays in force although later checkpoints may be missing
+
+    def on_fit_end(self, trainer: Any, model: Any) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps  # also if there was nothing to train
 
     def on_train_end(self, trainer: Any, model: Any) -> None:
         for callback in trainer.early_stopping_callbacks:

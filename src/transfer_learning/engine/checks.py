@@ -1,20 +1,25 @@
 """What would stop a training later is found before images are decoded and features are computed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from transfer_learning.callbacks.run_end import monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
 from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, pass_black_image
 from transfer_learning.optim.schedules import endless, never_learns
-from transfer_learning.utilities.errors import ArgumentError, first_line
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.hardware import check_gpu
 
 
@@ -31,10 +36,12 @@ def check_training(
     Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer, monitor)
     check_epochs(model, trainer)
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
+    saved = read(resume) if resume else {}
+    check_unused(trainer, saved)
     if compile:
         check_compiler(trainer.strategy.root_device)
     if resume:
-        model.on_load_checkpoint(read(resume))
+        check_resume(data, model, trainer, Path(resume), saved)
 
 
 def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
@@ -47,11 +54,55 @@ def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, s
         raise ArgumentError("gradient_clip_val", clipped, "expected 0 or more.")
     data.list_images()
     data.check_batch_size(trainer.world_size)
+    check_same("model", model.class_names, model.preprocessing, data)
     check_number_of_batches(data, trainer, splits)
     check_image_size(data, model.network)
     check_synchronized(model.network, trainer)
     model.train()  # a loaded model is in evaluation mode
     check_last_batch(data, model.network, trainer)
+
+
+def check_same(where: str, class_names: Sequence[str], preprocessing: Preprocessing, data: ImageDataModule) -> None:
+    """Raises UserError if the class names, their order, or the preprocessing are not those of the data."""
+    for code, (own, other) in enumerate(zip_longest(class_names, data.class_names)):
+        if own != other:
+            expected = "expected the same names in the same order"
+            raise UserError(f"{where}: class {code} is {own or 'absent'}, in the data {other or 'absent'}; {expected}.")
+    if preprocessing != data.preprocessing:
+        raise UserError(f"{where}: has {preprocessing}, the data {data.preprocessing}; expected the same.")
+
+
+def check_unused(trainer: pl.Trainer, saved: Mapping) -> None:
+    """Raises UserError if the state of another training is left that the checkpoint `saved`, if any, will not replace.
+
+    With it, a training would go on from there, or take an epoch of the other one for its best.
+    """
+    used: list[Any] = [trainer] if trainer.global_step and not saved else []
+    for callback in trainer.checkpoint_callbacks + trainer.early_stopping_callbacks:
+        paths = getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", "")
+        if any(paths) or getattr(callback, "best_score", torch.tensor(torch.inf)).isfinite():
+            used += [callback] if callback.state_key not in saved.get("callbacks", {}) else []
+    if used:
+        raise UserError(
+            f"this {type(used[0]).__name__} has taken part in another training; make one for each training."
+        )
+
+
+def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, path: Path, saved: dict) -> None:
+    """Raises UserError if a checkpoint is of another training, or its best epoch is missing or after the end."""
+    model.on_load_checkpoint(saved)
+    about, callback = saved["model"], monitoring_checkpoint(trainer)
+    check_same(str(path), about["class_names"], Preprocessing(**about["preprocessing"]), data)
+    state = saved.get("callbacks", {}).get(callback.state_key, {}) if callback else {}
+    if not (best := Path(state.get("best_model_path", ""))).name:
+        return
+    if isinstance(trainer.strategy.checkpoint_io, (BackgroundWriter, CheckpointFile)):  # the folder may have moved
+        best = path.with_name(best.name)
+    if not best.is_file() and not {*path.parent.glob("*.ckpt")} - {path}:  # a newer one may have replaced it
+        raise UserError(f"{best}: missing, it has the best epoch so far. Restore it, or begin in another folder.")
+    if best.is_file() and -1 < (trainer.max_epochs or -1) < (epoch := read(best)["epoch"] + 1):
+        reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
+        raise ArgumentError("max_epochs", trainer.max_epochs, reason)
 
 
 def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:

@@ -14,13 +14,14 @@ from transfer_learning.data.batch import Batch
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checks import check_steps
 from transfer_learning.engine.classifier import Classifier
-from transfer_learning.engine.training import frozen_part, prepare
+from transfer_learning.engine.training import frozen_part, keeps_generator, prepare
 from transfer_learning.reporting.lr_curve import LearningRateCurve, write_lr_curve
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 FEWEST = 20  # steps; from fewer, a curve tells nothing
 
 
+@keeps_generator
 def find_learning_rate(
     data: ImageDataModule,
     model: Classifier,

@@ -2,9 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -25,7 +26,22 @@ from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import configure_process, device_name, memory_format
 
+Function = TypeVar("Function", bound=Callable)
 
+
+def keeps_generator(function: Function) -> Function:
+    """Makes a function of data, model, trainer ... leave torch's global generator as it found it."""
+
+    @wraps(function)
+    def wrapped(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, *further: Any, **named: Any) -> Any:
+        device = trainer.strategy.root_device
+        with torch.random.fork_rng([device] if device.type == "cuda" and torch.cuda.is_initialized() else []):
+            return function(data, model, trainer, *further, **named)
+
+    return cast(Function, wrapped)
+
+
+@keeps_generator
 def train(
     data: ImageDataModule,
     model: Classifier,
@@ -39,7 +55,8 @@ def train(
 ) -> dict[str, Any]:
     """Fits the model and tests its best epoch, whose weights the model has then.
 
-    Writes `metrics.json`, `epochs.csv` and `curves.png` to `trainer.default_root_dir`.
+    Writes `metrics.json`, `epochs.csv` and `curves.png` to `trainer.default_root_dir`. Each training needs a
+    Trainer and a ModelCheckpoint of its own. torch's global generator is left as it was.
 
     Args:
         trainer: its first ModelCheckpoint that monitors something chooses the best epoch; without one it is the last.
@@ -55,8 +72,9 @@ def train(
 
     Raises:
         UserError: nothing to train, validate or test; an unknown monitor; no compiler; a GPU that this torch has
-            no code for; a last batch of one image that stops a batch norm; a loss that is not finite; a checkpoint that
-            is missing, unreadable or of another network.
+            no code for; a last batch of one image that stops a batch norm; a loss that is not finite; other classes or
+            preprocessing in the data than in the model; a checkpoint that is missing, unreadable or of another network;
+            a Trainer or callback of another training.
     """
     times = [time.perf_counter() if started is None else started]
     check_training(data, model, trainer, compile, resume, monitor, test)
@@ -147,10 +165,15 @@ def _best_epoch(
     callback = monitoring_checkpoint(trainer)
     if not callback or not callback.best_model_path:
         return rows[max(rows)], None
-    path, score = callback.best_model_path, callback.best_model_score
-    best = rows[read(path)["epoch"] + 1]
-    if best.get(monitor.name, score) != score:
-        # An interrupted epoch saved it and was repeated, on a device that does not repeat bits.
+    path, score, epoch = (
+        callback.best_model_path,
+        callback.best_model_score,
+        read(callback.best_model_path)["epoch"] + 1,
+    )
+    best = rows.get(epoch, {"epoch": epoch, monitor.name: score.item()})
+    if "val/acc" not in best or best.get(monitor.name, score) != score:
+        # An epoch without a validation. Or an interrupted one saved it and was repeated, on a device that does not
+        # repeat bits.
         best |= trainer.validate(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     return best, path
 

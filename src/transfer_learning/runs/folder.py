@@ -175,7 +175,10 @@ class RunFolder:
 
     @rank_zero_only
     def begin_training(self) -> None:
-        """Before the first step: writes the config of a run that is extended, and renames its earlier metrics."""
+        """Writes the config of a run that goes on with other epochs, and renames its earlier metrics; once.
+
+        Called before the first step, or before the results if there is no step to take.
+        """
         if self._begin:
             self._begin()
             self._begin = None

@@ -29,3 +29,4 @@ class RunGuard(RunEndCallback):
     def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> None:
         """Raises UserError as `RunFolder.check_ours`."""
         self.folder.check_ours()
+        self.folder.begin_training()  # Lightning starts no training if all epochs are done
