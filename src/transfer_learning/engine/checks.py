@@ -83,9 +83,8 @@ def check_unused(trainer: pl.Trainer, saved: Mapping) -> None:
         if any(paths) or getattr(callback, "best_score", torch.tensor(torch.inf)).isfinite():
             used += [callback] if callback.state_key not in saved.get("callbacks", {}) else []
     if used:
-        raise UserError(
-            f"this {type(used[0]).__name__} has taken part in another training; make one for each training."
-        )
+        name = type(used[0]).__name__
+        raise UserError(f"this {name} has taken part in another training; make one for each training.")
 
 
 def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, path: Path, saved: dict) -> None:

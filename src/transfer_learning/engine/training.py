@@ -165,11 +165,8 @@ def _best_epoch(
     callback = monitoring_checkpoint(trainer)
     if not callback or not callback.best_model_path:
         return rows[max(rows)], None
-    path, score, epoch = (
-        callback.best_model_path,
-        callback.best_model_score,
-        read(callback.best_model_path)["epoch"] + 1,
-    )
+    path, score = callback.best_model_path, callback.best_model_score
+    epoch = read(path)["epoch"] + 1
     best = rows.get(epoch, {"epoch": epoch, monitor.name: score.item()})
     if "val/acc" not in best or best.get(monitor.name, score) != score:
         # An epoch without a validation. Or an interrupted one saved it and was repeated, on a device that does not
