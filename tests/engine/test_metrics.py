@@ -185,13 +185,17 @@ def test_unknown_monitor_is_refused_before_the_first_step(
         ("val/f1", "max", False),
     ],
 )
-def test_a_mode_that_chooses_the_worst_epoch_is_refused(tmp_path, quiet_trainer, name, mode, refused):
+def test_a_mode_that_chooses_the_worst_epoch_is_refused(tmp_path, quiet_trainer, caplog, name, mode, refused):
     logged = [name, "val/acc", "val/other"]
     for callback in (ModelCheckpoint(tmp_path, monitor=name, mode=mode), EarlyStopping(name, mode=mode)):
         trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback])
         Monitor.of(trainer).check(logged, trainer, chosen=name)
         with pytest.raises(ArgumentError, match=f"^mode='{mode}': {name} is better") if refused else nullcontext():
             Monitor.of(trainer).check(logged, trainer, chosen="val/other")
+        with caplog.at_level("INFO"):
+            caplog.clear()
+            Monitor.of(trainer).check(logged, trainer)
+        assert ("takes the worst epoch for the best" in caplog.text) == refused
 
 
 @pytest.mark.parametrize("monitor, mode", [("val/f1", "max"), ("train/loss", "min")])

@@ -155,7 +155,7 @@ def test_defaults_are_a_regularized_head_on_resnet50():
     [
         ({"unfreeze": "layer4"}, "unfreeze='layer4': expected null, all or block1, block2, block3, block4, block5"),
         ({"unfreeze": "block4", "backbone": "densenet121"}, "unfreeze='block4': .* densenet121 is no chain"),
-        ({"weights": ""}, "weights='': no such file; expected a file, one of"),
+        ({"weights": ""}, "weights='': expected a path"),
         ({"layer_decay": 0}, "layer_decay=0: expected greater than 0"),
         ({"layer_decay": 0.5}, "layer_decay=0.5: without unfreeze, no block learns; expected null"),
         ({"layer_decay": 1.5}, "layer_decay=1.5: expected less than or equal to 1"),

@@ -98,7 +98,9 @@ def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, 
     if isinstance(trainer.strategy.checkpoint_io, (BackgroundWriter, CheckpointFile)):  # the folder may have moved
         best = path.with_name(best.name)
     if not best.is_file() and not {*path.parent.glob("*.ckpt")} - {path}:  # a newer one may have replaced it
-        raise UserError(f"{best}: missing, it has the best epoch so far. Restore it, or begin in another folder.")
+        raise UserError(
+            f"{best}: no such checkpoint, and it has the best epoch so far. Restore it, or begin in another folder."
+        )
     if best.is_file() and -1 < (trainer.max_epochs or -1) < (epoch := read(best)["epoch"] + 1):
         reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
         raise ArgumentError("max_epochs", trainer.max_epochs, reason)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -30,13 +31,16 @@ class Monitor(NamedTuple):
     def check(self, logged: Sequence[str], trainer: Any, chosen: str | None = None) -> None:
         """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics.
 
-        Or if a callback's mode would choose the worst value, unless it monitors the metric that the user has `chosen`.
+        If the user has `chosen` a metric, also if the mode of a callback that monitors another one would choose its
+        worst value; otherwise that is logged.
         """
         for callback in trainer.callbacks:
             name, mode = getattr(callback, "monitor", None), getattr(callback, "mode", "")
             if name and name != chosen and is_worst(name, mode):
-                way = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
-                raise ArgumentError("mode", mode, f"{way}; expected {default_mode(name)}.")
+                better = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
+                if chosen:
+                    raise ArgumentError("mode", mode, f"{better}; expected {default_mode(name)}.")
+                rank_zero_info(f"{type(callback).__name__}(mode='{mode}') takes the worst epoch for the best: {better}")
         for name in [self.name, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]:
             if name and name not in logged:
                 raise ArgumentError("monitor", name, f"no such metric; expected one of {', '.join(logged)}.")
