@@ -145,7 +145,7 @@ def test_a_checkpoint_of_other_classes_or_preprocessing(resume):
 
 
 def test_a_best_epoch_that_is_missing_or_after_the_end(resume):
-    with pytest.raises(UserError, match=r"/best\.ckpt: missing, it has the best epoch"):
+    with pytest.raises(UserError, match=r"/best\.ckpt: no such checkpoint, and it has the best"):
         resume(files=["last"])
     resume(files=["last", "best-v1"])  # the process was killed between the new best.ckpt and last.ckpt
     resume(max_epochs=2)
