@@ -35,7 +35,7 @@ RECIPES = {
     "fine-tuning": "model=pretrained model.backbone=resnet18 model.weights=null model.unfreeze=block5 "
     "model.unfreeze_at_epoch=2 data.views=2 optimizer=adamw scheduler=cosine trainer.max_epochs=20",
     "averaged weights": "model=resnet_small model.channels=[4,8] model.blocks=[1,1] callbacks.ema.decay=0.9 "
-    "+trainer.accumulate_grad_batches=2 trainer.max_epochs=25",
+    "trainer.accumulate_grad_batches=2 trainer.max_epochs=25",
     "stored features": "model=vgg16_frozen model.weights=null model.dense=[32] data.views=3 optimizer.lr=1e-3 "
     "trainer.max_epochs=25",
 }
