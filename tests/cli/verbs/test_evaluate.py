@@ -27,7 +27,6 @@ def test_own_splits_have_the_metrics_of_the_run(finished, verb):
     best = finished / "checkpoints" / "best.ckpt"
     assert (found["checkpoint"], found["checkpoint_sha256"]) == ("best.ckpt", file_sha256(best))
     assert set(found["files"]) | {"evaluation.json"} == {path.name for path in folder.iterdir()}
-    found = found["metrics"]
     assert found["test"]["accuracy"] == pytest.approx(run["test/acc"])
     assert found["test"]["loss"] == pytest.approx(run["test/loss"], abs=1e-3)
     assert found["val"]["accuracy"] == pytest.approx(run["val/acc_best"])
@@ -45,7 +44,7 @@ def test_own_splits_have_the_metrics_of_the_run(finished, verb):
 def test_one_split_only(finished, verb):
     assert verb("evaluate", finished, "--split", "test").code == 0
     found = json.loads((finished / "evaluations" / "test" / "evaluation.json").read_text())
-    assert set(found["metrics"]) == {"test"} and found["splits"] == ["test"]
+    assert "test" in found and "val" not in found and found["splits"] == ["test"]
 
 
 def test_another_folder_with_other_classes_and_broken_images(finished, photographs_folder, verb, tmp_path):
@@ -57,7 +56,7 @@ def test_another_folder_with_other_classes_and_broken_images(finished, photograp
     assert output.code == 1  # an image was left out
     assert f"{other}/Dogs/broken.jpg: left out, not readable as an image" in output.err
     about = json.loads((tmp_path / "results" / "evaluation.json").read_text())
-    found = about["metrics"]["field"]
+    found = about["field"]
     assert about["folder"] == str(other) and about["splits"] == []
     assert found["images"] == 16 and found["classes"]["cat"]["support"] == 0 and found["auroc"] is None
     assert "undefined" in output.out
@@ -219,7 +218,7 @@ def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_
     assert older.code == 1 and "/val: an evaluation of an older version, or damaged. Delete it" in older.err
 
 
-@pytest.mark.parametrize("name", ["temperature", "metrics", "bad\udcff \x1b[31m", "猫" * 80, "validation split"])
+@pytest.mark.parametrize("name", ["temperature", "files", "bad\udcff \x1b[31m", "猫" * 80, "validation split"])
 def test_names_of_folders(finished, photographs_folder, verb, tmp_path, monkeypatch, name):
     monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)
     for label in ("cat", "dog"):
@@ -231,8 +230,9 @@ def test_names_of_folders(finished, photographs_folder, verb, tmp_path, monkeypa
     assert header.count("before") == 2 and header.count("after") == 2
     (folder,) = (finished / "evaluations").iterdir()
     found = json.loads((folder / "evaluation.json").read_text())
-    assert found["temperature"] == 1.7 and list(found["metrics"]) == [printable(name)]
-    assert set(read_predictions(folder / "predictions.csv").splits) == {printable(name)}
+    shown = f"folder-{name}" if name in ("temperature", "files") else printable(name)
+    assert found["temperature"] == 1.7 and found[shown]["images"] == 2
+    assert set(read_predictions(folder / "predictions.csv").splits) == {shown}
     assert len(list(folder.glob("confusion-*.png"))) == 1
 
 

@@ -17,6 +17,8 @@ from transfer_learning.utilities.text import printable, shortened
 EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN photographs/ --out results")
 MISTAKES = 20  # that are shown
 SHOWN = 20  # classes that are shown
+# of evaluation.json, beside the names of the sets of images
+KEYS = {"checkpoint", "checkpoint_sha256", "folder", "splits", "temperature", "tta", "files"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     about["folder"] = None if is_own else printable(str(Path(options.path).expanduser().resolve()))
     about["splits"] = splits if is_own else []
     name = "-".join(splits) if is_own else printable(Path(options.path).expanduser().resolve().name)
+    name = f"folder-{name}" if name in KEYS else name
     if options.out is None:
         options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, is_own, options)
     before = earlier(Path(options.out).expanduser())
@@ -78,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             columns += [(f"{each}, before", uncalibrated), (f"{each}, after", found.metrics(inference.model))]
         print(f"{table(columns, ['calibration_error', 'loss'])}\n")
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
-    about |= {"temperature": inference.model.temperature, "tta": options.tta, "metrics": metrics}
+    about |= {"temperature": inference.model.temperature, "tta": options.tta, **metrics}
     with atomic_folder(out, last="evaluation.json", replaced=(before or {}).get("files", ())) as folder:
         write_results(folder, inference, evaluated, about)
     if options.tta:
@@ -103,7 +106,7 @@ def earlier(out: Path) -> dict[str, Any] | None:
     """What the evaluation.json in a folder says, {} if it is damaged or older than that; None if there is none."""
     try:
         found = json.loads((out / "evaluation.json").read_bytes())
-        return found if {"checkpoint", "checkpoint_sha256", "folder", "splits", "files"} <= found.keys() else {}
+        return found if found.keys() >= KEYS else {}
     except (ValueError, AttributeError):
         return {}
     except OSError:
