@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 from transfer_learning import load
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import _check_shapes, read
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models import pretrained as pretrained_module
 from transfer_learning.models.network import Frozen, Network
@@ -23,6 +23,18 @@ IMAGES = torch.rand(4, 3, 32, 32)
 SMALL = dict(num_classes=2, image_size=32, channels=[4, 8], dense=[16], dropout=0.0)  # as `small_model`
 HEAD = ["network.trainable.head.1.weight", "network.trainable.head.1.bias"]
 NORMALIZATION = ["network.frozen.preprocess.mean", "network.frozen.preprocess.std"]
+
+
+class Allocations(TorchDispatchMode):
+    """Within the block, `most` are the bytes of the largest tensor that is made with memory."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+        self.most = max([self.most, *(each.nbytes for each in tensors if each.device.type != "meta")])
+        return result
 
 
 @pytest.fixture
@@ -320,22 +332,27 @@ def test_unknown_values_are_one_error(altered, values):
         [],
     ],
 )
-def test_foreign_arguments_are_one_line_and_fill_no_memory(altered, monkeypatch, arguments):
+def test_foreign_arguments_are_one_line_and_fill_no_memory(altered, arguments):
     """The network is built with shapes alone, and compared with the tensors of the file."""
-    most = []
-
-    class Allocations(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            tensors = [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
-            most.extend(each.nbytes for each in tensors if each.device.type != "meta")
-            return result
-
     changed = {**SMALL, **arguments} if isinstance(arguments, dict) else arguments
     path = altered(arguments=changed)
-    with pytest.raises(UserError, match="its network cannot be built: ") as error, Allocations():
+    with pytest.raises(UserError, match="its network cannot be built: ") as error, Allocations() as made:
         load(path)
-    assert "\n" not in str(error.value) and max(most, default=0) < 10**6
+    assert "\n" not in str(error.value) and made.most < 10**6
+
+
+@pytest.mark.parametrize("backbone, pool", [("vgg11", "none"), ("resnet18", "average"), ("vit_b_32", "average")])
+def test_foreign_arguments_of_a_backbone_fill_no_memory(backbone, pool):
+    network = Pretrained(2, 32, backbone, weights=None, pool=pool, dense=[4], layer_norm=False)
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    without_frozen = {key: value for key, value in state.items() if "trainable" in key}
+    with Allocations() as made:
+        for each in (state, without_frozen):
+            _check_shapes(Pretrained, network.arguments, each)
+            for foreign in [{"dense": [10**9]}, {"dense": []}] + [{"image_size": 1312}] * (pool == "none"):
+                with pytest.raises(UserError, match="its trainable.head.* expected"):
+                    _check_shapes(Pretrained, network.arguments | foreign, each)
+    assert made.most < 10**6
 
 
 def test_a_compressed_file_is_refused_before_it_is_unpacked(saved, small_data, small_model, tmp_path):

@@ -45,8 +45,9 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
     try:
         source = {"weights": weights or frozen["name"], "sha256": frozen["sha256"]} if frozen else {}
         network_class = _network_class(about["network"], networks)
-        if not frozen:
-            _check_shapes(network_class, about["arguments"], saved["state_dict"])
+        _check_shapes(
+            network_class, {**about["arguments"], **({"weights": None} if frozen else {})}, saved["state_dict"]
+        )
         network = network_class(**{**about["arguments"], **source})
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
     except Exception as error:  # foreign arguments raise many kinds of errors
@@ -71,6 +72,8 @@ def _check_shapes(network_class: type[Network], arguments: dict, state: dict[str
         return
     for key, value in expected.items():
         found = state.get(f"network.{key}")
+        if found is None and key.startswith("frozen."):  # its values have a source, or `_set_weights` misses them
+            continue
         if found is None or found.shape != value.shape:
             saved = "absent" if found is None else tuple(found.shape)
             raise UserError(f"its {key} is {saved}, expected {tuple(value.shape)}.")

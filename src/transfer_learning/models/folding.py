@@ -34,7 +34,7 @@ def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         folded.set_submodule(names[norm], getattr(norm, "act", nn.Identity()))  # timm's norms have their activation
     error = (folded(image) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
-    return folded.train(layers.training) if error < TOLERANCE else layers
+    return folded.train(layers.training) if image.is_meta or error < TOLERANCE else layers  # meta: only shapes
 
 
 def _pairs(layers: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], torch.Tensor]:

@@ -40,6 +40,8 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     `feature_info`, with the stem in the first one and the last convolution or norm in the last one. In networks of one
     resolution, such as vision transformers, the embedding of patches and positions is a block of its own.
     """
+    if torch.empty(0).is_meta:
+        raise NotImplementedError("the cut between blocks is found by values, which the meta device has not")
     cfg = pretrained_cfg(name, weights)
     source, state = _read(cfg, weights, sha256) if weights is not None else (None, None)
     network = _network(cfg, image_size, state, weights)

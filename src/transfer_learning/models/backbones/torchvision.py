@@ -1,6 +1,7 @@
 """torchvision's classification networks as backbones."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -92,7 +93,8 @@ def _network(name: str, image_size: int, state: dict[str, torch.Tensor] | None, 
     """The network without its last layer (VGG: without all of its dense layers), with the given or random weights."""
     size = {"image_size": image_size} if name.startswith("vit") else {}  # its position embeddings are weights
     try:
-        with torch.device("meta" if name.startswith("vgg") else "cpu"):  # VGG's dense layers are never allocated
+        # VGG's dense layers are never allocated.
+        with torch.device("meta") if name.startswith("vgg") else nullcontext():
             network = torchvision.models.get_model(name, weights=None, **size)
     except AssertionError as error:
         raise ArgumentError("image_size", image_size, f"{name} does not support it ({error}).") from error
@@ -102,7 +104,7 @@ def _network(name: str, image_size: int, state: dict[str, torch.Tensor] | None, 
     last = "classifier" if isinstance(network, VGG) else dense[-1]
     network.set_submodule(last, nn.Identity())
     if isinstance(network, VGG):
-        network = network.to_empty(device="cpu")
+        network = network.to_empty(device=torch.empty(0).device)
     if state is None:
         return network.apply(_initialize) if isinstance(network, VGG) else network
     for key in [key for key in state if key.startswith(f"{last}.")]:
