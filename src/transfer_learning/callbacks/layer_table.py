@@ -1,6 +1,5 @@
 """The network layer by layer, on the terminal and in the loggers."""
 
-import logging
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,22 +8,24 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 
 from transfer_learning.callbacks.loggers import adapters
+from transfer_learning.data.summary import log_details
 from transfer_learning.models.network import count_parameters, pass_black_image
 
-details = logging.getLogger("transfer_learning.details")  # the log file alone: conf/config.yaml
 shown: set[str] = set()  # the tables of this process, such as that of a sweep's first job
 
 
 class LayerTable(pl.Callback):
-    """Shows `layer_table` before the first epoch; of a table that was shown before, only the totals."""
+    """Shows `layer_table` before the first epoch; of a table that this process has shown, only the totals."""
 
     def on_fit_start(self, trainer: Any, model: Any) -> None:
         if trainer.is_global_zero:
             table = layer_table(model.network, model.preprocessing.image_size)
             if table in shown:
-                details.debug(table)
-            rank_zero_info(f"layers as above; {table.splitlines()[-1]}" if table in shown else table)
-            shown.add(table)
+                rank_zero_info(f"layers as above; {table.splitlines()[-1]}")
+                log_details(table)
+            else:
+                rank_zero_info(table)
+                shown.add(table)
             for adapter in adapters(trainer):
                 adapter.text("layers", table)
 

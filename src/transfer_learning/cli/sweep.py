@@ -1,4 +1,4 @@
-"""The begin and the end of a sweep: Hydra's callback that prints and writes the leaderboard and the report."""
+"""Hydra's callback for sweeps: a check before the jobs, and after them the leaderboard and the report."""
 
 import sys
 from pathlib import Path

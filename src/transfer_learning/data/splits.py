@@ -193,11 +193,8 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
         raise ArgumentError("train_per_class", sizes["train"], f"{reason}: ask for fewer, or for shares.")
     if empty := next((split for split, count in counts.items() if count < 1), None):
         reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
-        named = (
-            empty
-            if sizes[empty] is not None
-            else max((split for split in sizes if split != empty), key=counts.__getitem__)
-        )
+        largest = max((split for split in sizes if split != empty), key=counts.__getitem__)
+        named = empty if sizes[empty] is not None else largest
         raise ArgumentError(f"{named}_per_class", sizes[named], f"{reason}; it needs at least one image.")
     return counts
 

@@ -23,7 +23,9 @@ RATHER_KEPT = ("", "train", "val", "test")  # of a pair, the image whose split i
 
 
 class WherePossible:
-    """Another strategy, but images too few for it stay in given splits, or "train": for what needs none, as an audit.
+    """A split strategy for an audit, which needs no splits: that of `split` if there are enough images for it.
+
+    If there are too few, all stay in their given splits, or are training images.
 
     Args:
         split: the other strategy.

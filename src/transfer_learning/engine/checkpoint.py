@@ -45,9 +45,8 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
     try:
         source = {"weights": weights or frozen["name"], "sha256": frozen["sha256"]} if frozen else {}
         network_class = _network_class(about["network"], networks)
-        _check_shapes(
-            network_class, {**about["arguments"], **({"weights": None} if frozen else {})}, saved["state_dict"]
-        )
+        without_source = {"weights": None} if frozen else {}
+        _check_shapes(network_class, {**about["arguments"], **without_source}, saved["state_dict"])
         network = network_class(**{**about["arguments"], **source})
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
     except Exception as error:  # foreign arguments raise many kinds of errors

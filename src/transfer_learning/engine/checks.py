@@ -77,11 +77,11 @@ def check_unused(trainer: pl.Trainer, saved: Mapping) -> None:
 
     With it, a training would go on from there, or take an epoch of the other one for its best.
     """
-    used: list[Any] = [trainer] if trainer.global_step and not saved else []
-    for callback in trainer.checkpoint_callbacks + trainer.early_stopping_callbacks:
-        paths = getattr(callback, "best_model_path", ""), getattr(callback, "last_model_path", "")
-        if any(paths) or getattr(callback, "best_score", torch.tensor(torch.inf)).isfinite():
-            used += [callback] if callback.state_key not in saved.get("callbacks", {}) else []
+    checkpoints: Any = trainer.checkpoint_callbacks
+    with_state: list[Any] = [each for each in checkpoints if each.best_model_path or each.last_model_path]
+    with_state += [each for each in trainer.early_stopping_callbacks if each.best_score.isfinite()]  # at first infinite
+    used = [each for each in with_state if each.state_key not in saved.get("callbacks", {})]
+    used += [trainer] if trainer.global_step and not saved else []
     if used:
         name = type(used[0]).__name__
         raise UserError(f"this {name} has taken part in another training; make one for each training.")
@@ -98,9 +98,8 @@ def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, 
     if isinstance(trainer.strategy.checkpoint_io, (BackgroundWriter, CheckpointFile)):  # the folder may have moved
         best = path.with_name(best.name)
     if not best.is_file() and not {*path.parent.glob("*.ckpt")} - {path}:  # a newer one may have replaced it
-        raise UserError(
-            f"{best}: no such checkpoint, and it has the best epoch so far. Restore it, or begin in another folder."
-        )
+        ways = "Restore it, or begin in another folder."
+        raise UserError(f"{best}: no such checkpoint, and it has the best epoch so far. {ways}")
     if best.is_file() and -1 < (trainer.max_epochs or -1) < (epoch := read(best)["epoch"] + 1):
         reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
         raise ArgumentError("max_epochs", trainer.max_epochs, reason)
@@ -130,9 +129,8 @@ def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: 
         share = trainer.world_size if split != "train" else 1  # a training batch is shared among the devices
         batches, limit = math.ceil(images / (data.batch_size * share)), getattr(trainer, name)
         if isinstance(limit, float) and batches and int(batches * limit) == 0:
-            raise ArgumentError(
-                name, limit, f"it leaves none of {batches} batches; expected {1 / batches:.2g} or more."
-            )
+            reason = f"it leaves none of {batches} batches; expected {1 / batches:.2g} or more."
+            raise ArgumentError(name, limit, reason)
         used = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         interval = trainer.val_check_interval
         every_epoch = trainer.check_val_every_n_epoch is not None

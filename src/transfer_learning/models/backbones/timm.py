@@ -9,7 +9,7 @@ from torch import nn
 from transfer_learning.models.backbones import Backbone, InputSpec, no_such_network
 from transfer_learning.models.chain import Part, chain
 from transfer_learning.models.weights import WeightsSource, read_state_dict
-from transfer_learning.utilities.errors import ArgumentError, first_line, needs
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line, needs
 
 try:
     import timm
@@ -41,7 +41,7 @@ def create(name: str, weights: str | None, image_size: int, sha256: str | None =
     resolution, such as vision transformers, the embedding of patches and positions is a block of its own.
     """
     if torch.empty(0).is_meta:
-        raise NotImplementedError("the cut between blocks is found by values, which the meta device has not")
+        raise UserError("timm's networks are cut into blocks by their values, which the meta device does not have.")
     cfg = pretrained_cfg(name, weights)
     source, state = _read(cfg, weights, sha256) if weights is not None else (None, None)
     network = _network(cfg, image_size, state, weights)
