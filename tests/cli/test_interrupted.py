@@ -188,11 +188,17 @@ def test_sweep_killed_at_random_instants_has_the_same_results(tmp_path, launcher
 
 
 @pytest.mark.parametrize(
-    "number, times, code", [(signal.SIGINT, 1, 130), pytest.param(signal.SIGTERM, 3, 143, marks=pytest.mark.slow)]
+    "number, times, code, further",
+    [
+        (signal.SIGINT, 1, 130, []),
+        pytest.param(signal.SIGTERM, 3, 143, [], marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1, 143, ["trainer=ddp_cpu"], marks=pytest.mark.slow),
+    ],
 )
-def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, times, code):
+def test_interrupted_run_keeps_its_epochs_and_says_how_to_go_on(tmp_path, number, times, code, further):
+    """With two processes, the second one has ended too, since it has the same output."""
     folder = tmp_path / "run"
-    process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500")
+    process = start(folder, tmp_path / "cache", *RECIPES["scratch"].split(), "trainer.max_epochs=500", *further)
     while epochs_ended(folder) < 1 and process.poll() is None:
         time.sleep(0.01)
     for _ in range(times):
