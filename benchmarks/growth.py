@@ -19,7 +19,7 @@ size in the middle, and the largest size with the most classes. Each stage is a 
 A first start takes the sum of digest, decode, features and second start. Files that were just written are in the
 system's memory, so reading them from a disk is not measured. Memory is the process's own (RssAnon in /proc, read every
 20 ms), which is not that of files that are memory-mapped, since the system takes it back when it needs it; ru_maxrss,
-with these files, is in the results too. Linux only.
+with these files, is in the results too. `find` of a few images needs little more than the imports. Linux only.
 
 A combination that --results has, in a JSON file, is not measured again. In the end growth_report.py writes growth.md
 and growth.png to --out, by default the same folder. --short takes tens of images, as a test of this script.

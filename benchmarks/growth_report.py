@@ -40,7 +40,7 @@ def value(results: Results, pair: Pair, stage: str, unit: str) -> float:
 
 def exponent(before: float, after: float, growth: float) -> float:
     """By which power a quantity grows while another one grows by a factor: 1 is linear."""
-    return math.log(after / before) / math.log(growth)
+    return round(math.log(after / before) / math.log(growth), 2) + 0.0  # never -0.0
 
 
 def table(results: Results, pairs: Sequence[Pair], unit: str) -> str:
