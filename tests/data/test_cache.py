@@ -309,7 +309,7 @@ def compute(positions):
     if killed and 256 in positions:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.5)
-    return np.array([[n, n * n] for n in positions]), {}
+    return np.array([[n, n * n] for n in positions]), {"unreadable": {}}
 
 found = CachedArray(folder, "squares", {"what": "squares", "of": "numbers"}).get([str(n) for n in range(300)], compute)
 assert found.array[found.rows].tolist() == [[n, n * n] for n in range(300)]
