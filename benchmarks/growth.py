@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--temporary")
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
-    sizes, classes = ([40, 80], [2]) if options.short else (sorted(options.sizes), sorted(options.classes))
+    sizes, classes = ([60, 120], [2]) if options.short else (sorted(options.sizes), sorted(options.classes))
     photographs = [options.folder / file for file in list_files(options.folder).files if is_image_name(file)]
     options.results.mkdir(parents=True, exist_ok=True)
     for images, count in combinations(sizes, classes):

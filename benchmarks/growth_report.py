@@ -99,11 +99,10 @@ def write(results: Results, places: Sequence[str], out: Path) -> None:
     """Writes growth.png and growth.md. `places` are what was measured where, in words."""
     sizes, classes = (sorted({pair[which] for pair in results}) for which in (0, 1))
     middle = sizes[len(sizes) // 2]
-    series = {
-        f"{classes[0]:,} classes": [(size, classes[0]) for size in sizes],
-        f"{middle:,} images": [(middle, count) for count in classes],
-        f"{classes[-1]:,} classes": [(size, classes[-1]) for size in sorted({middle, sizes[-1]})],
-    }
+    by_size = {count: [(size, count) for size in sizes if (size, count) in results] for count in classes}
+    few, many = f"{classes[0]:,} classes", f"{classes[-1]:,} classes"
+    by_classes = [(middle, count) for count in classes]
+    series = {few: by_size[classes[0]], f"{middle:,} images": by_classes, many: by_size[classes[-1]]}
     series = {title: pairs for title, pairs in series.items() if len(pairs) > 1}
     about = ast.get_docstring(ast.parse(Path(__file__).with_name("growth.py").read_text("utf-8")))
     parts = [f"# Growth\n\n![Seconds and memory of each stage](growth.png)\n\n```text\n{about}\n```\n"]
