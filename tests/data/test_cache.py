@@ -232,6 +232,53 @@ def test_a_failure_later_keeps_the_chunks_before(squares, error):
     assert np.array_equal(again.get(range(600))[0], expected(range(600))) and again.computed == list(range(256, 600))
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """clock: seconds that only the test lets pass; each writing of a listing takes one."""
+    passed = [0.0]
+
+    def write(path, value):
+        passed[0] += 1
+        write_json(path, value)
+
+    monkeypatch.setattr("transfer_learning.data.cache.write_json", write)
+    monkeypatch.setattr("time.monotonic", lambda: passed[0])
+    return passed
+
+
+def test_listings_take_a_tenth_of_the_time(squares, clock, monkeypatch):
+    """If each chunk takes two seconds, every fifth chunk is followed by a listing that takes one."""
+    one, listed = squares(), []
+
+    def compute(numbers):
+        clock[0] += 2
+        listed.append(len((read_json(one.cached.path.with_suffix(".json")) or {"ids": []})["ids"]))
+        return Squares.compute(one, numbers)
+
+    one.compute = compute
+    rows, _ = one.get(range(256 * 12 + 1))
+    assert np.array_equal(rows, expected(range(256 * 12 + 1)))
+    assert listed == [0] + [256] * 5 + [256 * 6] * 5 + [256 * 11] * 2
+    again = squares()
+    assert np.array_equal(again.get(range(256 * 12 + 1))[0], rows) and not again.computed
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_keeps_chunks_that_had_not_been_listed(squares, clock, error):
+    one = squares()
+
+    def compute(numbers):
+        if 1000 in numbers:
+            raise error("fourth chunk")
+        return Squares.compute(one, numbers)
+
+    one.compute = compute
+    with pytest.raises(error, match="fourth chunk"):
+        one.get(range(1100))
+    again = squares()
+    assert np.array_equal(again.get(range(1100))[0], expected(range(1100))) and again.computed == list(range(768, 1100))
+
+
 @pytest.mark.parametrize("stored", [0, 10])
 def test_a_full_disk_is_an_error_of_the_cache_folder(squares, tmp_path, monkeypatch, stored):
     def full(descriptor):
@@ -262,7 +309,7 @@ def compute(positions):
     if killed and 256 in positions:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.5)
-    return np.array([[n, n * n] for n in positions]), {}
+    return np.array([[n, n * n] for n in positions]), {"unreadable": {}}
 
 found = CachedArray(folder, "squares", {"what": "squares", "of": "numbers"}).get([str(n) for n in range(300)], compute)
 assert found.array[found.rows].tolist() == [[n, n * n] for n in range(300)]

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -115,6 +116,17 @@ def test_twelve_images_of_each_class(per_class, expected):
     twelve = images_of([12, 12])
     splits = PerClass(*per_class)(twelve)
     assert counts_of(splits, twelve.labels) == {split: [n, n] for split, n in zip(SPLITS, expected)}
+
+
+def test_each_class_is_divided_in_the_random_order_of_its_images():
+    """The order is that of hashes; a list of each class that is made by itself."""
+    labels, digests = np.random.default_rng(0).integers(5, size=300), [f"image {index}" for index in range(300)]
+    splits = PerClass(20, 10, 5, seed=3)(images(labels, digests, tuple("abcde")))
+    order = sorted(range(300), key=lambda index: hashlib.sha256(f"3 image {index}".encode()).hexdigest())
+    for code in range(5):
+        members = [index for index in order if labels[index] == code]
+        parts = {"train": members[:20], "val": members[20:30], "test": members[30:35]}
+        assert {split: [n for n in rows.tolist() if labels[n] == code] for split, rows in splits.items()} == parts
 
 
 def test_a_split_mixes_its_classes():

@@ -26,6 +26,14 @@ def test_confusion_matrix_shows_the_counts():
     assert axes.get_xlabel() == "predicted" and axes.get_ylabel() == "label"
 
 
+@pytest.mark.parametrize(("classes", "step"), [(3, 1), (120, 1), (121, 2), (1000, 9)])
+def test_names_of_many_classes_do_not_cover_each_other(classes, step):
+    axes = figures.confusion_matrix(table(classes)).axes[0]
+    for axis in (axes.xaxis, axes.yaxis):
+        assert axis.get_ticklocs().tolist() == list(range(0, classes, step))
+        assert axis.get_ticklabels()[-1].get_text() == f"class {(classes - 1) // step * step} of \\$x\\$"
+
+
 def test_reliability_diagram_is_that_of_scikit_learn():
     each = table(2)
     upper, lower = figures.reliability_diagram(each).axes

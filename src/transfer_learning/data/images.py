@@ -98,7 +98,8 @@ def check_classes(classes: Sequence[str | int] | None) -> list[str] | None:
 
 def too_few_classes(images: Images, classes: Sequence[str] | None) -> str | None:
     """In words what was found and expected, if the images are of fewer than two classes, or not of all `classes`."""
-    found = [name for code, name in enumerate(images.class_names) if code in images.labels]
+    codes = set(images.labels.tolist())
+    found = [name for code, name in enumerate(images.class_names) if code in codes]
     if len(found) > 1 and len(found) >= len(classes or ()):
         return None
     expected = " and ".join(classes) if classes else "at least two classes"

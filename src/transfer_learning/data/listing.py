@@ -1,5 +1,6 @@
 """The files below a folder; each folder is visited once, whatever links lead to it."""
 
+import heapq
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def list_files(root: Path) -> Listing:
     files, special, repeated = list[Path](), list[str](), list[str]()
     folders, links, visited = [root], list[Path](), set()
     while folders or links:
-        folder = folders.pop() if folders else links.pop(links.index(min(links)))
+        folder = folders.pop() if folders else heapq.heappop(links)
         state = os.stat(folder)
         if (state.st_dev, state.st_ino) in visited:
             repeated.append(printable(str(folder)))
@@ -36,7 +37,10 @@ def list_files(root: Path) -> Listing:
         visited.add((state.st_dev, state.st_ino))
         for entry in _entries(folder):
             if os.path.isdir(entry.path):
-                (links if entry.is_symlink() else folders).append(folder / entry.name)
+                if entry.is_symlink():
+                    heapq.heappush(links, folder / entry.name)
+                else:
+                    folders.append(folder / entry.name)
             elif os.path.isfile(entry.path) or not os.path.exists(entry.path):
                 files.append((folder / entry.name).relative_to(root))
             else:

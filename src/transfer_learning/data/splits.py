@@ -167,9 +167,10 @@ def _divide(
     if images.groups:
         return _divide_groups(images, sizes, counts, order)
     bins = np.full(len(order), len(sizes))  # the last bin is unused
-    for code, of_class in enumerate(counts):
+    by_class = mixed[np.argsort(images.labels[mixed], kind="stable")]
+    for of_class, members in zip(counts, np.split(by_class, np.cumsum(available)[:-1])):
         numbers = np.repeat(np.arange(len(sizes)), list(of_class.values()))
-        bins[mixed[images.labels[mixed] == code][: len(numbers)]] = numbers
+        bins[members[: len(numbers)]] = numbers
     return {split: mixed[bins[mixed] == number] for number, split in enumerate(sizes)}
 
 

@@ -15,6 +15,7 @@ from transfer_learning.reporting.prediction_table import PredictionTable
 from transfer_learning.utilities.files import atomic_write
 
 MOST_NUMBERS = 15  # classes up to which a confusion matrix shows its counts
+MOST_NAMES = 120  # classes up to which it names each; they fill the largest side
 SIDE, DPI = 112, 100  # pixels of an image in a grid, and of an inch
 TITLE = 22  # characters of a line below an image
 
@@ -34,7 +35,10 @@ def remove_figures(folder: str | Path) -> None:
 
 
 def confusion_matrix(table: PredictionTable) -> Figure:
-    """How many images of each class (rows) were predicted as each class (columns)."""
+    """How many images of each class (rows) were predicted as each class (columns).
+
+    Of more than 120 classes it names only every second, third ... so that names do not cover each other.
+    """
     count = len(table.class_names)
     matrix = np.bincount(table.labels * count + table.predicted, minlength=count**2).reshape(count, count)
     names = [_shortened(name) for name in table.class_names]
@@ -45,8 +49,9 @@ def confusion_matrix(table: PredictionTable) -> Figure:
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(count), names, rotation=90 if rotated else 0)
-    axes.set_yticks(range(count), names)
+    named = range(0, count, -(-count // MOST_NAMES))
+    axes.set_xticks(named, [names[code] for code in named], rotation=90 if rotated else 0)
+    axes.set_yticks(named, [names[code] for code in named])
     axes.set(xlabel="predicted", ylabel="label", title=f"{np.trace(matrix)} of {len(table.files)} images right")
     if count <= MOST_NUMBERS:
         for (row, column), number in np.ndenumerate(matrix):

@@ -1,7 +1,7 @@
 """predictions.csv: what a model predicted for labelled images, one row for each image."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,30 +44,37 @@ class PredictionTable:
 
 def write_predictions(path: str | Path, tables: Sequence[PredictionTable]) -> None:
     """Writes the rows of tables with the same classes atomically, probabilities to the last bit. Raises OSError."""
+    write_csv(path, _rows(tables))
+
+
+def _rows(tables: Sequence[PredictionTable]) -> Iterator[list[str]]:
+    """The header, and the rows one by one: as texts, the probabilities of many classes would fill the memory."""
     names = tables[0].class_names
-    rows: list[list[str]] = [[*COLUMNS, *(PREFIX + name for name in names)]]
+    yield [*COLUMNS, *(PREFIX + name for name in names)]
     for table in tables:
         labels, predicted = ([names[code] for code in codes] for codes in (table.labels, table.predicted))
         texts = zip(table.files, table.digests, table.splits, labels, predicted)
-        rows += [[*text, *map(str, row)] for text, row in zip(texts, table.probabilities)]
-    write_csv(path, rows)
+        yield from ([*text, *map(str, row)] for text, row in zip(texts, table.probabilities))
 
 
 def read_predictions(path: str | Path) -> PredictionTable:
     """Reads what `write_predictions` wrote. Raises UserError if the file is missing, damaged or something else."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        names = [column.removeprefix(PREFIX) for column in header[len(COLUMNS) :]]
-        if header[: len(COLUMNS)] != COLUMNS or header[len(COLUMNS) :] != [PREFIX + name for name in names]:
-            raise ValueError(f"its columns are not {','.join(COLUMNS)},{PREFIX}CLASS ...")
+            reader = csv.reader(file)
+            header = next(reader, [])
+            names = [column.removeprefix(PREFIX) for column in header[len(COLUMNS) :]]
+            if header[: len(COLUMNS)] != COLUMNS or header[len(COLUMNS) :] != [PREFIX + name for name in names]:
+                raise ValueError(f"its columns are not {','.join(COLUMNS)},{PREFIX}CLASS ...")
+            texts, probabilities = list[list[str]](), list[np.ndarray]()
+            for row in reader:
+                if len(row) != len(header):
+                    raise ValueError("a row lacks columns, or has more")
+                texts.append(row[: len(COLUMNS)])
+                probabilities.append(np.array(row[len(COLUMNS) :], dtype=np.float32))
         codes = {name: code for code, name in enumerate(names)}
-        files, digests, splits, labels, _, *probabilities = zip(*rows, strict=True)
-        if len(probabilities) != len(names):
-            raise ValueError("it lacks columns")
+        files, digests, splits, labels, _ = zip(*texts)
         labels_array = np.array([codes[label] for label in labels], dtype=np.int64)
-        return PredictionTable(
-            files, digests, splits, labels_array, np.array(probabilities, dtype=np.float32).T, tuple(names)
-        )
+        return PredictionTable(files, digests, splits, labels_array, np.stack(probabilities), tuple(names))
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path}: not a table of predictions, or damaged ({first_line(error)}).") from error

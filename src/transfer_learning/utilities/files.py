@@ -92,9 +92,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_csv(path: str | Path, rows: Iterable[Iterable]) -> None:
     """Writes rows, the header first, as a CSV file atomically."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    write_text(path, text.getvalue())
+    with atomic_write(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+        csv.writer(text).writerows(rows)
+        text.detach()  # writes the rest, and leaves the file open
 
 
 def write_json(path: str | Path, value: dict) -> None:

@@ -86,7 +86,8 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
     log_given_splits(images.splits or (), "all images are taken")
     if not len(images.labels):
         raise UserError(f"{root}: no images of {some(class_names, 20)}; {LAYOUTS}.")
-    missing = [name for code, name in enumerate(class_names) if code not in images.labels]
+    codes = set(images.labels.tolist())
+    missing = [name for code, name in enumerate(class_names) if code not in codes]
     if missing:
         rank_zero_info(f"{root}: no images of {some(missing)}")
     return images
