@@ -37,13 +37,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from gpu_steps import MACHINE, STEPS, Settings, end, run_process, running
 
 from transfer_learning.runs.leaderboard import markdown
 from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.files import read_json, write_json, write_text
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
-from benchmarks.gpu_steps import MACHINE, STEPS, Settings, end, run_process, running  # noqa: E402
 
 LAST_LINES, LONGEST_LINE = 15, 300  # of the output of a step that failed
 SIDE_BY_SIDE = max(1, min(4, usable_cores() // 4))  # comparisons at a time

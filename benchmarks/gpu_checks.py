@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from gpu_steps import PROJECT, Settings
 
-from benchmarks.gpu_steps import PROJECT, Settings
 from transfer_learning.cli.build import build, build_data
 from transfer_learning.data.augmentation import Augmentation
 from transfer_learning.data.augmentation.affine import Affine
@@ -64,7 +64,7 @@ def composed(settings: Settings, *overrides: str):
     from transfer_learning.cli import resolvers  # noqa: F401  registers the functions of the config
 
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return compose("config", [*SMALL, f"data.cache_dir={settings.cache}", *overrides])
+        return compose("config", [*SMALL, f"data.cache_dir={settings.folder}/cache", *overrides])
 
 
 def without_tf32() -> None:

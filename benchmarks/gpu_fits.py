@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from gpu_checks import RESNET, check, fitted, without_tf32
+from gpu_steps import Settings
 from torch._dynamo.utils import counters
 
-from benchmarks.gpu_checks import RESNET, check, fitted, without_tf32
-from benchmarks.gpu_steps import Settings
 from transfer_learning.data.sources.cartoons import cartoon
 
 BASIC = ["model=basic_cnn", "optimizer.lr=1e-4"]

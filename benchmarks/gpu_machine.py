@@ -5,8 +5,8 @@ import sys
 from importlib.metadata import version
 
 import torch
+from gpu_steps import PROJECT, Settings
 
-from benchmarks.gpu_steps import PROJECT, Settings
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import file_sha256, sha256_of

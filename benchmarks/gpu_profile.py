@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from gpu_runs import arguments, train_here
+from gpu_steps import Settings
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_runs import arguments, train_here
-from benchmarks.gpu_steps import Settings
 from transfer_learning.engine import classifier
 
 LONGEST = 5  # kernels that are named
@@ -83,6 +83,6 @@ def run(settings: Settings, system: str) -> dict:
     `seeding` and `checkpoints` are parts of `epoch`. A checkpoint's copies wait for what the device still computes.
     """
     path = Path(settings.folder, "profile.json")
-    added = ["+callbacks.profile._target_=benchmarks.gpu_profile.EpochProfile", f"+callbacks.profile.path={path}"]
+    added = ["+callbacks.profile._target_=gpu_profile.EpochProfile", f"+callbacks.profile.path={path}"]
     train_here(*arguments(settings, system), "trainer.max_epochs=4", *added)
     return json.loads(path.read_text(encoding="utf-8"))

@@ -11,9 +11,8 @@ from statistics import median
 
 import numpy as np
 import torch
-
-from benchmarks.gpu_checks import SMALL, check, composed, without_tf32
-from benchmarks.gpu_steps import PROJECT, Settings
+from gpu_checks import SMALL, check, composed, without_tf32
+from gpu_steps import PROJECT, Settings
 
 SHORT = ["data.image_size=48", "data.train_per_class=40", "data.val_per_class=10", "data.test_per_class=10"]
 # Variants of epoch.py that are not other people's code.
@@ -26,7 +25,7 @@ def command(settings: Settings, folder: Path, *overrides: str) -> list[str]:
     """A run of the regularised CNN on small drawings, with dropout and augmentation."""
     trainer = {"cuda": "gpu"}.get(settings.device, settings.device)
     small = [*SMALL, "model=regularised_cnn", "data.augment=true", f"trainer={trainer}", "logger=none"]
-    places = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"data.cache_dir={settings.cache}"]
+    places = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}", f"data.cache_dir={settings.folder}/cache"]
     return [sys.executable, str(PROJECT / "train.py"), *small, *places, *overrides]
 
 

@@ -1,6 +1,6 @@
 """The steps of gpu.py, and the processes that run them.
 
-`python -m benchmarks.gpu_steps NAME SETTINGS` runs one step in this process; SETTINGS are `Settings` as JSON. Its
+`python benchmarks/gpu_steps.py NAME SETTINGS` runs one step in this process; SETTINGS are `Settings` as JSON. Its
 values become FOLDER/result.json.
 """
 
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     device: str  # "cuda" or "cpu"
     short: bool  # tiny sizes, to try the command itself
     folder: str  # of this step
-    cache: str  # of decoded images and features, of all steps
+    cache: str  # of decoded images and features, of the steps that measure; comparisons have their own
     overrides: tuple[str, ...] = ()
 
 
@@ -90,7 +90,7 @@ def run_process(name: str, settings: Settings, log: Path, limit: float) -> int |
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "benchmarks.gpu_steps", name, json.dumps(settings)]
+    command = [sys.executable, __file__, name, json.dumps(settings)]
     with open(log, "wb") as output:
         streams = dict(stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
@@ -120,7 +120,7 @@ def run_here(name: str, settings: Settings) -> None:
 
     step = STEPS[name] if name != MACHINE else Step("", 0, "gpu_machine.describe")
     module, _, function = step.function.rpartition(".")
-    values = getattr(import_module(f"benchmarks.{module}"), function)(settings, *step.arguments)
+    values = getattr(import_module(module), function)(settings, *step.arguments)
     write_json(Path(settings.folder, "result.json"), values)
 
 

@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import gpu
 import pytest
+from gpu_steps import MACHINE, PROJECT, STEPS, Settings, Step, end, run_process
 
-from benchmarks import gpu
-from benchmarks.gpu_steps import MACHINE, PROJECT, STEPS, Settings, Step, end, run_process
 from transfer_learning.utilities.files import write_json
 
 ABOUT = {"commit": "0123", "code": "45", "device": "cpu (a chip)", "torch": "2.14", "lightning": "2.6"}
