@@ -37,7 +37,7 @@ def resumed(settings: Settings) -> dict:
     from transfer_learning.engine.checkpoint import read
 
     straight, killed = (Path(settings.folder, name) for name in ("straight", "killed"))
-    same = ["trainer.deterministic=true", "trainer.max_epochs=40"]
+    same = ["trainer.deterministic=true", "trainer.max_epochs=20"]
     subprocess.run(command(settings, straight, *same), check=True)
     process = subprocess.Popen(command(settings, killed, *same))
     while not (killed / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
@@ -45,10 +45,10 @@ def resumed(settings: Settings) -> dict:
     process.kill()
     process.wait()
     done = read(killed / "checkpoints" / "last.ckpt")["epoch"] + 1
-    assert done < 40, "the run ended before it was killed"
+    assert done < 20, "the run ended before it was killed"
     subprocess.run([sys.executable, str(PROJECT / "train.py"), f"resume={killed}"], check=True)
     one, two = (read(folder / "checkpoints" / "last.ckpt") for folder in (straight, killed))
-    assert one["epoch"] == two["epoch"] == 39
+    assert one["epoch"] == two["epoch"] == 19
     squares = [saved["optimizer_states"][0]["state"].values() for saved in (one, two)]
     pairs = [(one["state_dict"][key], two["state_dict"][key]) for key in one["state_dict"]]
     pairs += [(a["square_avg"], b["square_avg"]) for a, b in zip(*squares, strict=True)]
