@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities import move_data_to_device
 
 from transfer_learning.data.augmentation import Augmentation
 from transfer_learning.data.augmentation.affine import Affine
@@ -111,3 +112,16 @@ def test_what_a_network_gets_lies_in_memory_as_its_device_demands(monkeypatch, l
         inputs = prepare(batch, Augmentation([Affine()])).inputs
         assert inputs.shape[2:] == (6, 5) and inputs.is_contiguous(memory_format=layout) and inputs.ndim == 4
     assert torch.equal(inputs, maps)
+
+
+@pytest.mark.parametrize("parameters", [(), (torch.rand(2, 3), torch.rand(2, 1))])
+def test_lightning_moves_a_batch_as_it_would_move_its_tensors(parameters):
+    batch = Batch(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), torch.tensor([5, 7]), parameters, is_features=True)
+    assert move_data_to_device(batch, torch.device("cpu")) is batch
+    moved = move_data_to_device(batch, torch.device("meta"))
+    assert isinstance(moved, Batch) and moved.is_features
+    expected = move_data_to_device([*batch[:3], *parameters], torch.device("meta"))  # a list of tensors
+    found = [*moved[:3], *moved.parameters]
+    assert [(each.shape, each.dtype, each.device) for each in found] == [
+        (each.shape, each.dtype, each.device) for each in expected
+    ]

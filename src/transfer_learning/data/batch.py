@@ -1,7 +1,7 @@
 """Batches, and the dataset that makes them: one indexing operation for all images of a batch."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,14 @@ class Batch(NamedTuple):
     indices: torch.Tensor  # of the images in the data module's `images`, (N,) int64
     parameters: tuple[torch.Tensor, ...] = ()  # for each augmentation step, (N, K) float32; () without augmentation
     is_features: bool = False
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; itself if it is there. Lightning would rebuild it in each step."""
+        if self.inputs.device == device:
+            return self
+        move = partial(torch.Tensor.to, device=device, non_blocking=device.type == "cuda")
+        inputs, targets, indices = move(self.inputs), move(self.targets), move(self.indices)
+        return Batch(inputs, targets, indices, tuple(map(move, self.parameters)), self.is_features)
 
 
 def prepare(batch: Batch, augmentation: Augmentation) -> Batch:

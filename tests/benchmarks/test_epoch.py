@@ -1,0 +1,33 @@
+"""benchmarks/epoch.py: the whole command, on few drawings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "epoch.py"
+SMALL = ["data.train_per_class=30", "data.val_per_class=15", "data.test_per_class=15", "trainer=cpu"]
+
+
+def epoch(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_rows_and_variants_that_are_asked_for(tmp_path):
+    old = str(SCRIPT.parents[1])
+    done = epoch("--rounds=2", "--rows", "basic", "head", "--variants", "project", "old", "bare", f"--old={old}",
+                 f"--json={tmp_path}/x.json", *SMALL)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert list(rows) == ["basic", "head"]
+    assert all(list(variants) == ["project", "old", "bare"] for variants in rows.values())
+    assert all(len(seconds) == 2 and min(seconds) > 0 for row in rows.values() for seconds in row.values())
+    assert "basic: seconds, median (range) of 2 rounds" in done.stdout
+
+
+def test_an_unknown_row_is_one_line(tmp_path):
+    done = epoch("--rows", "basics")
+    assert done.returncode == 2 and "--rows: basics is none of basic, regularised" in done.stderr
