@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from gpu_checks import RESNET, check, fitted, without_tf32
+from gpu_checks import LOSS, RESNET, check, fitted, without_tf32
 from gpu_steps import Settings
 from torch._dynamo.utils import counters
 
@@ -18,8 +18,6 @@ from transfer_learning.data.sources.cartoons import cartoon
 from transfer_learning.utilities.hardware import native_precision
 
 BASIC = ["model=basic_cnn", "optimizer.lr=1e-4"]
-# Losses are about 0.7. Of an optimizer that divides by the size of gradients, the first steps amplify roundings.
-LOSS = 0.02
 
 
 class Waiting(pl.Callback):
@@ -85,7 +83,7 @@ def other_fits(settings: Settings) -> dict:
     for optimizer in ("rmsprop", "adamw") if settings.device == "cuda" else ():
         overrides = ["model=basic_cnn", f"optimizer={optimizer}", "optimizer.lr=1e-4"]
         losses = fitted(settings, settings.device, *overrides, precision="16-mixed", max_epochs=8).losses[:, 0]
-        found[f"16-mixed, {optimizer}: last loss / first"] = check(optimizer, losses[-1] / losses[0], 0.99)
+        found[f"16-mixed, {optimizer}: last loss / first"] = check(optimizer, losses[-1] / losses[0], 0.95)
     return found
 
 

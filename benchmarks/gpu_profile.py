@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from gpu_runs import arguments, train_here
+from gpu_runs import train_here
 from gpu_steps import Settings
+from gpu_systems import arguments
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 

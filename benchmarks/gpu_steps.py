@@ -39,11 +39,11 @@ class Settings(NamedTuple):
 
 def system(number: int, name: str, limit: float) -> Step:
     about = f"system {number}, all of its epochs: seconds and accuracy"
-    return Step(about, limit, "gpu_runs.system", (name,), measures=True, goes_on=True)
+    return Step(about, limit, "gpu_systems.system", (name,), measures=True, goes_on=True)
 
 
 def epochs(row: str) -> Step:
-    return Step(f"epoch.py, row {row}: median seconds per epoch", 90, "gpu_runs.epoch_row", (row,), measures=True)
+    return Step(f"epoch.py, row {row}: median seconds per epoch", 90, "gpu_systems.epoch_row", (row,), measures=True)
 
 
 def profile(about: str, name: str) -> Step:
@@ -66,7 +66,7 @@ STEPS = {
     "checkpoint": Step("a checkpoint of the device, loaded on the CPU", 60, "gpu_runs.checkpoint_on_cpu"),
     "sweep": Step("a sweep of two jobs: in turn, and side by side (joblib)", 120, "gpu_runs.sweep"),
     "ddp": Step("strategy=ddp on one device beside none", 60, "gpu_fits.ddp"),
-    "data": Step("decodes the images of the next steps", 120, "gpu_runs.decode", measures=True),
+    "data": Step("decodes the images of the next steps", 120, "gpu_systems.decode", measures=True),
     "system 1": system(1, "basic_cnn", 60),
     "system 2": system(2, "regularised_cnn", 60),
     "system 3": system(3, "regularised_cnn_augmented", 120),
