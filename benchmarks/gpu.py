@@ -3,7 +3,7 @@
 python benchmarks/gpu.py [--out outputs/gpu] [--minutes 10] [--patience 1] [--steps NAME ...] [--device cpu] [--short]
     [data.root=FOLDER] [model.weights=FILE] [other overrides of train.py]
 
-First come comparisons of the device with the CPU, on small drawings, several at a time on a machine with many cores;
+First come comparisons of the device with the CPU, on small drawings, several at a time;
 then the five systems with all of their epochs, rows of epoch.py, and profiles. Systems, rows and profiles take the
 photographs and weights that overrides name, else drawings and random weights. The five systems compute in the default
 precision of train.py. Nothing is downloaded.
@@ -44,7 +44,7 @@ from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.files import read_json, write_json, write_text
 
 LAST_LINES, LONGEST_LINE = 15, 300  # of the output of a step that failed
-SIDE_BY_SIDE = max(1, min(4, usable_cores() // 4))  # comparisons at a time
+SIDE_BY_SIDE = max(2, min(4, usable_cores() // 4))  # steps at a time, unless they measure
 SAME = ("commit", "code", "device", "torch", "lightning", "arguments")  # of all results in a folder
 Row = dict[str, Any]
 
@@ -141,9 +141,9 @@ def refuse(reason: str) -> None:
 
 
 def run_all(folder: Folder, names: list[str], settings: Settings, patience: float, minutes: float) -> None:
-    """Runs steps in their order; a table is complete after each. Steps that measure run alone."""
+    """Runs steps in their order; a table is complete after each. Steps that measure run alone, but not with --short."""
     deadline = time.monotonic() + 60 * minutes * patience
-    for measures, group in groupby(names, key=lambda name: STEPS[name].measures):
+    for measures, group in groupby(names, key=lambda name: STEPS[name].measures and not settings.short):
         with ThreadPoolExecutor(1 if measures else SIDE_BY_SIDE) as pool:
             try:
                 futures = {pool.submit(folder.run, name, settings, patience, deadline): name for name in group}
