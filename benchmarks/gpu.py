@@ -63,7 +63,7 @@ class Folder:
             return {"state": "needs CUDA"}
         return read_json(self.path / "steps" / f"{name}.json") or {"state": "not run"}
 
-    def run(self, name: str, settings: Settings, patience: float, deadline: float) -> Row:
+    def run(self, name: str, settings: Settings, patience: float, deadline: float, threads: int | None) -> Row:
         """Runs a step and writes its result, unless its limit does not fit into the time that is left."""
         step, work = STEPS[name], self.path / "work" / name
         limit, start = step.limit * patience, time.monotonic()
@@ -74,7 +74,7 @@ class Folder:
         work.mkdir(exist_ok=True)
         (work / "result.json").unlink(missing_ok=True)
         log = self.path / "logs" / f"{name}.txt"
-        code = run_process(name, settings._replace(folder=str(work)), log, limit)
+        code = run_process(name, settings._replace(folder=str(work)), log, limit, threads)
         values = read_json(work / "result.json") if code == 0 else None
         row: Row = {"seconds": round(time.monotonic() - start, 1), "limit": limit}
         if values is not None:
@@ -144,9 +144,10 @@ def run_all(folder: Folder, names: list[str], settings: Settings, patience: floa
     """Runs steps in their order; a table is complete after each. Steps that measure run alone, but not with --short."""
     deadline = time.monotonic() + 60 * minutes * patience
     for measures, group in groupby(names, key=lambda name: STEPS[name].measures and not settings.short):
+        threads = None if measures else max(1, usable_cores() // SIDE_BY_SIDE)
         with ThreadPoolExecutor(1 if measures else SIDE_BY_SIDE) as pool:
             try:
-                futures = {pool.submit(folder.run, name, settings, patience, deadline): name for name in group}
+                futures = {pool.submit(folder.run, name, settings, patience, deadline, threads): name for name in group}
                 for future in as_completed(futures):
                     row, name = future.result(), futures[future]
                     print(

@@ -83,13 +83,14 @@ MACHINE = "machine"  # described before the steps; not one of them
 running: set[subprocess.Popen] = set()
 
 
-def run_process(name: str, settings: Settings, log: Path, limit: float) -> int | None:
+def run_process(name: str, settings: Settings, log: Path, limit: float, threads: int | None = None) -> int | None:
     """Runs a step in a process of its own and writes its output to `log`. Returns its exit code, None after `limit` s.
 
-    Processes that it has started end with it.
+    Processes that it has started end with it. `threads` of torch on the CPU; None leaves them as they are.
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
     command = [sys.executable, __file__, name, json.dumps(settings)]
     with open(log, "wb") as output:
         streams = dict(stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)

@@ -20,7 +20,7 @@ ABOUT = {"commit": "0123", "code": "45", "device": "cpu (a chip)", "torch": "2.1
 def called(monkeypatch, tmp_path):
     """called(*arguments) -> (exit code, the steps that ran); `called.fails` are those that fail, by exit code."""
 
-    def process(name, settings, log, limit):
+    def process(name, settings, log, limit, threads=None):
         ran.append(name)
         code = call.fails.get(name, 0)
         log.write_text(f"{name} begins\n\n{name} ends\n", encoding="utf-8")
