@@ -3,10 +3,9 @@
 python benchmarks/gpu.py [--out outputs/gpu] [--minutes 10] [--patience 1] [--steps NAME ...] [--device cpu] [--short]
     [data.root=FOLDER] [model.weights=FILE] [other overrides of train.py]
 
-First come comparisons of the device with the CPU, on small drawings, several at a time;
-then the five systems with all of their epochs, rows of epoch.py, and profiles. Systems, rows and profiles take the
-photographs and weights that overrides name, else drawings and random weights. The five systems compute in the default
-precision of train.py. Nothing is downloaded.
+First come comparisons of the device with the CPU, on small drawings, several at a time; then the five systems with all
+of their epochs in the default precision of train.py, rows of epoch.py, and profiles, one at a time. Systems, rows and
+profiles take the photographs and weights that overrides name, else drawings and random weights. Nothing is downloaded.
 
 Each step is a process of its own with a limit in seconds (gpu_steps.py; --patience 3 multiplies it and the minutes, for
 a slow device). One that fails, hangs or is killed is a row of table.md, with its last lines, and the others go on. A
