@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from transfer_learning.cli.arguments import check_folder, prepare
 from transfer_learning.cli.errors import as_override, is_users, one_line
+from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
 
 FOLDER_KEY = "hydra.run.dir"
@@ -94,7 +95,8 @@ def run(cfg: DictConfig) -> float:
     single, folder = hydra_config.mode == RunMode.RUN, hydra_config.runtime.output_dir
     try:
         check_folder(f"{FOLDER_KEY if single else 'hydra.sweep.dir'}={folder}", folder)
-        from transfer_learning.cli.job import run_job  # imports torch, for which --help should not wait
+        import_lightning()  # and torch, for which --help should not wait
+        from transfer_learning.cli.job import run_job
 
         if single:
             return run_job(cfg, single, invocation.command, invocation.started)
