@@ -21,7 +21,6 @@ import pytorch_lightning as pl
 import torch
 
 from transfer_learning.data.datamodule import ImageDataModule
-from transfer_learning.data.features import BATCH_SIZE
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
@@ -32,6 +31,7 @@ from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.utilities.hardware import configure_process, processor
 
 BATCHES = 16
+BATCH_SIZE = 32  # of `data.features` on a CPU
 IMAGES = BATCHES * BATCH_SIZE
 VAL = TEST = BATCH_SIZE // 2  # images per class: one batch
 TRAIN = BATCH_SIZE // 2 * (BATCHES - 2)

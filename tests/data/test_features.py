@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from transfer_learning.data import features
 from transfer_learning.data.augmentation import Augmentation
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
@@ -277,6 +278,31 @@ def test_the_frozen_part_gets_batches_of_32_images_only(folder_data):
         data, colours = folder_data(**settings), MeanColours()
         data.store_features(colours.part)
         assert {tuple(batch.shape) for batch in colours.batches} == {(32, 3, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "images"),
+    [("cpu", 64, 32), ("cpu", 384, 32), ("mps", 64, 32), ("cuda", 224, 128), ("cuda", 150, 256), ("cuda", 64, 256),
+     ("cuda", 300, 64), ("cuda", 1000, 32)],
+)  # fmt: skip
+def test_the_batch_depends_on_the_device_and_the_size_of_the_images_alone(device, size, images):
+    assert features.batch_size(size, torch.device(device)) == images
+
+
+def test_features_of_another_batch_size_are_the_same_but_for_rounding_and_are_stored_apart(
+    folder_data, tmp_path, monkeypatch
+):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
+    part = FrozenPart(lambda images: network(images).detach(), torch.device("cpu"), {"weights": "these"})
+    data = folder_data()
+    data.store_features(part)
+    expected = data.features["train"].array[data.features["train"].rows]
+    monkeypatch.setattr(features, "batch_size", lambda size, device: 3)
+    other = folder_data()
+    other.store_features(part)
+    found = other.features["train"].array[other.features["train"].rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert len(features_files(tmp_path)) == 2
 
 
 @pytest.fixture
