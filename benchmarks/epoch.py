@@ -31,9 +31,9 @@ Overrides of the model, the optimizer or the image size change only the first fo
 """
 
 import argparse
-import json
 import logging
 import statistics
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,7 +145,7 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", nargs="+", default=rows, metavar="ROW", help=", ".join(rows))
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these, as far as a row has them")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these, of each row those that it has")
     parser.add_argument("--old", metavar="CHECKOUT", help="a folder with another commit of this project")
     parser.add_argument("--batch-size", type=int, default=30)
     parser.add_argument("--originals", metavar="FOLDER", help="photographs of any size, which the row `decode` needs")
@@ -157,11 +157,15 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
         setattr(options, name, [each for each in values if "=" not in each])
     if unknown := set(options.rows) - set(rows):
         parser.error(f"--rows: {', '.join(sorted(unknown))} is none of {', '.join(rows)}")
+    if options.old and not Path(options.old, "train.py").is_file():
+        parser.error(f"--old {options.old}: no checkout of this project, since it has no train.py")
     return options, given
 
 
 def main() -> None:
     options, given = parsed()
+    from transfer_learning.utilities.files import write_json
+
     print(machine())
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     results: dict = {"machine": machine(), "rounds": options.rounds, "rows": {}}
@@ -177,12 +181,13 @@ def main() -> None:
             scratch = row in ("basic", "regularised", "settings")
             own = [each for each in given if not (scratch and each.startswith("model."))]
             found = variants(row, own, folder, options)
-            found = {name: each for name, each in found.items() if not options.variants or name in options.variants}
-            if found:
-                results["rows"][row] = measured(found, options.rounds, folder)
-                print_row(row, results["rows"][row], options.rounds)
-    if options.json:
-        Path(options.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            chosen = {name: each for name, each in found.items() if name in (options.variants or found)}
+            if not chosen:
+                sys.exit(f"--variants {' '.join(options.variants)}: {row} has {', '.join(found)}")
+            results["rows"][row] = measured(chosen, options.rounds, folder)
+            print_row(row, results["rows"][row], options.rounds)
+            if options.json:
+                write_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checks this project on a CUDA device and measures it, in ten minutes: a table in Markdown and JSON.
+"""Checks this project on a CUDA device and measures it, for ten minutes a call: a table in Markdown and JSON.
 
 python benchmarks/gpu.py [--out outputs/gpu] [--minutes 10] [--patience 1] [--steps NAME ...] [--device cpu] [--short]
     [data.root=FOLDER] [model.weights=FILE] [other overrides of train.py]

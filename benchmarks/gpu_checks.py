@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from gpu_steps import PROJECT, Settings
+from contenders.inputs import composed
+from gpu_steps import Settings
 
 from transfer_learning.cli.build import build, build_data
 from transfer_learning.data.augmentation import Augmentation
@@ -60,14 +61,9 @@ def check(name: str, found: float, allowed: float) -> float:
     return found
 
 
-def composed(settings: Settings, *overrides: str):
+def small_config(settings: Settings, *overrides: str):
     """The config that train.py would get, with small drawings."""
-    from hydra import compose, initialize_config_dir
-
-    from transfer_learning.cli import resolvers  # noqa: F401  registers the functions of the config
-
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        return compose("config", [*SMALL, f"data.cache_dir={settings.folder}/cache", *overrides])
+    return composed([*SMALL, f"data.cache_dir={settings.folder}/cache", *overrides])
 
 
 def without_tf32() -> None:
@@ -78,7 +74,7 @@ def without_tf32() -> None:
 def prepared(settings: Settings, device: str, *overrides: str, **of_trainer: Any) -> Fit:
     """Data, model and trainer, as train.py builds them, on a device. Weights are the same on each device."""
     configure_process()
-    cfg = composed(settings, *overrides)
+    cfg = small_config(settings, *overrides)
     data = build_data(cfg)
     data.setup()
     pl.seed_everything(cfg.seed, verbose=False)

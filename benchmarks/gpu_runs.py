@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_checks import LOSS, SMALL, check, composed, without_tf32
+from gpu_checks import LOSS, SMALL, check, small_config, without_tf32
 from gpu_steps import PROJECT, Settings
 
 
@@ -77,7 +77,7 @@ def checkpoint_on_cpu(settings: Settings) -> dict:
     without_tf32()
     folder = Path(settings.folder, "run")
     subprocess.run(command(settings, folder, "trainer.precision=32-true", "trainer.max_epochs=3"), check=True)
-    data = build_data(composed(settings))
+    data = build_data(small_config(settings))
     data.setup()
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
         saved = {row["file"]: float(row["p:dog"]) for row in csv.DictReader(file) if row["split"] == "val"}

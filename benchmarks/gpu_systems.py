@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+from contenders.inputs import composed
 from gpu_steps import PROJECT, Settings
 
 SHORT = ["data.image_size=48", "data.train_per_class=40", "data.val_per_class=10", "data.test_per_class=10"]
@@ -30,13 +31,9 @@ def arguments(settings: Settings, system: str) -> list[str]:
 
 def decode(settings: Settings) -> dict:
     """The images of the five systems, decoded or drawn into the cache."""
-    from hydra import compose, initialize_config_dir
-
     from transfer_learning.cli.build import build_data
 
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        given = [each for each in arguments(settings, "basic_cnn") if not each.startswith("hydra.")]
-        data = build_data(compose("config", given))
+    data = build_data(composed([each for each in arguments(settings, "basic_cnn") if not each.startswith("hydra.")]))
     start = time.perf_counter()
     data.setup()
     return {"images": len(data.readable), "seconds": round(time.perf_counter() - start, 2)}

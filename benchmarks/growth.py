@@ -72,9 +72,8 @@ def repeat(photographs: Sequence[Path], folder: Path, images: int, classes: int)
 def run(stage: str, overrides: Iterable[str]) -> float:
     """Runs one of the first four stages in this process; returns its seconds, without imports and earlier stages."""
     import pytorch_lightning as pl
-    from hydra import compose, initialize_config_dir
+    from contenders.inputs import composed
 
-    from transfer_learning.cli import resolvers  # noqa: F401  registers the functions of the config
     from transfer_learning.cli.build import build, build_data
     from transfer_learning.data.digests import FileDigests
     from transfer_learning.engine.classifier import Classifier
@@ -82,8 +81,7 @@ def run(stage: str, overrides: Iterable[str]) -> float:
     from transfer_learning.utilities.hardware import configure_process, native_precision
 
     configure_process()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        cfg = compose("config", list(overrides))
+    cfg = composed(list(overrides))
     data = build_data(cfg)
     paths = [data.source.root / file for file in list_files(data.source.root).files] if stage == "digest" else []
     if stage in ("decode", "features"):
@@ -174,6 +172,8 @@ def main() -> None:
     options = parser.parse_args()
     sizes, classes = ([60, 120], [2]) if options.short else (sorted(options.sizes), sorted(options.classes))
     photographs = [options.folder / file for file in list_files(options.folder).files if is_image_name(file)]
+    if not photographs:
+        parser.error(f"{options.folder}: no photographs there, nor in its folders")
     options.results.mkdir(parents=True, exist_ok=True)
     for images, count in combinations(sizes, classes):
         file = options.results / f"{images}-images-{count}-classes.json"
@@ -181,13 +181,8 @@ def main() -> None:
             found = {"images": images, "classes": count, "place": place(), "stages": {}}
             found["stages"] = measure(photographs, images, count, options.temporary)
             write_text(file, json.dumps(found, indent=1))
-    report = [
-        sys.executable,
-        Path(__file__).with_name("growth_report.py"),
-        options.results,
-        options.out or options.results,
-    ]
-    subprocess.run(report, check=True)
+    report = Path(__file__).with_name("growth_report.py")
+    subprocess.run([sys.executable, report, options.results, options.out or options.results], check=True)
 
 
 if __name__ == "__main__":

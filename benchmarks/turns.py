@@ -6,7 +6,6 @@ next turn.
 
 import multiprocessing
 import os
-import platform
 import signal
 import sys
 import time
@@ -90,7 +89,8 @@ def machine() -> str:
     """The processor, its cores, the GPU and torch's version."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    from transfer_learning.utilities.cores import usable_cores
+    from transfer_learning.utilities.hardware import processor
+
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {os.cpu_count()} cores{gpu}, torch {torch.__version__}"
+    return f"{processor()}, {usable_cores()} cores{gpu}, torch {torch.__version__}"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from turns import turn
 
@@ -12,6 +13,10 @@ def train(overrides: list[str], folder: str, checkout: str = str(PROJECT)) -> No
     """`train.py` of a checkout, from the start of one epoch to the start of the next."""
     sys.path[:0] = [checkout, f"{checkout}/src"]
     import train as command
+    import transfer_learning
+
+    if not Path(transfer_learning.__file__).is_relative_to(checkout):
+        sys.exit(f"{transfer_learning.__file__} was imported instead of the package in {checkout}")
 
     sys.argv = [
         "train.py",

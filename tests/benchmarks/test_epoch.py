@@ -31,3 +31,15 @@ def test_rows_and_variants_that_are_asked_for(tmp_path):
 def test_an_unknown_row_is_one_line(tmp_path):
     done = epoch("--rows", "basics")
     assert done.returncode == 2 and "--rows: basics is none of basic, regularised" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants", "projct"], "--variants projct: basic has project, bare, limit"),
+        (["--old", "nowhere"], "--old nowhere: no checkout of this project"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(arguments, message):
+    done = epoch("--rows", "basic", *arguments, *SMALL)
+    assert done.returncode and message in done.stderr and "Traceback" not in done.stderr

@@ -141,24 +141,19 @@ def test_a_process_ends_at_its_limit_and_tells_why_it_fails(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs process groups")
 def test_what_a_step_has_started_ends_with_it():
-    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); import time; time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
-    end(process)
-    assert process.stdout.read() is not None  # returns when all that could write to it have ended
-    process.stdout.close()
+    code = "import subprocess; subprocess.Popen(['sleep', '60']); print('started', flush=True); input()"
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes) as process:
+        assert process.stdout.readline() == b"started\n"
+        start = time.perf_counter()
+        end(process)
+        assert process.stdout.read() == b"" and time.perf_counter() - start < 30  # nobody who could write is left
 
 
 @pytest.mark.slow
 def test_all_steps_on_the_cpu_and_nothing_anew_in_a_second_call(tmp_path):
-    command = [
-        sys.executable,
-        str(PROJECT / "benchmarks" / "gpu.py"),
-        "--device",
-        "cpu",
-        "--short",
-        "--out",
-        str(tmp_path),
-    ]
+    script = str(PROJECT / "benchmarks" / "gpu.py")
+    command = [sys.executable, script, "--device=cpu", "--short", f"--out={tmp_path}"]
     process = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=tmp_path)
     assert process.returncode == 0, process.stdout + process.stderr
     states = {name: row["state"] for name, row in rows(tmp_path).items()}

@@ -1,6 +1,8 @@
 """`python train.py --help`: one screen, written by hand in conf/hydra/help/one_screen.yaml."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ def options(group: str) -> set[str]:
     return {file.stem for file in (CONF / group).glob("*.yaml") if not file.name.startswith("_")}
 
 
-def test_it_fits_on_a_screen():
+def test_it_is_printed_and_fits_on_a_screen():
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=CONF.parent, capture_output=True, text=True)
+    assert done.stdout.strip() == TEXT.strip()
     lines = TEXT.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 120
 

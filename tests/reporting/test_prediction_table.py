@@ -62,8 +62,11 @@ def test_columns_and_names_of_classes(tmp_path):
     assert [row["predicted"] for row in rows] == [NAMES[code] for code in written.predicted]
 
 
+HEADER = "file,sha256,split,label,predicted,p:cat\n"
+
+
 @pytest.mark.parametrize(
-    "text", [None, "", "a,b\n1,2\n", "file,sha256,split,label,predicted,p:cat\nx,y,val,dog,cat,1\n"]
+    "text", [None, "", "a,b\n1,2\n", f"{HEADER}x,y,val,dog,cat,1\n", f"{HEADER}x,y,val,cat,cat,1,0.5\n"]
 )
 def test_other_files_are_refused_by_name(tmp_path, text):
     path = tmp_path / "predictions.csv"

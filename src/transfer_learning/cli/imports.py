@@ -20,7 +20,7 @@ class Postponed(ModuleType):
 def import_lightning() -> None:
     """Imports Lightning, and with it torchmetrics, which imports scipy.signal only to add its old name `hamming`.
 
-    That takes most of a second. So another module has that name meanwhile. Afterwards, scipy.signal can be imported.
+    That takes most of a second, so a stand-in has its place meanwhile. Later imports get scipy.signal itself.
     """
     name = "scipy.signal"
     if name not in sys.modules:
