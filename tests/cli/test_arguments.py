@@ -126,7 +126,7 @@ def test_run_reached_through_a_link_keeps_its_best_epoch(finished, in_process, t
 def test_run_goes_on_in_the_precision_that_it_began_with(finished, in_process, monkeypatch, cache):
     """As if the same command was typed on another machine."""
     before = metrics(finished)["precision"]
-    monkeypatch.setattr("transfer_learning.cli.job.native_precision", lambda accelerator: "64-true")
+    monkeypatch.setattr("transfer_learning.cli.job.default_precision", lambda accelerator: "64-true")
     (finished / "metrics.json").unlink()
     code, output = in_process(*TINY, "trainer.max_epochs=2", f"hydra.run.dir={finished}", cache)
     assert code == 0 and metrics(finished)["precision"] == before != "64-true", output

@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from transfer_learning.cli.build import absolute_paths, build, check_added_keys
-from transfer_learning.utilities.hardware import native_precision
+from transfer_learning.utilities.hardware import default_precision
 
 TINY = ["data=cartoons", "data.image_size=32"]
 
@@ -72,4 +72,4 @@ def test_experiments_need_no_bfloat16(composed, monkeypatch, experiment):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
     precision = composed(f"experiment={experiment}", "data=cartoons", "trainer=gpu").trainer.precision
-    assert (native_precision("gpu") if precision == "auto" else precision) == "32-true"
+    assert (default_precision("gpu") if precision == "auto" else precision) == "32-true"

@@ -19,7 +19,7 @@ from transfer_learning.cli.build import build
 from transfer_learning.cli.resolvers import model_name
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.reporting.prediction_table import read_predictions
-from transfer_learning.utilities.hardware import native_precision
+from transfer_learning.utilities.hardware import default_precision
 
 PROJECT = Path(train.__file__).parent
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
@@ -181,7 +181,7 @@ def test_help_and_config_do_not_import_torch(arguments):
 
 def test_precision_is_that_of_the_hardware_unless_given(tmp_path, in_process, cache):
     for name, overrides, expected in (
-        ("auto", [], native_precision("cpu")),
+        ("auto", [], default_precision("cpu")),
         ("given", ["trainer.precision=64-true"], "64-true"),
     ):
         where = [cache, f"hydra.run.dir={tmp_path}/{name}"]

@@ -22,7 +22,7 @@ from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import read_json
-from transfer_learning.utilities.hardware import native_precision
+from transfer_learning.utilities.hardware import default_precision
 
 
 @pytest.fixture
@@ -463,7 +463,7 @@ def test_a_training_on_the_cpu_asks_nothing_of_cuda(tmp_path, small_data, pretra
     monkeypatch.setattr(torch.Tensor, "pin_memory", fail)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert native_precision("cpu") in ("32-true", "bf16-mixed")
+    assert default_precision("cpu") in ("32-true", "bf16-mixed")
     best = ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max")
     trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[best], enable_checkpointing=True)
     data, pinned = small_data(augment=True), []

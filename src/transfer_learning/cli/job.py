@@ -32,7 +32,7 @@ from transfer_learning.runs.guard import RunGuard
 from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
-from transfer_learning.utilities.hardware import configure_process, gpu_of_worker, native_precision
+from transfer_learning.utilities.hardware import configure_process, default_precision, gpu_of_worker
 from transfer_learning.utilities.validation import check_types
 
 OUTPUT_DIR = "${hydra:runtime.output_dir}"
@@ -85,7 +85,7 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
     absolute_paths(cfg)
     add_monitored_metric(cfg)
     if cfg.trainer.precision == "auto":
-        cfg.trainer.precision = before["trainer"]["precision"] if before else native_precision(cfg.trainer.accelerator)
+        cfg.trainer.precision = before["trainer"]["precision"] if before else default_precision(cfg.trainer.accelerator)
 
 
 def add_monitored_metric(cfg: DictConfig) -> None:

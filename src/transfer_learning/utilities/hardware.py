@@ -64,17 +64,20 @@ def seed_generators(device: torch.device, seed: int) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-def native_precision(accelerator: str) -> str:
-    """Lightning's "bf16-mixed" if the accelerator that it would choose computes bfloat16 in hardware, else "32-true".
+def default_precision(accelerator: str) -> str:
+    """Lightning's "bf16-mixed" if the accelerator that it would choose trains faster with it, else "32-true".
 
-    `accelerator` is Lightning's name: "auto", "gpu", "cpu" ...
+    That is so on GPUs that compute bfloat16 in hardware, and on CPUs with AMX. AVX-512's bfloat16 was faster than
+    float32 on AMD's CPUs, and slower on Intel's (docs/benchmarks.md). `accelerator` is Lightning's name: "auto", "gpu",
+    "cpu" ...
     """
-    native = False
+    faster = False
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        faster = torch.cuda.is_bf16_supported(including_emulation=False)
     elif accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available()):
-        native = bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))  # torch's answer counts emulation
-    return "bf16-mixed" if native else "32-true"
+        flags, vendor = _cpuinfo("flags").split(), _cpuinfo("vendor_id")  # torch's own answer counts emulation
+        faster = "amx_bf16" in flags or ("avx512_bf16" in flags and vendor == "AuthenticAMD")
+    return "bf16-mixed" if faster else "32-true"
 
 
 def count_gpus(accelerator: str) -> int:

@@ -67,7 +67,7 @@ def composed(settings: Sequence[str]) -> Any:
     from transfer_learning.cli.build import absolute_paths, check_added_keys
     from transfer_learning.cli.errors import keys_of
     from transfer_learning.cli.resolvers import PROJECT
-    from transfer_learning.utilities.hardware import native_precision
+    from transfer_learning.utilities.hardware import default_precision
 
     chosen = {"model", "system", "experiment"} & keys_of(settings)
     overrides = [*map(quoted, settings), *([] if chosen else ["model=vgg16_frozen"])]
@@ -80,7 +80,7 @@ def composed(settings: Sequence[str]) -> Any:
         check_added_keys(cfg, list(settings))
         absolute_paths(cfg)
         if cfg.trainer.precision == "auto":
-            cfg.trainer.precision = native_precision(cfg.trainer.accelerator)
+            cfg.trainer.precision = default_precision(cfg.trainer.accelerator)
         parts = {
             key: OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True) for key in ("data", "model")
         }
