@@ -26,7 +26,7 @@ from transfer_learning.engine.audit import audit
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.training import frozen_part
 from transfer_learning.models.pretrained import Pretrained
-from transfer_learning.utilities.hardware import native_precision
+from transfer_learning.utilities.hardware import default_precision
 
 PLANTED, FIRST, IMAGE_SIZE = 20, 40, 150
 WAYS = ("recompressed", "scaled", "mirrored", "mirrored-scaled-recompressed")
@@ -68,7 +68,7 @@ def split(images) -> dict[str, np.ndarray]:
 
 def main(photographs: str, weights: str, cache: str = "", seeds: str = "5") -> None:
     files = sorted(Path(photographs).rglob("*.jpg"))
-    precision = native_precision("auto")
+    precision = default_precision("auto")
     trainer = pl.Trainer(devices=1, precision=precision, logger=False, enable_checkpointing=False)
     network = Pretrained(2, IMAGE_SIZE, "vgg16", weights, pool="none", layer_norm=False)
     found: dict[str, list[float]] = {"copies": [], "pairs": [], "wrong labels": [], "suspects": [], "seconds": []}

@@ -15,7 +15,7 @@ from gpu_steps import Settings
 from torch._dynamo.utils import counters
 
 from transfer_learning.data.sources.cartoons import cartoon
-from transfer_learning.utilities.hardware import native_precision
+from transfer_learning.utilities.hardware import default_precision
 
 BASIC = ["model=basic_cnn", "optimizer.lr=1e-4"]
 
@@ -46,7 +46,7 @@ class Waiting(pl.Callback):
 def no_waiting(settings: Settings) -> dict:
     """Three epochs of system 1 in its default precision; nothing waits from the start to the end of a batch."""
     waiting = Waiting()
-    fitted(settings, settings.device, "model=basic_cnn", callbacks=[waiting], precision=native_precision("gpu"))
+    fitted(settings, settings.device, "model=basic_cnn", callbacks=[waiting], precision=default_precision("gpu"))
     return {"between steps": ", ".join(f"{name} {count}" for name, count in waiting.between.items()) or "none"}
 
 

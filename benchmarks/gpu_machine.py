@@ -10,7 +10,7 @@ from gpu_steps import PROJECT, Settings
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.files import file_sha256, sha256_of
-from transfer_learning.utilities.hardware import check_gpu, native_precision
+from transfer_learning.utilities.hardware import check_gpu, default_precision
 
 
 def describe(settings: Settings) -> dict:
@@ -32,7 +32,7 @@ def describe(settings: Settings) -> dict:
         "device": about["device"],
         "torch": torch.__version__,
         "lightning": version("pytorch-lightning"),
-        "precision": native_precision({"cuda": "gpu"}.get(device.type, device.type)),
+        "precision": default_precision({"cuda": "gpu"}.get(device.type, device.type)),
         **{key: about["machine"][key] for key in ("processor", "cores", "system")},
         "threads": about["threads"],
         "python": about["python"],

@@ -78,7 +78,7 @@ def run(stage: str, overrides: Iterable[str]) -> float:
     from transfer_learning.data.digests import FileDigests
     from transfer_learning.engine.classifier import Classifier
     from transfer_learning.engine.training import frozen_part
-    from transfer_learning.utilities.hardware import configure_process, native_precision
+    from transfer_learning.utilities.hardware import configure_process, default_precision
 
     configure_process()
     cfg = composed(list(overrides))
@@ -88,7 +88,7 @@ def run(stage: str, overrides: Iterable[str]) -> float:
         data.list_images()
     if stage == "features":
         data.setup()
-        precision = native_precision(cfg.trainer.accelerator)
+        precision = default_precision(cfg.trainer.accelerator)
         trainer = pl.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
         pl.seed_everything(cfg.seed, verbose=False)
         network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)

@@ -1,7 +1,12 @@
 """The commands of the README, as they are printed there."""
 
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ from transfer_learning.runs.metrics import read_metrics
 
 README = (resolvers.PROJECT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("\n## Your own images\n")[2].partition("\n## ")[0]
+DIFFS = re.findall(r"```diff\n(.*?)```", README, re.DOTALL)
 LAYOUTS = [line for line in re.search(r"```bash\n(.*?)```", SECTION, re.DOTALL)[1].splitlines() if line[0] != "#"]
 
 
@@ -65,3 +71,44 @@ def test_the_command_of_a_layout(layouts, outputs, vgg16_weights, in_process, mo
     (run,) = (layouts / "outputs" / "runs").iterdir()
     metrics = read_metrics(run)
     assert (metrics["images_train"], metrics["images_val"], metrics["images_test"]) == (36, 12, 12)
+
+
+@pytest.fixture
+def extended(tmp_path):
+    """A copy of the project with all changes of the README applied; returns it and its environment."""
+    for name in ("src", "conf"):
+        shutil.copytree(resolvers.PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(resolvers.PROJECT / "train.py", tmp_path)
+    for diff in DIFFS:
+        subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, check=True)
+    return tmp_path, os.environ | {"PYTHONPATH": str(tmp_path / "src")}
+
+
+def test_extensions_have_at_most_ten_lines():
+    assert len(DIFFS) == 4
+    for diff in DIFFS:
+        added = [line for line in diff.splitlines() if line[:1] == "+" and line[:3] != "+++" and line != "+"]
+        assert 0 < len(added) <= 10, diff
+
+
+@pytest.mark.parametrize("extensions", [["model=tiny"], ["model=pretrained", "data/source=pets", "data/augmentation="]])
+def test_the_extensions_run_as_printed(extended, write_image, extensions):
+    """The second run has the source, the augmentation step and the backbone together."""
+    project, environment = extended
+    for number in range(60):
+        write_image(project / "photos" / f"{('Bengal', 'great_pyrenees')[number % 2]}_{number}.jpg", number)
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3)).state_dict(), project / "stem.pth")
+    printed = re.findall(r"\n[^`\n]*`([^`]*)`.*\n\n```diff", README.replace("…", "photos"))
+    words = [word for each in printed if any(name in each for name in extensions) for word in shlex.split(each)]
+    words += ["data=cartoons", "data.train_per_class=16", "data.val_per_class=4"] if "model=tiny" in extensions else []
+    command = [sys.executable, "train.py", *words, "data.test_per_class=4", "trainer=cpu", "trainer.max_epochs=1"]
+    command += ["hydra.run.dir=run", "logger=none"]
+    result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr + result.stdout
+    metrics = json.loads((project / "run" / "metrics.json").read_text())
+    assert metrics["parameters_frozen"] == (0 if "model=tiny" in extensions else 3 * 32 * 9 + 32)
+    config = (project / "run" / "config.yaml").read_text()
+    expected = ["models.tiny.Tiny"] if "model=tiny" in extensions else ["sources.pets.Pets", "Grayscale", "own/stem"]
+    assert all(name in config for name in expected)
+    predict = [sys.executable, "-m", "transfer_learning", "predict", "run", "photos/Bengal_0.jpg"]
+    assert subprocess.run(predict, cwd=project, env=environment, capture_output=True).returncode == 0

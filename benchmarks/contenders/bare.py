@@ -40,7 +40,7 @@ def train(
     network = build(cfg, "model", num_classes=2, image_size=data.preprocessing.image_size)
     accelerator, precision = cfg.trainer.accelerator, precision or cfg.trainer.precision
     device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
-    precision = hardware.native_precision(accelerator) if precision == "auto" else precision
+    precision = hardware.default_precision(accelerator) if precision == "auto" else precision
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device, memory_format=layout)
     if compiled:

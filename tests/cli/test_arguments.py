@@ -404,7 +404,7 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned,
         ("data=cartoons data.batch_size=0", "data.batch_size=0: expected greater than or equal to 1"),
         (
             "SMALL data.batch_size=41",
-            "data.batch_size=41: expected a multiple of the 1 devices, at most the 40 training images",
+            "data.batch_size=41: expected at most the 40 training images",
         ),
         ("data=cartoons data.image_size=0", "data.image_size=0: expected greater than or equal to 1"),
         ("SMALL data.image_size=21", "data.image_size=21: too small for 3 convolutions"),

@@ -1,10 +1,13 @@
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from transfer_learning.cli.main import PROGRAM, main, parser
+from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.cli.verbs import verbs
 
 
@@ -63,3 +66,13 @@ def test_a_full_disk_behind_standard_output_is_named(monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main(["cache"])
     assert stopped.value.code.startswith(f"{PROGRAM}: standard output: No space left on device. ")
+
+
+@pytest.mark.parametrize("command", [["train.py"], ["-m", PROGRAM, "cache"], ["-m", PROGRAM, "audit", "data=cartoons"]])
+def test_a_package_that_was_installed_as_a_copy_asks_for_an_editable_one(tmp_path, command):
+    shutil.copytree(PROJECT / "src" / "transfer_learning", tmp_path / "lib" / "transfer_learning")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "lib")}
+    command = [sys.executable, *(each.replace("-learning", "_learning") for each in command)]
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert "type `pip install -e .` (with -e) in the project's folder" in result.stderr

@@ -32,6 +32,7 @@ def sweep(tmp_path, in_process):
         with open(tmp_path / "sweep" / "leaderboard.csv", newline="") as file:
             return code, output, list(csv.DictReader(file))
 
+    run.folder = tmp_path / "sweep"
     return run
 
 
@@ -232,3 +233,14 @@ def test_a_sweep_with_too_many_workers_ends_before_its_jobs(in_process, tmp_path
     code, output = in_process("-m", *TINY, *where, "seed=0,1")
     assert code == 1 and "hydra.launcher.n_jobs=-1: 8 jobs at a time" in output and "Traceback" not in output
     assert not (tmp_path / "sweep").exists()
+
+
+def test_optuna_looks_for_a_learning_rate(sweep):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[optuna]'")
+    searched = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize"]
+    code, output, rows = sweep(*searched, "optimizer.lr=interval(1e-4,1e-2)", "trainer.max_epochs=1")
+    assert code == 0, output
+    rates = [float(row["optimizer.lr"]) for row in rows]
+    assert len(set(rates)) == 3 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+    best = max(float(row["val/acc"]) for row in rows)
+    assert f"best_value: {best}" in (output + "".join(path.read_text() for path in sweep.folder.glob("*.yaml")))

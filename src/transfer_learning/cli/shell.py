@@ -24,6 +24,7 @@ from transfer_learning.cli.arguments import check_folder, prepare
 from transfer_learning.cli.errors import as_override, is_users, one_line
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
+from transfer_learning.cli.resolvers import check_installation
 
 FOLDER_KEY = "hydra.run.dir"
 GRACE = 10.0  # seconds for the first process of a run: Lightning kills it when it finds that another one has failed
@@ -59,6 +60,7 @@ def call(main: Callable[[], None]) -> None:
     open_streams()
     configure_process()
     try:
+        check_installation()
         sys.argv[1:] = prepare(sys.argv[1:])
         main()
     except KeyboardInterrupt:

@@ -192,8 +192,8 @@ class ImageDataModule(pl.LightningDataModule):
         """Raises ArgumentError if training batches cannot be divided among the devices, or filled."""
         count = len(self.splits["train"])
         if self.batch_size % devices or (self.batch_size > count and self.train_share == 1):
-            expected = f"expected a multiple of the {devices} devices, at most the {count} training images."
-            raise ArgumentError("batch_size", self.batch_size, expected)
+            shared = f"a multiple of the {devices} devices, " if devices > 1 else ""
+            raise ArgumentError("batch_size", self.batch_size, f"expected {shared}at most the {count} training images.")
 
     def train_dataloader(self) -> DataLoader:
         self.check_batch_size(self._world[0])

@@ -54,7 +54,7 @@ def _sha256(path: Path, modified: int, size: int) -> str:
     return file_sha256(path)
 
 
-def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
+def read_state_dict(path: str | Path, weights: str, sha256: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
     """Reads a state_dict and its file's SHA-256, without running any code that the file may contain.
 
     Args:
@@ -64,6 +64,7 @@ def read_state_dict(path: Path, weights: str, sha256: str | None = None) -> tupl
     Raises:
         UserError: another SHA-256, or not a state_dict.
     """
+    path = Path(path)
     found = weights_sha256(path)
     if sha256 and found != sha256:
         raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights of the training.")

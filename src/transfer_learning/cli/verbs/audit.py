@@ -66,9 +66,10 @@ def composed(settings: Sequence[str]) -> Any:
     from transfer_learning.cli.arguments import quoted
     from transfer_learning.cli.build import absolute_paths, check_added_keys
     from transfer_learning.cli.errors import keys_of
-    from transfer_learning.cli.resolvers import PROJECT
+    from transfer_learning.cli.resolvers import PROJECT, check_installation
     from transfer_learning.utilities.hardware import default_precision
 
+    check_installation()
     chosen = {"model", "system", "experiment"} & keys_of(settings)
     overrides = [*map(quoted, settings), *([] if chosen else ["model=vgg16_frozen"])]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):

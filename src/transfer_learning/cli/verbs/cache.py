@@ -18,10 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from transfer_learning.cli.resolvers import PROJECT
+    from transfer_learning.cli.resolvers import PROJECT, check_installation
     from transfer_learning.data.cache import list_arrays, remove_unused
     from transfer_learning.utilities.errors import UserError
 
+    if not options.folder:
+        check_installation()
     folder = Path(options.folder or PROJECT / "outputs" / "cache").expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --folder names another cache, data.cache_dir of the runs.")

@@ -35,32 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from transfer_learning.cli.files import check_new
     from transfer_learning.cli.runs import folder_of, own_images
     from transfer_learning.data.sources.folder import labelled_images
-    from transfer_learning.engine.calibration import write_temperature
     from transfer_learning.engine.checkpoint import find_checkpoint, load
-    from transfer_learning.engine.evaluation import calibrate, evaluate_images
+    from transfer_learning.engine.evaluation import evaluate_images
     from transfer_learning.engine.inference import Inference
     from transfer_learning.utilities.errors import UserError
-    from transfer_learning.utilities.files import atomic_folder, file_sha256
+    from transfer_learning.utilities.files import atomic_folder
 
     is_own = options.path is None
     if options.split and not is_own:
         raise UserError("--split: it is for the run's own images; leave it out, or leave out PATH.")
-    checkpoint = find_checkpoint(options.run_or_checkpoint)
     splits = options.split or ["val", "test"]
-    about: dict[str, Any] = {"checkpoint": checkpoint.name, "checkpoint_sha256": file_sha256(checkpoint)}
-    about["folder"] = None if is_own else printable(str(Path(options.path).expanduser().resolve()))
-    about["splits"] = splits if is_own else []
-    name = "-".join(splits) if is_own else printable(Path(options.path).expanduser().resolve().name)
-    name = f"folder-{name}" if name in KEYS else name
-    if options.out is None:
-        options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, is_own, options)
-    before = earlier(Path(options.out).expanduser())
-    out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
-    if before == {}:
-        raise UserError(f"{out}: an evaluation of an older version, or damaged. Delete it, or choose another --out.")
+    checkpoint = find_checkpoint(options.run_or_checkpoint)
+    about = described(checkpoint, options.path, splits)
+    name = set_name(options.path, splits)
+    out, replaced = destination(options, checkpoint, about, name)
     inference = Inference(load(checkpoint), options.accelerator, options.tta)
     own = own_images(folder_of(checkpoint)) if options.calibrate or is_own else {}
     wanted = {split: own[split] for split in splits if is_own}
@@ -69,20 +59,10 @@ def run(options: argparse.Namespace) -> int:
     evaluated = {each: evaluate_images(inference, images) for each, images in wanted.items()}
     if options.calibrate:
         validation = evaluated["val"] if is_own and "val" in splits else evaluate_images(inference, own["val"])
-        inference.model.temperature = 1.0
-        shown = [("validation split", validation)]
-        shown += [(each, found) for each, found in evaluated.items() if found is not validation]
-        metrics_before = [found.metrics(inference.model) for _, found in shown]
-        calibrate(inference.model, validation)
-        write_temperature(checkpoint, inference.model.temperature)
-        print(f"temperature {inference.model.temperature:.4f}, fitted to the validation split")
-        columns = list[tuple[str, Any]]()
-        for (each, found), uncalibrated in zip(shown, metrics_before):
-            columns += [(f"{each}, before", uncalibrated), (f"{each}, after", found.metrics(inference.model))]
-        print(f"{table(columns, ['calibration_error', 'loss'])}\n")
+        fit_temperature(inference.model, checkpoint, validation, evaluated)
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
     about |= {"temperature": inference.model.temperature, "tta": options.tta, **metrics}
-    with atomic_folder(out, last="evaluation.json", replaced=(before or {}).get("files", ())) as folder:
+    with atomic_folder(out, last="evaluation.json", replaced=replaced) as folder:
         write_results(folder, inference, evaluated, about)
     if options.tta:
         print(f"test-time augmentation: {options.tta}")
@@ -94,10 +74,63 @@ def run(options: argparse.Namespace) -> int:
     return int(bool(unreadable))
 
 
-def default_name(checkpoint: Path, name: str, is_own: bool, options: argparse.Namespace) -> str:
+def described(checkpoint: Path, path: str | None, splits: Sequence[str]) -> dict[str, Any]:
+    """What evaluation.json says of the checkpoint and the images."""
+    from transfer_learning.utilities.files import file_sha256
+
+    return {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "folder": None if path is None else printable(str(Path(path).expanduser().resolve())),
+        "splits": list(splits) if path is None else [],
+    }
+
+
+def set_name(path: str | None, splits: Sequence[str]) -> str:
+    """A name for the evaluated images: their splits, or their folder's name, which is no key of evaluation.json."""
+    name = "-".join(splits) if path is None else printable(Path(path).expanduser().resolve().name)
+    return f"folder-{name}" if name in KEYS else name
+
+
+def destination(
+    options: argparse.Namespace, checkpoint: Path, about: dict[str, Any], name: str
+) -> tuple[Path, Sequence[str]]:
+    """The folder for the results, and the files of an earlier evaluation there. Raises UserError if it may not be."""
+    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.runs import folder_of
+    from transfer_learning.utilities.errors import UserError
+
+    if options.out is None:
+        options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, options)
+    before = earlier(Path(options.out).expanduser())
+    out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
+    if before == {}:
+        raise UserError(f"{out}: an evaluation of an older version, or damaged. Delete it, or choose another --out.")
+    return out, (before or {}).get("files", ())
+
+
+def fit_temperature(model: Any, checkpoint: Path, validation: Any, evaluated: Mapping[str, Any]) -> None:
+    """Fits a temperature to the validation split, keeps it beside the checkpoint, and prints what it changes."""
+    from transfer_learning.engine.calibration import write_temperature
+    from transfer_learning.engine.evaluation import calibrate
+
+    model.temperature = 1.0
+    shown = [("validation split", validation)]
+    shown += [(each, found) for each, found in evaluated.items() if found is not validation]
+    before = [found.metrics(model) for _, found in shown]
+    calibrate(model, validation)
+    write_temperature(checkpoint, model.temperature)
+    print(f"temperature {model.temperature:.4f}, fitted to the validation split")
+    columns = list[tuple[str, Any]]()
+    for (each, found), uncalibrated in zip(shown, before):
+        columns += [(f"{each}, before", uncalibrated), (f"{each}, after", found.metrics(model))]
+    print(f"{table(columns, ['calibration_error', 'loss'])}\n")
+
+
+def default_name(checkpoint: Path, name: str, options: argparse.Namespace) -> str:
     """The folder of an evaluation in RUN/evaluations: that of a split belongs to best.ckpt and the run's own images."""
     of_checkpoint = [] if checkpoint.stem == "best" else [shortened(checkpoint.stem, 90)]
-    is_like_split = not is_own and re.match(r"(?i)(val|test)(-|$)", name)
+    is_like_split = options.path is not None and re.match(r"(?i)(val|test)(-|$)", name)
     of_settings = (["calibrated"] if options.calibrate else []) + ([options.tta] if options.tta else [])
     return "-".join([*of_checkpoint, *(["folder"] if is_like_split else []), shortened(name, 120), *of_settings])
 

@@ -1,0 +1,162 @@
+"""Writes docs/results.json, docs/results.md and the README's table.
+
+python benchmarks/results.py [FOLDER]
+
+With a FOLDER of `sweeps.py`, its finished runs, all at one commit, replace docs/results.json. Its file `speed.json`, of
+`epoch.py --json`, becomes the table of speed. Then, or without a FOLDER, both texts are made from docs/results.json.
+"""
+
+import csv
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from sweeps import PROJECT, SWEEPS, SYSTEMS, System
+from tables import DOCS, Row, row, table
+
+from transfer_learning.runs.config import read_config
+from transfer_learning.runs.leaderboard import markdown
+from transfer_learning.runs.results import find_runs
+from transfer_learning.utilities.files import write_text
+
+MARKS = "<!-- made by benchmarks/results.py -->\n", "<!-- end -->\n"  # around the README's table
+TUTORIAL_MINUTES = 98  # on its GPU
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """What results.json has: the rows of all finished runs in FOLDER, their curves and the speed table.
+
+    Exits if the runs have several commits, or one whose files were changed.
+    """
+    found: dict[str, Any] = {"commit": "", "sweeps": {}, "curves": {}, "tutorial": {}, "speed": None}
+    commits = set()
+    for name in SWEEPS:
+        if not (folder / name).is_dir():
+            continue
+        runs = {path: measured for path in find_runs([folder / name]) if (measured := row(path))}
+        commits |= {measured["commit"] for measured in runs.values()}
+        if runs:
+            found["sweeps"][name] = list(runs.values())
+        for path, measured in runs.items():
+            if system := next((each for each in SYSTEMS if belongs(each, name, measured)), None):
+                with open(path / "epochs.csv", encoding="utf-8", newline="") as file:
+                    epochs = list(csv.DictReader(file))
+                accuracies = [round(float(each["val/acc"]), 4) for each in epochs]
+                found["curves"].setdefault(system.name, {})[measured["repetition"]] = accuracies
+                found["tutorial"][system.name] = read_config(path / "config.yaml")["reference"]
+                measured["seconds_per_epoch"] = str(median(float(each["seconds"]) for each in epochs))
+    if len(commits) != 1 or "changes" in (commit := commits.pop()):
+        sys.exit(f"{folder}: its runs need one commit without changes, but have {', '.join(sorted(commits)) or commit}")
+    found["commit"] = commit
+    speed = folder / "speed.json"
+    return found | {"speed": json.loads(speed.read_text()) if speed.exists() else None}
+
+
+def belongs(system: System, sweep: str, measured: Row) -> bool:
+    return sweep == system.sweep and set(system.overrides.split()) <= set(measured["settings"].split())
+
+
+def spread(rows: Sequence[Row], key: str) -> str:
+    """Mean and standard deviation over seeds; how many they are, unless they are three."""
+    values = [float(each[key]) for each in rows]
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{deviation}" + f" (seeds: {len(values)})" * (len(values) != 3)
+
+
+def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:
+    """Seconds of the features and of all epochs, as long as the median one, of seed 0, which ran alone."""
+    first = next(each for each in rows if each["repetition"] == "seed=0")
+    return float(first["seconds_features"]), float(first["seconds_per_epoch"]) * int(first["epochs"])
+
+
+def systems_table(results: Mapping[str, Any]) -> str:
+    """The README's table: the five systems beside the tutorial's, and what they took in all."""
+    lines, total, whole = [], 0.0, set()
+    for system in SYSTEMS:
+        rows = [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)]
+        if not rows:
+            continue
+        features, fit = seconds_of(rows)
+        if system.sweep != "fresh_images":
+            total, whole = total + features + fit, whole | {system.name[0]}
+        lines.append([
+            system.name,
+            f"`{system.overrides}`",
+            rows[0]["epochs"],
+            spread(rows, "val/acc_best"),
+            f"{results['tutorial'][system.name]['val/acc_best']:.3f}",
+            f"**{spread(rows, 'test/acc')}**",
+            f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}",
+        ])  # fmt: skip
+    heading = ["system", "`python train.py …`", "epochs", "best validation accuracy", "the tutorial's"]
+    shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
+    any_row = next(iter(results["sweeps"].values()))[0]
+    text = (
+        f"Mean ± standard deviation of three seeds; test accuracy is that of the epoch with the best validation "
+        f"accuracy, on 1,000 photographs. Seconds (features + epochs × the median epoch) are those of seed 0 on "
+        f"{any_row['machine']}, torch {any_row['torch']}, precision {any_row['precision']}, "
+        f"commit {results['commit']}."
+    )
+    if len(whole) == 5:
+        text += (
+            f" All five, with stored views, took {total / 60:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
+            f"on its GPU."
+        )
+    return f"{shown}\n{textwrap.fill(text, 120)}\n"
+
+
+def speed_table(speed: Mapping[str, Any]) -> str:
+    """Seconds of an epoch: a row for each row of epoch.py, its variants in one cell each."""
+    lines = []
+    for name, variants in speed["rows"].items():
+        cells = [
+            f"{variant} {median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+            for variant, values in variants.items()
+        ]
+        lines.append([name, cells[0], "; ".join(cells[1:])])
+    about = f"`python benchmarks/epoch.py`, {speed['rounds']} rounds in turn, median (range); {speed['machine']}."
+    return f"{about}\n\n{markdown([['', 'this project', 'others'], *lines])}"
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """docs/results.md."""
+    parts = [
+        "# Results",
+        f"Made by `benchmarks/results.py` from runs at commit {results['commit']}; `results.json` has each of them. "
+        "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
+        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Seconds of "
+        "seeds other than 0 were measured while other processes used the machine.",
+        "## The five systems",
+        systems_table(results),
+    ]
+    for name, sweep in SWEEPS.items():
+        if rows := results["sweeps"].get(name):
+            parts += [f"## {sweep.heading}", sweep.text, table(rows)]
+    if results["speed"]:
+        parts += ["## Seconds of an epoch, beside other code", speed_table(results["speed"])]
+    missing = [sweep.heading for name, sweep in SWEEPS.items() if name not in results["sweeps"]]
+    parts += [f"Not measured yet: {'; '.join(missing)}."] if missing else []
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def with_table(readme: str, results: Mapping[str, Any]) -> str:
+    """The README with its table made anew."""
+    begin, end = MARKS
+    return re.sub(f"(?s)(?<={re.escape(begin)}).*(?={re.escape(end)})", lambda _: systems_table(results), readme)
+
+
+def main(folders: Sequence[str]) -> None:
+    for folder in folders[:1]:
+        write_text(DOCS / "results.json", json.dumps(collect(Path(folder)), indent=1) + "\n")
+    results = json.loads((DOCS / "results.json").read_text("utf-8"))
+    write_text(DOCS / "results.md", page(results))
+    write_text(PROJECT / "README.md", with_table((PROJECT / "README.md").read_text("utf-8"), results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,120 @@
+"""Trains what docs/results.md needs: a handful of sweeps.
+
+python benchmarks/sweeps.py FOLDER --photographs PHOTOGRAPHS --weights WEIGHTS [NAME ...]
+
+Each of SWEEPS, or those that are named, is a multirun in FOLDER/NAME; finished jobs are skipped, so the command may be
+interrupted and repeated. WEIGHTS is a folder with VGG16's weights and timm's of both EfficientNet-Lites. Afterwards:
+`python benchmarks/results.py FOLDER`.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+PROJECT = Path(__file__).resolve().parents[1]
+SEEDS = "seed=0,1,2"
+
+
+class Sweep(NamedTuple):
+    """A multirun: the heading of its table, a text above it, and what its command adds to `train.py -m`."""
+
+    heading: str
+    text: str
+    overrides: Sequence[str]
+    takes_weights: bool = False  # whether its model has the key `model.weights`
+
+
+class System(NamedTuple):
+    """A row of the table of the five systems: what it adds to train.py, and the sweep that trains it."""
+
+    name: str
+    overrides: str
+    sweep: str = "tutorial"
+
+
+SYSTEMS = [
+    System("1 basic CNN", "system=basic_cnn"),
+    System("2 regularised CNN", "system=regularised_cnn"),
+    System("3 the same, augmented", "system=regularised_cnn_augmented"),
+    System("4 head on frozen VGG16", "system=vgg16_frozen"),
+    System("5 the same, 8 augmented views", "system=vgg16_frozen_augmented data.views=8", "stored_views"),
+    System("5 the same, augmented in each epoch", "system=vgg16_frozen_augmented", "fresh_images"),
+]
+SWEEPS = {
+    "tutorial": Sweep(
+        "The tutorial's systems 1 to 4",
+        "All epochs, as the tutorial trains them; VGG16 gets images normalized as its weights expect.",
+        [SEEDS, "system=basic_cnn,regularised_cnn,regularised_cnn_augmented,vgg16_frozen"],
+    ),
+    "stored_views": Sweep(
+        "System 5 on stored features",
+        "Eight augmented versions of each image, sampled once; each epoch uses one of them.",
+        [SEEDS, "system=vgg16_frozen_augmented", "data.views=8"],
+    ),
+    "preprocessing": Sweep(
+        "What preprocessing is worth",
+        "System 4 with images as VGG16's weights expect them (`weights`) and in [0, 1] as the tutorial feeds them "
+        "(`tutorial`), resized with antialiasing (`bilinear`) and as in the tutorial (`nearest`).",
+        [SEEDS, "system=vgg16_frozen", "model.preprocess=weights,tutorial", "data.interpolation=bilinear,nearest"],
+    ),
+    "best": Sweep("The best classifier", "`conf/experiment/best.yaml`.", [SEEDS, "experiment=best"], True),
+    "fast": Sweep(
+        "A good classifier within a minute", "`conf/experiment/fast.yaml`.", [SEEDS, "experiment=fast"], True
+    ),
+    "backbones": Sweep(
+        "Backbones",
+        "A linear head on frozen features. Images per second are those of the whole network on this machine.",
+        [
+            SEEDS,
+            "experiment=backbones",
+            "model.backbone=timm/tf_efficientnet_lite0,timm/tf_efficientnet_lite2,vgg16",
+            "data.image_size=150,224",
+        ],
+        True,
+    ),
+    "learning_curve": Sweep(
+        "Accuracy and the number of training images",
+        "A linear layer on VGG16's pooled features, with 1, 3, 10, 30 and 100 % of the training images.",
+        ["experiment=learning_curve"],
+    ),
+    "scratch": Sweep("Without pretrained weights", "`conf/experiment/scratch.yaml`.", [SEEDS, "experiment=scratch"]),
+    "fresh_images": Sweep(
+        "System 5 as the tutorial trains it",
+        "All images pass through VGG16 in each epoch, augmented anew; one seed.",
+        ["seed=0", "system=vgg16_frozen_augmented"],
+    ),
+}
+
+
+def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) -> int:
+    """Runs sweeps one after the other; returns how many of them failed."""
+    (vgg16,) = Path(weights).glob("vgg16*.pth")
+    failed = 0
+    for name in names or SWEEPS:
+        where = [f"hydra.sweep.dir={folder / name}", f"data.root={photographs}", f"data.cache_dir={folder / 'cache'}"]
+        command = [sys.executable, "train.py", "-m", f"sweep={name}", *where, *SWEEPS[name].overrides]
+        command += [f"model.weights={weights}"] if SWEEPS[name].takes_weights else []
+        print(" ".join(command), flush=True)
+        environment = os.environ | {"VGG16_WEIGHTS": str(vgg16)}
+        failed += subprocess.run(command, cwd=PROJECT, env=environment).returncode != 0
+    return failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photographs", required=True)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SWEEPS))
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(SWEEPS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SWEEPS)}")
+    sys.exit(train(options.folder.absolute(), options.photographs, options.weights, options.names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""benchmarks/results.py and sweeps.py: from the runs of sweeps to docs/results.md and the README's table."""
+
+import json
+import re
+from statistics import mean, stdev
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from benchmarks import results, sweeps
+from transfer_learning.cli.resolvers import PROJECT
+
+STORED = json.loads((PROJECT / "docs" / "results.json").read_text("utf-8"))
+
+
+def test_the_readme_and_the_page_are_what_the_script_makes_of_the_stored_results():
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    assert results.with_table(readme, STORED) == readme and "| basic CNN" in readme.replace("1 basic", "basic")
+    assert (PROJECT / "docs" / "results.md").read_text("utf-8") == results.page(STORED)
+
+
+def test_stored_results_are_of_one_commit_without_changes():
+    rows = [row for found in STORED["sweeps"].values() for row in found]
+    assert {row["commit"] for row in rows} == {STORED["commit"]} and re.fullmatch("[0-9a-f]{10}", STORED["commit"])
+
+
+@pytest.mark.parametrize("name", sweeps.SWEEPS)
+def test_each_sweep_composes(name):
+    first = [each.split(",")[0] for each in sweeps.SWEEPS[name].overrides]
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        assert compose("config", [*first, *["model.weights=x"] * sweeps.SWEEPS[name].takes_weights]).seed == 0
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of two sweeps: three seeds of system 4, one of the others' first; and an unfinished run."""
+
+    def add(sweep, overrides, accuracy, seconds, commit="0123456789abcdef", finished=True):
+        run = tmp_path / "runs" / sweep / ",".join(overrides)
+        run.mkdir(parents=True)
+        metrics = {"monitor": "val/acc", "monitor_mode": "max", "monitor_best": accuracy, "val/acc_best": accuracy}
+        metrics |= {"test/acc": accuracy - 0.1, "images_val": 100, "images_test": 100, "epochs": 2, "device": "cpu"}
+        metrics |= {"seconds": seconds, "seconds_features": 7.0, "precision": "32-true"}
+        attempt = {"started": "now", "git_commit": commit, "git_dirty": False, "packages": {"torch": "2.9"}}
+        attempt |= {"machine": {"processor": "A chip"}, "threads": 2}
+        (run / "train.log").write_text("")
+        (run / "provenance.json").write_text(json.dumps([attempt]))
+        config = {"overrides": overrides, "reference": {"val/acc_best": 0.8923}}
+        (run / "config.yaml").write_text(json.dumps(config))
+        (run / "epochs.csv").write_text(f"epoch,val/acc\n1,0.5\n2,{accuracy}\n")
+        if finished:
+            (run / "metrics.json").write_text(json.dumps(metrics))
+        return tmp_path / "runs"
+
+    return add
+
+
+def test_seeds_become_a_mean_with_its_deviation_and_seconds_are_those_of_seed_0(folder):
+    accuracies = [0.96, 0.97, 0.99]
+    for seed, accuracy in enumerate(accuracies):
+        runs = folder("tutorial", [f"seed={seed}", "system=vgg16_frozen"], accuracy, 50.0 + 100 * seed)
+    folder("tutorial", ["seed=3", "system=vgg16_frozen"], 0.1, 50.0, finished=False)
+    folder("fresh_images", ["seed=0", "system=vgg16_frozen_augmented"], 0.9, 600.0)
+    found = json.loads(json.dumps(results.collect(runs)))
+    assert found["commit"] == "0123456789"
+    assert found["curves"]["4 head on frozen VGG16"]["seed=2"] == [0.5, 0.99]
+    table = results.systems_table(found)
+    (row,) = [line for line in table.splitlines() if line.startswith("| 4")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:4] == ["2", f"{mean(accuracies):.3f} ± {stdev(accuracies):.3f}"]
+    assert cells[4:] == ["0.892", f"**{mean(accuracies) - 0.1:.3f} ± {stdev(accuracies):.3f}**", "7 + 100"]
+    assert "0.900 (seeds: 1)" in table and "All five" not in table
+    assert "Not measured yet: System 5 on stored features" in results.page(found)
+
+
+def test_runs_of_several_commits_are_refused(folder):
+    folder("best", ["seed=0", "experiment=best"], 0.9, 1.0)
+    runs = folder("best", ["seed=1", "experiment=best"], 0.9, 1.0, commit="fedcba9876543210")
+    with pytest.raises(SystemExit, match="one commit.* 0123456789, fedcba9876"):
+        results.collect(runs)
