@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
         (run / "provenance.json").write_text(json.dumps([attempt]))
         config = {"overrides": overrides, "reference": {"val/acc_best": 0.8923}}
         (run / "config.yaml").write_text(json.dumps(config))
-        (run / "epochs.csv").write_text(f"epoch,val/acc\n1,0.5\n2,{accuracy}\n")
+        (run / "epochs.csv").write_text(f"epoch,val/acc,seconds\n1,0.5,{seconds - 9}\n2,{accuracy},{seconds + 9}\n")
         if finished:
             (run / "metrics.json").write_text(json.dumps(metrics))
         return tmp_path / "runs"

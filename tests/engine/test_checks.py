@@ -76,7 +76,7 @@ def test_limits_that_leave_batches_are_accepted(small_data, small_model, quiet_t
 def test_settings_of_the_data(tmp_path, small_data, small_model, quiet_trainer):
     for settings, message in (
         ({"folds": 18, "fold": 1}, "folds=18: fewer images"),
-        ({"batch_size": 25}, "batch_size=25: expected .* at most the 24 training images"),
+        ({"batch_size": 25}, "batch_size=25: expected at most the 24 training images"),
         ({"exclude": tmp_path / "audit.csv"}, "exclude=.*audit.csv"),
     ):
         with pytest.raises(ArgumentError, match=f"^{message}"):

@@ -63,6 +63,16 @@ def run_id(folder: str) -> str:
     return f"{re.sub(r'[^a-zA-Z0-9_-]+', '-', name)[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+# conf/hydra/launcher/ has values for launchers that bring a schema of the same name.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")
+# Hydra 1.4 and OmegaConf 2.4 announce other ways that 1.3 and 2.3 do not have. Configs are code here: docs/security.md.
+OTHER_WAYS = (
+    r"register_new_resolver\(\) is",
+    "The version_base parameter is",
+    r"hydra\.utils\.instantiate\(\) resolved",
+)
+warnings.filterwarnings("ignore", f"({'|'.join(OTHER_WAYS)})")
+
 for name, function in {
     "epochs_of_share": epochs_of_share,
     "folder_name": folder_name,
@@ -76,5 +86,3 @@ for name, function in {
     "run_id": run_id,
 }.items():
     OmegaConf.register_new_resolver(name, function, replace=True)  # type: ignore[arg-type]
-# conf/hydra/launcher/ has values for launchers that bring a schema of the same name.
-warnings.filterwarnings("ignore", r"\s*'hydra/launcher/.*' is validated against ConfigStore schema")

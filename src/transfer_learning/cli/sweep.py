@@ -23,6 +23,8 @@ class Leaderboard(Callback):
             check_workers(n_jobs, OmegaConf.select(config, "trainer.accelerator"))
 
     def on_multirun_end(self, config: DictConfig, **_) -> None:
+        if sys.exc_info()[0]:  # Hydra 1.4 calls it also if the sweep was stopped by an error, which it reports then
+            return
         try:
             complete = write(Path(config.hydra.sweep.dir))
         except Exception as error:  # Hydra would turn it into a warning

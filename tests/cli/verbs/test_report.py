@@ -63,7 +63,7 @@ def test_sweep_of_backbones_ends_with_accuracy_against_speed_and_size(in_process
     names = ("shufflenet_v2_x0_5", "mobilenet_v3_small")
     for name in names:
         torch.save(torchvision.models.get_model(name).state_dict(), tmp_path / f"{name}-random.pth")
-    less = ["~callbacks.pictures", "~callbacks.evaluation", "~callbacks.layer_table", "logger=none"]
+    less = ["callbacks=[ema,checkpoints,progress,throughput]", "logger=none"]
     backbones = f"model.backbone={','.join(names)}"
     code, output = in_process("-m", "experiment=backbones", *sizes, *where, *less, backbones, "seed=0,1")
     assert code == 0 and "4 of 4 jobs" in output
