@@ -27,6 +27,8 @@ CUDA = torch.device("cuda", 0)
 @pytest.fixture
 def fake():
     """Tensors without numbers on a GPU that need not exist. Mixed devices and values that are read back raise."""
+    if torch.__version__ < (2, 7):
+        pytest.skip("fake tensors of torch 2.6 on a GPU need its driver")
     with FakeTensorMode() as mode:
         yield mode
     _centres.cache_clear()

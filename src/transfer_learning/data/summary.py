@@ -90,4 +90,6 @@ def log_details(text: str) -> None:
 
 
 def _table(rows: Sequence[Sequence], splits: Iterable[str]) -> str:
-    return tabulate(rows, ["class", *splits], intfmt=",", disable_numparse=[0])
+    texts = [[name, *(f"{count:,}" for count in counts)] for name, *counts in rows]
+    alignment = ["left", *["right" for _ in splits]]
+    return tabulate(texts, ["class", *splits], disable_numparse=True, colalign=alignment)
