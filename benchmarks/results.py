@@ -50,9 +50,11 @@ def collect(folder: Path) -> dict[str, Any]:
                 found["curves"].setdefault(system.name, {})[measured["repetition"]] = accuracies
                 found["tutorial"][system.name] = read_config(path / "config.yaml")["reference"]
                 measured["seconds_per_epoch"] = str(median(float(each["seconds"]) for each in epochs))
-    if len(commits) != 1 or "changes" in (commit := commits.pop()):
-        sys.exit(f"{folder}: its runs need one commit without changes, but have {', '.join(sorted(commits)) or commit}")
-    found["commit"] = commit
+    if not commits:
+        sys.exit(f"{folder}: no finished run of {', '.join(SWEEPS)}")
+    if len(commits) > 1 or any("changes" in each for each in commits):
+        sys.exit(f"{folder}: its runs need one commit without changes, but have {', '.join(sorted(commits))}")
+    found["commit"] = commits.pop()
     speed = folder / "speed.json"
     return found | {"speed": json.loads(speed.read_text()) if speed.exists() else None}
 
@@ -69,7 +71,7 @@ def spread(rows: Sequence[Row], key: str) -> str:
 
 
 def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:
-    """Seconds of the features and of all epochs, as long as the median one, of seed 0, which ran alone."""
+    """Seconds of the features, and epochs × the median epoch, of seed 0: other work slowed some of its epochs."""
     first = next(each for each in rows if each["repetition"] == "seed=0")
     return float(first["seconds_features"]), float(first["seconds_per_epoch"]) * int(first["epochs"])
 
@@ -97,8 +99,9 @@ def systems_table(results: Mapping[str, Any]) -> str:
     shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
     any_row = next(iter(results["sweeps"].values()))[0]
     text = (
-        f"Mean ± standard deviation of three seeds; test accuracy is that of the epoch with the best validation "
-        f"accuracy, on 1,000 photographs. Seconds (features + epochs × the median epoch) are those of seed 0 on "
+        f"Mean ± standard deviation of three seeds, or of as many as the row says; test accuracy is that of the epoch "
+        f"with the best validation accuracy, on 1,000 photographs. Seconds (features + epochs × the median epoch) are "
+        f"those of seed 0 on "
         f"{any_row['machine']}, torch {any_row['torch']}, precision {any_row['precision']}, "
         f"commit {results['commit']}."
     )

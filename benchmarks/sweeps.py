@@ -92,7 +92,9 @@ SWEEPS = {
 
 def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) -> int:
     """Runs sweeps one after the other; returns how many of them failed."""
-    (vgg16,) = Path(weights).glob("vgg16*.pth")
+    vgg16 = next(Path(weights).glob("vgg16*.pth"), None)
+    if not vgg16:
+        sys.exit(f"--weights {weights}: expected a folder with a file vgg16….pth")
     failed = 0
     for name in names or SWEEPS:
         where = [f"hydra.sweep.dir={folder / name}", f"data.root={photographs}", f"data.cache_dir={folder / 'cache'}"]

@@ -245,3 +245,15 @@ def test_optuna_looks_for_a_learning_rate(sweep):
     best = max(float(row["val/acc_best"]) for row in rows)
     found = OmegaConf.load(sweep.folder / "optimization_results.yaml")
     assert found.best_value == pytest.approx(best) and found.best_params["optimizer.lr"] in rates
+
+
+def test_an_error_of_the_sweep_itself_is_not_hidden(tmp_path):
+    """Hydra 1.4 calls the end of a sweep also then; there is no job, which otherwise ends with exit code 1."""
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(ZeroDivisionError):
+        try:
+            raise ZeroDivisionError
+        finally:
+            Leaderboard().on_multirun_end(config)
+    with pytest.raises(SystemExit):
+        Leaderboard().on_multirun_end(config)

@@ -428,6 +428,7 @@ def test_compiled_frozen_layers_give_the_same_losses_and_checkpoint_keys(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and keys[0] == keys[1]
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch 2.6 does not compile modules of torch.nn's own")
 def test_every_job_of_a_process_is_compiled_whole(monkeypatch):
     """torch counts the graphs of all modules together: by default, the third job would not be compiled at all."""
     graphs, counts = [], []

@@ -11,6 +11,17 @@ def test_config_is_read_unresolved(tmp_path):
     assert read_config(path) == config
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["1e-3", "1E5", "1.5e3", "-2e+4", "1_0e3", "12", "0x10", "1.0", ".5", ".inf", "1e", "e3", "2026-11-25", "yes", "~"],
+)
+def test_values_are_read_as_omegaconf_reads_them(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: {{b: {text}}}")
+    expected, found = OmegaConf.load(path).a.b, read_config(path)["a"]["b"]
+    assert found == expected and type(found) is type(expected)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"a: ${", b"- 1", b"seed: 0\n", b"\xff{", b"text", b"a: !!python/x 1"])
 def test_file_that_is_no_config_is_named(tmp_path, content):
     path = tmp_path / "config.yaml"

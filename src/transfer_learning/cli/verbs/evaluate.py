@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     evaluated = {each: evaluate_images(inference, images) for each, images in wanted.items()}
     if options.calibrate:
         validation = evaluated["val"] if is_own and "val" in splits else evaluate_images(inference, own["val"])
-        fit_temperature(inference.model, checkpoint, validation, evaluated)
+        calibrate_and_print(inference.model, checkpoint, validation, evaluated)
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
     about |= {"temperature": inference.model.temperature, "tta": options.tta, **metrics}
     with atomic_folder(out, last="evaluation.json", replaced=replaced) as folder:
@@ -109,7 +109,7 @@ def destination(
     return out, (before or {}).get("files", ())
 
 
-def fit_temperature(model: Any, checkpoint: Path, validation: Any, evaluated: Mapping[str, Any]) -> None:
+def calibrate_and_print(model: Any, checkpoint: Path, validation: Any, evaluated: Mapping[str, Any]) -> None:
     """Fits a temperature to the validation split, keeps it beside the checkpoint, and prints what it changes."""
     from transfer_learning.engine.calibration import write_temperature
     from transfer_learning.engine.evaluation import calibrate
