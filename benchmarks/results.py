@@ -2,8 +2,9 @@
 
 python benchmarks/results.py [FOLDER]
 
-With a FOLDER of `sweeps.py`, its finished runs, all at one commit, replace docs/results.json. Its file `speed.json`, of
-`epoch.py --json`, becomes the table of speed. Then, or without a FOLDER, both texts are made from docs/results.json.
+With a FOLDER of `sweeps.py`, its finished runs, all at one commit, are added to docs/results.json. Each replaces the
+run with its settings and seed; runs at another commit are removed. FOLDER's file `speed.json`, of `epoch.py --json`,
+becomes the table of speed. Then, or without a FOLDER, both texts are made from docs/results.json.
 """
 
 import csv
@@ -29,7 +30,7 @@ TUTORIAL_MINUTES = 98  # on its GPU
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """What results.json has: the rows of all finished runs in FOLDER, their curves and the speed table.
+    """The rows of all finished runs in FOLDER, their curves, the tutorial's results and the speed table.
 
     Exits if the runs have several commits, or one whose files were changed.
     """
@@ -59,6 +60,23 @@ def collect(folder: Path) -> dict[str, Any]:
     return found | {"speed": json.loads(speed.read_text()) if speed.exists() else None}
 
 
+def merge(stored: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """What results.json has after `found`: both if they are of one commit, else only `found`."""
+    if stored.get("commit") != found["commit"]:
+        return found
+    sweeps = {}
+    for name in [each for each in SWEEPS if each in stored["sweeps"] or each in found["sweeps"]]:
+        rows = [*stored["sweeps"].get(name, []), *found["sweeps"].get(name, [])]
+        sweeps[name] = list({(each["settings"], each["repetition"]): each for each in rows}.values())
+    curves = {
+        each.name: stored["curves"].get(each.name, {}) | found["curves"].get(each.name, {})
+        for each in SYSTEMS
+        if each.name in stored["curves"] or each.name in found["curves"]
+    }
+    tutorial, speed = stored["tutorial"] | found["tutorial"], found["speed"] or stored["speed"]
+    return {"commit": found["commit"], "sweeps": sweeps, "curves": curves, "tutorial": tutorial, "speed": speed}
+
+
 def belongs(system: System, sweep: str, measured: Row) -> bool:
     return sweep == system.sweep and set(system.overrides.split()) <= set(measured["settings"].split())
 
@@ -70,22 +88,31 @@ def spread(rows: Sequence[Row], key: str) -> str:
     return f"{mean(values):.3f}{deviation}" + f" (seeds: {len(values)})" * (len(values) != 3)
 
 
-def seconds_of(rows: Sequence[Row]) -> tuple[float, float]:
-    """Seconds of the features, and epochs × the median epoch, of seed 0: other work slowed some of its epochs."""
-    first = next(each for each in rows if each["repetition"] == "seed=0")
-    return float(first["seconds_features"]), float(first["seconds_per_epoch"]) * int(first["epochs"])
+def first_seed(rows: Sequence[Row]) -> Row:
+    return next(each for each in rows if each["repetition"] == "seed=0")
+
+
+def seconds_of(row: Row) -> tuple[float, float]:
+    """Seconds of the features, and epochs × the median epoch: other work slowed some epochs."""
+    return float(row["seconds_features"]), float(row["seconds_per_epoch"]) * int(row["epochs"])
+
+
+def place_of(row: Row) -> str:
+    return f"{row['machine']}, torch {row['torch']}, precision {row['precision']}"
 
 
 def systems_table(results: Mapping[str, Any]) -> str:
     """The README's table: the five systems beside the tutorial's, and what they took in all."""
-    lines, total, whole = [], 0.0, set()
-    for system in SYSTEMS:
-        rows = [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)]
-        if not rows:
-            continue
-        features, fit = seconds_of(rows)
-        if system.sweep != "fresh_images":
-            total, whole = total + features + fit, whole | {system.name[0]}
+    trained = {
+        system: rows
+        for system in SYSTEMS
+        if (rows := [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)])
+    }
+    place = place_of(first_seed(next(iter(trained.values()))))
+    lines = []
+    for system, rows in trained.items():
+        features, fit = seconds_of(first_seed(rows))
+        elsewhere = "" if (other := place_of(first_seed(rows))) == place else f" ({other})"
         lines.append([
             system.name,
             f"`{system.overrides}`",
@@ -93,21 +120,20 @@ def systems_table(results: Mapping[str, Any]) -> str:
             spread(rows, "val/acc_best"),
             f"{results['tutorial'][system.name]['val/acc_best']:.3f}",
             f"**{spread(rows, 'test/acc')}**",
-            f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}",
+            (f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}") + elsewhere,
         ])  # fmt: skip
     heading = ["system", "`python train.py …`", "epochs", "best validation accuracy", "the tutorial's"]
     shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
-    any_row = next(iter(results["sweeps"].values()))[0]
     text = (
         f"Mean ± standard deviation of three seeds, or of as many as the row says; test accuracy is that of the epoch "
         f"with the best validation accuracy, on 1,000 photographs. Seconds (features + epochs × the median epoch) are "
-        f"those of seed 0 on "
-        f"{any_row['machine']}, torch {any_row['torch']}, precision {any_row['precision']}, "
-        f"commit {results['commit']}."
+        f"those of seed 0 on {place}, commit {results['commit']}."
     )
-    if len(whole) == 5:
+    stored = {system: rows for system, rows in trained.items() if system.sweep != "fresh_images"}
+    if len(stored) == 5 and {place_of(first_seed(rows)) for rows in stored.values()} == {place}:
+        minutes = sum(sum(seconds_of(first_seed(rows))) for rows in stored.values()) / 60
         text += (
-            f" All five, with stored views, took {total / 60:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
+            f" All five, with stored views, took {minutes:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
             f"on its GPU."
         )
     return f"{shown}\n{textwrap.fill(text, 120)}\n"
@@ -155,9 +181,11 @@ def with_table(readme: str, results: Mapping[str, Any]) -> str:
 
 
 def main(folders: Sequence[str]) -> None:
-    for folder in folders[:1]:
-        write_text(DOCS / "results.json", json.dumps(collect(Path(folder)), indent=1) + "\n")
-    results = json.loads((DOCS / "results.json").read_text("utf-8"))
+    path = DOCS / "results.json"
+    results = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if folders:
+        results = merge(results, collect(Path(folders[0])))
+        write_text(path, json.dumps(results, indent=1) + "\n")
     write_text(DOCS / "results.md", page(results))
     write_text(PROJECT / "README.md", with_table((PROJECT / "README.md").read_text("utf-8"), results))
 

@@ -78,3 +78,31 @@ def test_runs_of_several_commits_are_refused(folder):
     runs = folder("best", ["seed=1", "experiment=best"], 0.9, 1.0, commit="fedcba9876543210")
     with pytest.raises(SystemExit, match="one commit.* 0123456789, fedcba9876"):
         results.collect(runs)
+
+
+def test_runs_are_added_to_the_stored_ones_of_their_commit_and_replace_those_of_their_seed(folder):
+    system = ["system=vgg16_frozen"]
+    folder("tutorial", ["seed=0", *system], 0.5, 50.0)
+    stored = results.collect(folder("tutorial", ["seed=1", *system], 0.6, 50.0))
+    stored["speed"] = {"rows": {}}
+    (runs := stored["sweeps"]["tutorial"])[0]["machine"] = "Another chip"
+    found = {**stored, "sweeps": {"tutorial": [{**runs[1], "test/acc": "0.7"}], "best": [runs[0]]}, "curves": {}}
+    merged = results.merge(stored, {**found, "speed": None})
+    accuracies = {(row["repetition"], row["test/acc"], row["machine"]) for row in merged["sweeps"]["tutorial"]}
+    assert accuracies == {("seed=0", "0.4", "Another chip"), ("seed=1", "0.7", "A chip, threads: 2")}
+    assert len(merged["sweeps"]["best"]) == 1 and merged["speed"] == stored["speed"]
+    assert set(merged["curves"]["4 head on frozen VGG16"]) == {"seed=0", "seed=1"}
+    assert results.merge({**stored, "commit": "fedcba9876"}, found) == found
+
+
+def test_the_minutes_of_all_five_are_shown_if_one_machine_trained_them_and_other_machines_are_named(folder):
+    for system in sweeps.SYSTEMS:
+        runs = folder(system.sweep, ["seed=0", *system.overrides.split()], 0.9, 593.0)
+    found = results.collect(runs)
+    # five systems, 7 s of features and two epochs with a median of 593 s each; without the sixth row's
+    assert f"All five, with stored views, took {5 * (7 + 2 * 593) / 60:.0f} minutes" in results.systems_table(
+        found
+    ).replace("\n", " ")
+    found["sweeps"]["tutorial"][0]["machine"] = "Another chip"
+    table = results.systems_table(found)
+    assert "All five" not in table and "(A chip, threads: 2, torch 2.9, precision 32-true)" in table
