@@ -27,6 +27,24 @@ def test_an_added_key_that_nothing_reads_is_refused(tmp_path, in_process, added,
     assert code == 1 and hint in output and "Traceback" not in output, output
 
 
+@pytest.mark.parametrize(
+    "override, group",
+    [
+        ("model._target_=nowhere.Net", "model"),
+        ("model._target_=transfer_learning.models.cnn.CMM", "model"),
+        ("optimizer._target_=torch.optim.Adamw", "optimizer"),
+        ("+callbacks.mine={_target_: nowhere.Mine}", None),
+        ("data.source=folder", "data/source"),
+    ],
+)
+def test_a_class_that_cannot_be_imported_is_one_line(tmp_path, in_process, override, group):
+    code, output = in_process(*TINY, f"hydra.run.dir={tmp_path}/run", override)
+    assert code == 1 and output.count("cannot be imported") == 1 and len(output.strip().splitlines()) == 1, output
+    key = override.partition("=")[0].lstrip("+")
+    assert output.startswith(key) and ": it cannot be imported (" in output
+    assert (f"{group}=NAME chooses a file of conf/{group}/." in output) == bool(group)
+
+
 def test_keys_that_something_reads_may_be_added(composed):
     added = ["++recipe.lr=1e-4", "+trainer.max_steps=3", "+data/augmentation@data.augmentation=none", "++seed=1"]
     check_added_keys(composed(*TINY), added)

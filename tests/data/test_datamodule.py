@@ -310,6 +310,23 @@ def test_any_function_of_the_images_can_be_the_split(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "splits, message",
+    [
+        ({"train": [2, 3, 4], "val": [1, 2], "test": [0, 4]}, r"leaky returns 2 images several times: .*/a/.*/a/"),
+        ({"train": [2, 3, 3], "val": [1], "test": [0]}, "leaky returns 1 images several times"),
+        ({"train": [2, 3, 4], "val": [1]}, "leaky returns no test images; expected train, val, test"),
+    ],
+)
+def test_a_split_that_is_not_one_is_refused(folder, tmp_path, splits, message):
+    def leaky(images):
+        return {name: np.array(rows) for name, rows in splits.items()}
+
+    data = ImageDataModule(Folder(folder), leaky, Preprocessing(16), cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError, match=f"^the split {message}"):
+        data.list_images()
+
+
+@pytest.mark.parametrize(
     "settings, message",
     [
         ({"image_size": 0}, "image_size=0: expected greater than or equal to 1"),

@@ -1,10 +1,13 @@
 """What is refused is refused before any image is decoded."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.trainer.connectors.data_connector import _parse_num_batches
 from pytorch_lightning.trainer.states import RunningStage
+from torch import nn
 
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
 from transfer_learning.data.datamodule import ImageDataModule
@@ -13,10 +16,11 @@ from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
 from transfer_learning.engine.checkpoint import KEYS
 from transfer_learning.engine.checkpoint_file import CheckpointFile
-from transfer_learning.engine.checks import check_number_of_batches, check_resume, check_unused
+from transfer_learning.engine.checks import check_number_of_batches, check_resume, check_training, check_unused
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
+from transfer_learning.models.network import Frozen, Network
 from transfer_learning.models.pretrained import Pretrained
 from transfer_learning.optim.schedules import Cosine
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -211,3 +215,24 @@ def test_a_gpu_that_torch_has_no_code_for(tmp_path, small_data, small_model, qui
     for search in (train, find_learning_rate):
         with pytest.raises(ArgumentError, match="^accelerator='cuda': the Tesla V100 has compute capability 7.0"):
             search(small_data(), small_model(), trainer)
+
+
+class OwnNetwork(Network):
+    def __init__(self, num_classes, image_size, arguments):
+        layers = nn.Flatten(), nn.Linear(3 * image_size**2, 1)
+        super().__init__(Frozen(), nn.Sequential(*layers), arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({}, "missing a required argument: 'num_classes'"),
+        ({"num_classes": 2, "image_size": 32, "arguments": {}, "width": 1}, "unexpected keyword argument 'width'"),
+        ({"num_classes": 2, "image_size": 32, "arguments": {}}, None),
+    ],
+)
+def test_arguments_that_cannot_rebuild_a_network(tmp_path, small_data, classifier, quiet_trainer, arguments, message):
+    model = classifier(OwnNetwork(2, 32, arguments), optimizer=torch.optim.SGD)
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    with pytest.raises(UserError, match=f"^the network OwnNetwork: .*{message}") if message else nullcontext():
+        check_training(small_data(), model, trainer)

@@ -1,10 +1,20 @@
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from transfer_learning.models.cnn import CNN
-from transfer_learning.models.network import Frozen, Network, count_parameters, num_logits, pass_black_image
+from transfer_learning.models.network import (
+    Frozen,
+    Network,
+    checked_logits,
+    count_parameters,
+    num_logits,
+    pass_black_image,
+)
 from transfer_learning.models.resnet import SmallResNet
+from transfer_learning.utilities.errors import UserError
 
 
 def test_frozen_layers_stay_in_evaluation_mode_and_get_no_gradients():
@@ -64,3 +74,18 @@ def test_the_mode_is_restored_if_the_image_does_not_fit():
     with pytest.raises(RuntimeError):
         pass_black_image(network, 8)
     assert network.training
+
+
+@pytest.mark.parametrize("shape, classes", [((4, 1), 2), ((4, 2), 2), ((4, 3), 3)])
+def test_logits_of_the_classes_are_accepted(shape, classes):
+    logits = torch.rand(shape)
+    assert checked_logits(logits, classes) is logits
+
+
+@pytest.mark.parametrize(
+    "shape, classes, expected",
+    [((4, 5), 2, r"\(N, 1 or 2\) for 2"), ((4, 1), 3, r"\(N, 3\) for 3"), ((4, 2, 2), 2, r"\(N, 1 or 2\) for 2")],
+)
+def test_other_outputs_are_refused(shape, classes, expected):
+    with pytest.raises(UserError, match=f"{re.escape(str(shape))}, expected {expected} classes"):
+        checked_logits(torch.rand(shape), classes)

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, get_type_hints
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from transfer_learning.cli.errors import as_typed, name_keys
@@ -18,7 +19,7 @@ from transfer_learning.cli.resolvers import PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.runs.config import flat
-from transfer_learning.utilities.errors import ArgumentError, UserError
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.validation import NAME_OR_PATH, PATH, check_types, is_marked
 
 
@@ -38,6 +39,7 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
         group, _, name = key.rpartition(".")
         raise UserError(f"{key}: {name} has not been chosen; {group.replace('.', '/')}=[{name}] does so.")
     arguments = {name: value for name, value in _plain(node).items() if name[0] != "_" and name not in leave_out}
+    called = located(cfg, f"{key}._target_")
     target = {"_target_": node["_target_"], "_partial_": node.get("_partial_", False), "_convert_": "all"}
 
     def make(arguments: Mapping[str, Any]) -> Any:
@@ -49,7 +51,7 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
     with name_keys(cfg, key):
         try:
             if not target["_target_"].startswith("transfer_learning."):
-                check_types(get_object(target["_target_"]), arguments)
+                check_types(called, arguments)
             return make(arguments)
         except Exception as error:
             cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
@@ -106,20 +108,26 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
 
 
 def _data_classes(cfg: DictConfig) -> dict[str, type]:
-    classes: dict[str, type] = {}
-    for key in ("source", "split"):
-        try:
-            classes[key] = get_class(cfg.data[key])
-        except Exception as error:  # of many kinds
-            way = f"data/{key}=NAME chooses a file of conf/data/{key}/."
-            raise UserError(f"data.{key}={cfg.data[key]}: no such class. {way}") from error
+    classes = {key: located(cfg, f"data.{key}") for key in ("source", "split")}
     return {**classes, "preprocessing": Preprocessing}
+
+
+def located(cfg: DictConfig, key: str) -> Any:
+    """The class or function whose full name is at `key`. Raises UserError: no such one, or its module has an error."""
+    name = OmegaConf.select(cfg, key)
+    try:
+        return pkgutil.resolve_name(name)
+    except Exception as error:  # of many kinds
+        group = key.removesuffix("._target_").replace(".", "/")
+        way = f"; {group}=NAME chooses a file of conf/{group}/" if (PROJECT / "conf" / group).is_dir() else ""
+        reason = f"it cannot be imported ({first_line(error)})"
+        raise UserError(f"{key}={as_typed(name)}: {reason}. Expected MODULE.CLASS{way}.") from error
 
 
 def absolute_paths(cfg: DictConfig) -> None:
     """Makes the paths of data and model absolute: arguments that are annotated as `PathArgument` or `NameOrPath`."""
     classes = [("data", cls) for cls in (*_data_classes(cfg).values(), ImageDataModule)]
-    for group, cls in [*classes, ("model", get_class(cfg.model._target_))]:
+    for group, cls in [*classes, ("model", located(cfg, "model._target_"))]:
         for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
             may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))

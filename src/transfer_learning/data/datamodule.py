@@ -23,7 +23,7 @@ from transfer_learning.data.features import Features, FrozenPart, compute_featur
 from transfer_learning.data.folds import check_fold, cross_validation, subset
 from transfer_learning.data.images import Source
 from transfer_learning.data.preprocessing import Preprocessing, stored_pixels
-from transfer_learning.data.splits import SplitStrategy, check_kept_splits, keeps_splits, with_training_split
+from transfer_learning.data.splits import SplitStrategy, check_kept_splits, divide, keeps_splits, with_training_split
 from transfer_learning.data.summary import log_classes, log_given_splits, log_images_left_out, log_left_out, log_shapes
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.validation import PathArgument, Seed, validated
@@ -134,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
         """The splits of the images that are used."""
         if self._keeps_splits:
             check_kept_splits(self.images, self._used)
-        splits = {name: self._used[rows] for name, rows in self.split(self.images.take(self._used)).items()}
+        splits = divide(self.split, self.images, self._used)
         splits = cross_validation(self.images, splits, self.folds, self.fold)
         return {**splits, "train": subset(self.images, splits["train"], self.train_share, self.share_seed)}
 

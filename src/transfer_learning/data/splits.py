@@ -125,6 +125,22 @@ class GivenOrPerClass(Given):
         return (Given if has_splits(images) else PerClass).__call__(self, images)
 
 
+def divide(split: SplitStrategy, images: Images, used: np.ndarray) -> dict[str, np.ndarray]:
+    """The splits of the images at the (N,) indices `used`, as indices into all `images`.
+
+    Raises UserError as the strategy does, and if it leaves out a split, or puts an image into two.
+    """
+    splits = {name: used[rows] for name, rows in split(images.take(used)).items()}
+    strategy = getattr(split, "__name__", type(split).__name__)
+    if missing := [name for name in SPLITS if name not in splits]:
+        raise UserError(f"the split {strategy} returns no {missing[0]} images; expected {', '.join(SPLITS)}.")
+    rows, counts = np.unique(np.concatenate([splits[name] for name in SPLITS]), return_counts=True)
+    if len(several := rows[counts > 1]):
+        found = f"{len(several):,} images several times: {some([images.names[row] for row in several])}"
+        raise UserError(f"the split {strategy} returns {found}. Expected each image once, in one split.")
+    return splits
+
+
 def keeps_splits(split: SplitStrategy, images: Images) -> bool:
     """Whether a strategy keeps the splits that the source knows. Raises as its `keeps_splits` does, if it has one."""
     return getattr(split, "keeps_splits", lambda images: False)(images)

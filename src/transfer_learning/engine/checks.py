@@ -1,5 +1,6 @@
 """What would stop a training later is found before images are decoded and features are computed."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -35,6 +36,7 @@ def check_training(
     """Lists the images, but decodes none. Arguments and errors are those of `train`."""
     Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer, monitor)
     check_epochs(model, trainer)
+    check_arguments(model.network)
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
     saved = read(resume) if resume else {}
     check_unused(trainer, saved)
@@ -70,6 +72,16 @@ def check_same(where: str, class_names: Sequence[str], preprocessing: Preprocess
             raise UserError(f"{where}: class {code} is {own or 'absent'}, in the data {other or 'absent'}; {expected}.")
     if preprocessing != data.preprocessing:
         raise UserError(f"{where}: has {preprocessing}, the data {data.preprocessing}; expected the same.")
+
+
+def check_arguments(network: Network) -> None:
+    """Raises UserError if the constructor cannot be called with `arguments`, as `checkpoint.load` does."""
+    of_source = {"weights": None, "sha256": None} if network.frozen_source else {}
+    try:
+        inspect.signature(type(network)).bind(**{**network.arguments, **of_source})
+    except TypeError as error:
+        expected = "expected `arguments` with which its checkpoint can call the constructor"
+        raise UserError(f"the network {type(network).__qualname__}: {expected}, but {error}.") from error
 
 
 def check_unused(trainer: pl.Trainer, saved: Mapping) -> None:

@@ -21,7 +21,7 @@ from transfer_learning.engine.inference import Input, Predicted, Tta, predict
 from transfer_learning.engine.metrics import MetricFactory, Metrics
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.engine.predictions import Predictions
-from transfer_learning.models.network import Network
+from transfer_learning.models.network import Network, checked_logits
 from transfer_learning.optim.accumulation import batch_weight
 from transfer_learning.optim.schedules import GroupSchedule, Schedule, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -128,7 +128,7 @@ class Classifier(pl.LightningModule):
 
     def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
-        logits = self.network.trainable(features).float()
+        logits = checked_logits(self.network.trainable(features).float(), len(self.class_names))
         of_training = partial(self.objective.training_losses, class_weights=self.class_weights)
         losses = (of_training if split == "train" else self.objective.losses)(logits, batch.targets)
         self._record(batch, batch_index, split, logits.detach(), losses.detach())

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from transfer_learning.models.weights import WeightsSource
+from transfer_learning.utilities.errors import UserError
 
 
 class Frozen(nn.Sequential):
@@ -83,6 +84,15 @@ class Network(nn.Module):
 def num_logits(num_classes: int) -> int:
     """One for two classes (that of the second class), else one for each class."""
     return 1 if num_classes == 2 else num_classes
+
+
+def checked_logits(logits: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """The same. Raises UserError unless they are (N, C), or (N, 1) for two classes: others may train, for nothing."""
+    allowed = sorted({num_logits(num_classes), num_classes})
+    if logits.ndim != 2 or logits.shape[1] not in allowed:
+        expected = f"expected (N, {' or '.join(map(str, allowed))}) for {num_classes} classes"
+        raise UserError(f"the network's output is {tuple(logits.shape)}, {expected}.")
+    return logits
 
 
 def pass_black_image(network: nn.Module, image_size: int) -> torch.Tensor:
