@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -95,28 +96,45 @@ def test_verdicts_use_corrected_p_values():
     assert found.with_best[3][0] == found.pairs[1, 3].swapped()
 
 
-def test_mean_difference_of_two_single_models_is_their_difference():
+def test_mean_difference_of_two_single_models_is_that_of_a_paired_t_test():
     a, b = two_models(300, 60, 40, 100)
-    difference, low, high = Comparisons([table(a), table(b)]).mean_difference([0], [1])
-    spread = np.std(a.astype(float) - b) / len(a) ** 0.5
-    assert difference == pytest.approx(a.mean() - b.mean())
-    assert (low, high) == pytest.approx((difference - 1.96 * spread, difference + 1.96 * spread))
-    assert (low, high) == pytest.approx(compare(a, b)[1:3], abs=0.2 * spread)
+    found = Comparisons([table(a), table(b)]).mean_difference([0], [1])
+    expected = stats.ttest_rel(a.astype(float), b.astype(float)).confidence_interval(0.95)
+    assert found == pytest.approx((a.mean() - b.mean(), *expected))
+    assert found[1:] == pytest.approx(compare(a, b)[1:3], abs=0.005)
 
 
-def test_mean_difference_of_repeated_models_covers_images_and_repetitions():
-    """The interval has about the width that repeated experiments show: new images, and new models."""
+def test_mean_difference_of_models_that_are_equal_on_all_images():
+    right = np.arange(10) < 7
+    assert Comparisons([table(right), table(right)]).mean_difference([0], [1]) == (0, 0, 0)
+
+
+def test_mean_difference_of_repetitions_alone_is_welchs_t_interval():
+    """Where each image's difference is about the same, only the repetitions vary."""
+    accuracies = [0.70, 0.74, 0.71], [0.60, 0.66, 0.61]
     rng = np.random.default_rng(0)
+    models = [table(rng.permutation(100_000) < 100_000 * each) for group in accuracies for each in group]
+    found = Comparisons(models).mean_difference([0, 1, 2], [3, 4, 5])
+    expected = stats.ttest_ind(*accuracies, equal_var=False).confidence_interval(0.95)
+    assert found[1:] == pytest.approx(tuple(expected), abs=0.003)
+
+
+@pytest.mark.parametrize("repetitions", [2, 3])
+def test_mean_difference_of_repeated_models_covers_images_and_repetitions(repetitions):
+    """95 % intervals contain the true difference in about 95 % of experiments, with new images and new models each."""
+    rng = np.random.default_rng(0)
+    which = range(repetitions)
 
     def experiment():
         difficulty = rng.normal(size=(1, 400))  # of the images, for all models
-        a, b = (rng.normal(skill + 0.1 * rng.normal(size=(3, 1)), 1, (3, 400)) > difficulty for skill in (1.2, 1.0))
-        found = Comparisons([table(right) for right in (*a, *b)])
-        return found.mean_difference([0, 1, 2], [3, 4, 5])
+        skills = (skill + 0.1 * rng.normal(size=(repetitions, 1)) for skill in (1.2, 1.0))
+        models = [rng.normal(skill, 1, (repetitions, 400)) > difficulty for skill in skills]
+        found = Comparisons([table(right) for group in models for right in group])
+        return found.mean_difference([*which], [number + repetitions for number in which])
 
     found = np.array([experiment() for _ in range(200)])
     truth = found[:, 0].mean()
-    assert 0.9 <= np.mean((found[:, 1] < truth) & (truth < found[:, 2])) <= 0.995
+    assert 0.93 <= np.mean((found[:, 1] < truth) & (truth < found[:, 2])) <= 0.995
 
 
 def test_mean_difference_needs_the_same_images():

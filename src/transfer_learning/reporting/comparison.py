@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import bdtr
+from scipy.special import bdtr, stdtrit
 
 from transfer_learning.reporting.prediction_table import PredictionTable
 
@@ -88,16 +88,21 @@ class Comparisons:
     def mean_difference(self, a: Sequence[int], b: Sequence[int]) -> tuple[float, float, float] | None:
         """The mean accuracy of models `a` minus that of `b`, and its 95 % interval; None if their images differ.
 
-        The interval is for another sample of images, and for other repetitions of the models.
+        The interval is for another sample of images, and for other repetitions of the models: Student's t with the
+        degrees of freedom of Welch and Satterthwaite, since repetitions are few.
         """
         sets = {self.sets[model] for model in (*a, *b)}
         if len(sets) > 1 or None in sets:
             return None
         correct = [np.array([self.correct[model] for model in models]) for models in (a, b)]
         differences = correct[0].mean(axis=0) - correct[1].mean(axis=0)  # of each image
-        variance = differences.var() / len(differences)
-        variance += sum(each.mean(axis=1).var(ddof=1) / len(each) for each in correct if len(each) > 1)
-        difference, half = float(differences.mean()), 1.96 * float(variance) ** 0.5
+        repetitions = [each.mean(axis=1) for each in correct if len(each) > 1]  # accuracies
+        variances = np.array([np.var(each, ddof=1) / len(each) for each in (differences, *repetitions)])
+        difference, variance = float(differences.mean()), float(variances.sum())
+        if variance == 0:
+            return difference, difference, difference
+        freedom = np.array([len(each) - 1 for each in (differences, *repetitions)])
+        half = float(stdtrit(variance**2 / np.sum(variances**2 / freedom), 1 - LEVEL / 2)) * variance**0.5
         return difference, difference - half, difference + half
 
     def verdict(self, model: int) -> str:
