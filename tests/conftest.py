@@ -1,5 +1,6 @@
 """What several tests share: small folders of images, small data, the photographs where they are."""
 
+import gc
 import logging
 import os
 import signal
@@ -142,6 +143,8 @@ def quiet_trainer():
 def in_process(tmp_path, monkeypatch, capfd):
     """in_process(*arguments) -> (exit code, output) of `python train.py ...`, without starting a process."""
     monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # Hydra looks for conf/ beside train.py
+    # Hydra composes the config once more to look for `hydra.mode`, which nothing here sets; None is what it finds.
+    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
     # In a new process Hydra configures logging before Lightning is imported, which then propagates.
     monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
 
@@ -165,7 +168,14 @@ def in_process(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture(autouse=True, scope="session")
 def fixed_threads():
-    """Always as many, so that a run repeats; one if several workers share the cores."""
+    """Always as many, also in processes that tests start, so that a run repeats; one if several workers share cores."""
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def imports_are_kept():
+    """Each run ends with a garbage collection. It takes longer than the rest of an error if it looks at all imports."""
+    gc.collect()
+    gc.freeze()

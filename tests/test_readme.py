@@ -64,9 +64,10 @@ def test_four_layouts_are_shown():
 
 @pytest.mark.parametrize("command", LAYOUTS)
 def test_the_command_of_a_layout(layouts, outputs, vgg16_weights, in_process, monkeypatch, command):
+    """With one epoch of its 30."""
     monkeypatch.chdir(layouts)
     monkeypatch.setenv("VGG16_WEIGHTS", str(vgg16_weights))
-    code, output = in_process(*shlex.split(command)[2:])
+    code, output = in_process(*shlex.split(command)[2:], "trainer.max_epochs=1")
     assert code == 0, output
     (run,) = (layouts / "outputs" / "runs").iterdir()
     metrics = read_metrics(run)
@@ -91,24 +92,41 @@ def test_extensions_have_at_most_ten_lines():
         assert 0 < len(added) <= 10, diff
 
 
-@pytest.mark.parametrize("extensions", [["model=tiny"], ["model=pretrained", "data/source=pets", "data/augmentation="]])
-def test_the_extensions_run_as_printed(extended, write_image, extensions):
+# Runs train.py, or with "predict" the other command, with each of some lists of arguments, in one process.
+PROGRAM = """
+import json, sys, train
+from transfer_learning.cli import main, shell
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main.main(arguments) if arguments[0] == "predict" else shell.call(train.main)
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def test_the_extensions_run_as_printed(extended, write_image):
     """The second run has the source, the augmentation step and the backbone together."""
     project, environment = extended
     for number in range(60):
         write_image(project / "photos" / f"{('Bengal', 'great_pyrenees')[number % 2]}_{number}.jpg", number)
     torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3)).state_dict(), project / "stem.pth")
     printed = re.findall(r"\n[^`\n]*`([^`]*)`.*\n\n```diff", README.replace("…", "photos"))
-    words = [word for each in printed if any(name in each for name in extensions) for word in shlex.split(each)]
-    words += ["data=cartoons", "data.train_per_class=16", "data.val_per_class=4"] if "model=tiny" in extensions else []
-    command = [sys.executable, "train.py", *words, "data.test_per_class=4", "trainer=cpu", "trainer.max_epochs=1"]
-    command += ["hydra.run.dir=run", "logger=none"]
+    tiny, *others = [shlex.split(each) for each in printed]
+    tiny += ["data=cartoons", "data.train_per_class=16", "data.val_per_class=4"]
+    commands = []
+    for folder, words in (("tiny", tiny), ("others", [word for each in others for word in each])):
+        short = ["data.test_per_class=4", "trainer=cpu", "trainer.max_epochs=1", "logger=none"]
+        commands += [[*words, *short, f"hydra.run.dir={folder}"], ["predict", folder, "photos/Bengal_0.jpg"]]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    environment |= {"HYDRA_MAIN_MODULE": "__main__"}  # Hydra looks for conf/ beside train.py
     result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + result.stdout
-    metrics = json.loads((project / "run" / "metrics.json").read_text())
-    assert metrics["parameters_frozen"] == (0 if "model=tiny" in extensions else 3 * 32 * 9 + 32)
-    config = (project / "run" / "config.yaml").read_text()
-    expected = ["models.tiny.Tiny"] if "model=tiny" in extensions else ["sources.pets.Pets", "Grayscale", "own/stem"]
-    assert all(name in config for name in expected)
-    predict = [sys.executable, "-m", "transfer_learning", "predict", "run", "photos/Bengal_0.jpg"]
-    assert subprocess.run(predict, cwd=project, env=environment, capture_output=True).returncode == 0
+    frozen = {"tiny": 0, "others": 3 * 32 * 9 + 32}
+    names = {"tiny": ["models.tiny.Tiny"], "others": ["sources.pets.Pets", "Grayscale", "own/stem"]}
+    for folder in frozen:
+        assert read_metrics(project / folder)["parameters_frozen"] == frozen[folder]
+        config = (project / folder / "config.yaml").read_text()
+        assert all(name in config for name in names[folder])
+    assert result.stdout.count("photos/Bengal_0.jpg") == 2

@@ -62,10 +62,11 @@ def test_report_has_the_powers_of_the_growth(tmp_path):
     assert Image.open(tmp_path / "out" / "growth.png").width > 1000
 
 
-def test_a_folder_without_photographs_is_one_line(tmp_path):
-    command = [sys.executable, growth.__file__, str(tmp_path), "--short"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and f"{tmp_path}: no photographs there" in done.stderr
+def test_a_folder_without_photographs_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [growth.__file__, str(tmp_path), "--short"])
+    with pytest.raises(SystemExit) as stopped:
+        growth.main()
+    assert stopped.value.code == 2 and f"{tmp_path}: no photographs there" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch import nn
 
 from transfer_learning.callbacks.layer_table import LayerTable, layer_table
 from transfer_learning.models.cnn import CNN
@@ -25,6 +27,25 @@ def test_network_is_unchanged():
     layer_table(network, 32)
     assert network.trainable.training and not network.frozen.training
     assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_no_hook_is_left_if_the_image_does_not_fit():
+    network = CNN(2, 16, [2], [])
+    with pytest.raises(RuntimeError):
+        layer_table(network, 8)
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_layer_that_returns_several_tensors_has_no_shape():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent = nn.LSTM(24, 4, batch_first=True)
+
+        def forward(self, images):
+            return self.recurrent(images.transpose(1, 2).flatten(2))[0]
+
+    assert "recurrent (LSTM)  tuple " in layer_table(Rows(), 8)
 
 
 def test_a_second_fit_of_the_same_layers_shows_their_totals_alone(small_data, classifier, quiet_trainer, caplog):

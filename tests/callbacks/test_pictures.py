@@ -37,6 +37,19 @@ def test_feature_maps_are_the_output_of_the_frozen_part(small_data):
         np.testing.assert_allclose(ax.images[0].get_array(), expected[channel], rtol=1e-5)
 
 
+def test_places_of_a_grid_without_an_image_are_empty(small_data):
+    data = small_data(per_class=(1, 5, 5), batch_size=1)
+    axes = augmented_images(data).axes
+    assert len(axes) == 3 and not any(ax.axison for ax in axes)  # two training images
+    data.splits["train"] = data.splits["train"][:1]
+    assert len(augmented_images(data).axes) == 2
+
+
+def test_maps_with_channels_last_are_not_shown(small_data):
+    """Of Swin at 32 pixels, whose last map (1, C, h, w) has one pixel, and whose others are (1, h, w, C)."""
+    assert feature_maps(small_data(), Pretrained(2, 32, "swin_t", weights=None)) is None
+
+
 def test_no_figure_without_frozen_maps(small_data, small_model):
     data = small_data()
     assert feature_maps(data, small_model().network) is None

@@ -23,7 +23,8 @@ from transfer_learning.utilities.errors import UserError
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
 SMALL = ["data=cartoons", *SIZES, "trainer=cpu"]
 SMALL_CNN = ["model=regularised_cnn", "model.channels=[4,8]", "model.dense=[16]"]
-TINY = [*SMALL, *SMALL_CNN, "data.augment=true", "optimizer.lr=1e-3", "trainer.deterministic=true"]
+WITHOUT_CALLBACKS = [*SMALL, *SMALL_CNN, "data.augment=true", "optimizer.lr=1e-3", "trainer.deterministic=true"]
+TINY = [*WITHOUT_CALLBACKS, "callbacks=[checkpoints]"]  # the others take most of the time
 EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "trainer.max_epochs=50"]
 
 
@@ -48,9 +49,14 @@ def test_choice_that_a_group_does_not_have(argument, message):
         prepare([argument])
 
 
-def test_null_is_the_default_or_an_empty_list():
+@pytest.mark.parametrize("group", ["logger", "callbacks", "metrics", "data/augmentation"])
+def test_an_empty_list_is_typed_in_four_ways(group):
+    for typed in (f"{group}=[]", f"{group}=null", f"~{group}", f"{group}=none"):
+        assert prepare([typed]) == [f"{group}=none"]
+
+
+def test_null_is_the_default():
     assert prepare(["experiment=null", "debug=null", "system=null", "seed=1"]) == ["seed=1"]
-    assert prepare(["callbacks=null", "metrics=null"]) == ["callbacks=none", "metrics=none"]
     kept = [
         "model=basic_cnn,vgg16_frozen",
         "data/augmentation=[affine,color_jitter]",
@@ -154,7 +160,7 @@ def test_more_epochs_give_the_results_of_a_longer_run(finished, in_process, tmp_
 
 def test_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process, cache):
     """It was killed between its last epoch's checkpoint and its test."""
-    in_process(*TINY, *EARLY, f"hydra.run.dir={tmp_path}/run", cache)
+    in_process(*WITHOUT_CALLBACKS, *EARLY, f"hydra.run.dir={tmp_path}/run", cache)
     before = metrics(tmp_path / "run")
     (tmp_path / "run" / "metrics.json").unlink()
     code, output = in_process(f"resume={tmp_path}/run")

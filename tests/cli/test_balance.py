@@ -50,8 +50,7 @@ def results(folder):
     return json.loads((folder / "metrics.json").read_text()), columns
 
 
-@pytest.mark.parametrize("name", ["balanced_acc", "macro_f1", "loss"])
-@pytest.mark.parametrize("balance", ["sampler", "weights"])
+@pytest.mark.parametrize("name, balance", [("balanced_acc", "sampler"), ("macro_f1", "weights"), ("loss", "weights")])
 def test_monitor_alone_chooses_the_best_epoch_stops_early_and_is_tested(tiny, tmp_path, in_process, name, balance):
     early = ["callbacks=[evaluation,checkpoints,early_stopping]", "callbacks.early_stopping.patience=2"]
     command = [*tiny, *early, f"data.balance={balance}", f"monitor=val/{name}", "trainer.max_epochs=12"]

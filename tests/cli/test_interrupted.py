@@ -41,8 +41,12 @@ RECIPES = {
 }
 
 
+def typed(folder: Path, cache: Path, *arguments: str) -> list[str]:
+    return [*SMALL, *arguments, f"hydra.run.dir={folder}", f"data.cache_dir={cache}"]
+
+
 def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen:
-    return run(*SMALL, *arguments, f"hydra.run.dir={folder}", f"data.cache_dir={cache}")
+    return run(*typed(folder, cache, *arguments))
 
 
 def run(*arguments: str, **environment: str) -> subprocess.Popen:
@@ -134,9 +138,8 @@ def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> i
     return kept
 
 
-def test_killed_and_resumed_run_has_the_same_results(tmp_path):
+def test_killed_and_resumed_run_has_the_same_results(tmp_path, in_process):
     """It is killed when the second epoch has been saved."""
-    straight = start(tmp_path / "straight", tmp_path / "cache", *RECIPES["scratch"].split())
     process = start(tmp_path / "killed", tmp_path / "cache", *RECIPES["scratch"].split())
     while epochs_ended(tmp_path / "killed") < 2 and process.poll() is None:
         time.sleep(0.01)
@@ -144,9 +147,10 @@ def test_killed_and_resumed_run_has_the_same_results(tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "metrics.json").exists()
     (tmp_path / "killed").rename(tmp_path / "moved")  # a folder may move between
-    output = finish(run(f"resume={tmp_path}/moved"))
-    finish(straight)
-    assert (tmp_path / "moved" / "train.log").read_text().count("epoch  25/25") == 1
+    code, output = in_process(f"resume={tmp_path}/moved")
+    assert code == 0, output
+    code, _ = in_process(*typed(tmp_path / "straight", tmp_path / "cache", *RECIPES["scratch"].split()))
+    assert code == 0 and (tmp_path / "moved" / "train.log").read_text().count("epoch  25/25") == 1
     assert f"goes on after epoch {epochs_ended(tmp_path / 'moved') - output.count('epoch  ')} of 25" in output
     assert_identical(results(tmp_path / "straight"), results(tmp_path / "moved"))
 

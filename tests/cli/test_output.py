@@ -12,15 +12,14 @@ TINY = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "model.chan
 TINY += ["callbacks=[checkpoints]", "logger=none"]
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
-def test_closed_streams_are_no_error(tmp_path, closed):
+def test_closed_streams_are_no_error(tmp_path):
     where = [f"hydra.run.dir={tmp_path}/run", f"data.cache_dir={tmp_path}/cache"]
     command = shlex.join([sys.executable, f"{PROJECT}/train.py", *TINY, "trainer.max_epochs=1", *where])
-    assert subprocess.run(f"{command} {closed}", shell=True).returncode == 0
+    assert subprocess.run(f"{command} >&- 2>&-", shell=True).returncode == 0
     assert (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("rates, code", [("1e-3,1e-4", 0), ("1e-3,1e30", 1)])
+@pytest.mark.parametrize("rates, code", [pytest.param("1e-3,1e-4", 0, marks=pytest.mark.slow), ("1e-3,1e30", 1)])
 def test_a_sweep_whose_output_nobody_reads_writes_its_leaderboard_and_ends_as_usual(tmp_path, rates, code):
     where = [f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", "trainer.max_epochs=1"]
     command = [sys.executable, str(PROJECT / "train.py"), "-m", *TINY, *where, f"optimizer.lr={rates}"]

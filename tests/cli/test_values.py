@@ -75,7 +75,7 @@ def built(monkeypatch, tmp_path):
 SLOW = [pytest.param(number, VALUES, marks=pytest.mark.slow) for number in range(4)]
 
 
-@pytest.mark.parametrize("number, values", [(0, ["abc", -1, []]), *SLOW])
+@pytest.mark.parametrize("number, values", [(0, ["abc", -1]), *SLOW])
 def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed, built, number, values):
     overrides = list(COMBINATIONS)[number]
     config = composed(*overrides.split())
@@ -110,14 +110,12 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
     [
         ("model.channels=[]", "model.channels=[]: expected "),
         ("optimizer.lr=abc", "optimizer.lr=abc: expected a valid number"),
-        ("seed=-1", "seed=-1: expected greater than or equal to 0"),
         ("seed=99999999999", "seed=99999999999: expected less than or equal to 4294967295"),
         ("seed=-1 data.order_seed=0", "seed=-1: expected greater than or equal to 0"),
         ("+batch_size=10", "+batch_size=10: nothing reads batch_size; did you mean data.batch_size?"),
         ("+model.foo=1", "model.foo=1: no such argument; expected one of num_classes, image_size, channels,"),
         ("+data.foo=1", "data.foo=1: nothing reads it; expected one of "),
         ("+trainer.foo=1", "trainer.foo=1: "),
-        ("monitor=val/f2", "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/balanced_acc,"),
         (
             "metrics=[macro_f1] monitor=val/f2",
             "monitor=val/f2: no such metric; expected one of val/acc, val/loss, val/macro_f1, val/balanced_acc,",
@@ -128,7 +126,6 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
         ("callbacks.ema=null", "callbacks.ema=null: expected ~callbacks.ema, which leaves it out."),
         ("+trainer.check_val_every_n_epoch=5", "trainer.check_val_every_n_epoch=5: expected at most max_epochs=2."),
         ("objective.label_smoothing=1", "objective.label_smoothing=1: expected less than 1"),
-        ("trainer.compile=maybe", "trainer.compile=maybe: expected a valid boolean"),
         ("test=maybe", "test=maybe: expected a valid boolean"),
     ],
 )
@@ -141,29 +138,18 @@ def test_wrong_value_is_one_line(in_process, tmp_path, arguments, message):
 
 
 def test_run_without_loggers_callbacks_and_metrics(in_process, tmp_path):
-    """Lists may be empty, and groups may be left out. Without checkpoints the last epoch is tested."""
-    for number, arguments in enumerate(["logger=[] callbacks=[] metrics=[]", "~logger ~callbacks ~metrics"]):
-        folder = tmp_path / str(number)
-        code, output = in_process(
-            *TINY, *arguments.split(), f"hydra.run.dir={folder}", f"data.cache_dir={tmp_path}/cache"
-        )
-        assert code == 0, output
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        written = {
-            "config.yaml",
-            "provenance.json",
-            "split.csv",
-            "train.log",
-            "metrics.json",
-            "curves.png",
-            "epochs.csv",
-        }
-        assert names == written
-        metrics = json.loads((folder / "metrics.json").read_text())
-        assert metrics["epochs"] == metrics["epoch_best"] == 2 and metrics["val/acc_best"] == metrics["val/acc_last"]
+    """The lists are empty. Without checkpoints the last epoch is tested."""
+    arguments = ["logger=[]", "~callbacks", "metrics=none", f"hydra.run.dir={tmp_path}/run"]
+    code, output = in_process(*TINY, *arguments, f"data.cache_dir={tmp_path}/cache")
+    assert code == 0, output
+    names = {path.name for path in (tmp_path / "run").iterdir() if not path.name.startswith(".")}
+    written = {"config.yaml", "provenance.json", "split.csv", "train.log", "metrics.json", "curves.png", "epochs.csv"}
+    assert names == written
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["epochs"] == metrics["epoch_best"] == 2 and metrics["val/acc_best"] == metrics["val/acc_last"]
 
 
-@pytest.mark.parametrize("argument", ["logger=[]", "callbacks=[]", "metrics=[]", "~logger", "~callbacks", "~metrics"])
+@pytest.mark.parametrize("argument", ["logger=[]", "~callbacks", "metrics=null"])
 def test_each_list_of_objects_may_be_empty(composed, built, argument):
     (prepared,) = prepare([argument])
     cfg = composed("data=cartoons", "recipe.image_size=32", "trainer=cpu", prepared)

@@ -94,6 +94,9 @@ def test_opened_images_have_the_pixels_of_their_files(tmp_path, kind, orientatio
         (np.zeros((4, 5, 3)), r"\(4, 5, 3\) float64"),
         (np.zeros((3, 4, 5), np.uint8), r"\(3, 4, 5\) uint8"),
         (np.zeros((1, 4, 5, 3), np.uint8), r"\(1, 4, 5, 3\) uint8"),
+        (np.zeros(5, np.uint8), r"\(5,\) uint8"),
+        (np.zeros((), np.uint8), r"\(\) uint8"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\) uint8"),
     ],
 )
 def test_other_items_are_refused(item, found):

@@ -41,3 +41,15 @@ def test_damaged_picture_is_an_oserror(tmp_path):
     with pytest.raises(UnidentifiedImageError):
         embedded(tmp_path / "picture.png")
     assert issubclass(UnidentifiedImageError, OSError)
+
+
+@pytest.mark.parametrize("chunk", [b"IHDR", b"IDAT"])
+def test_png_with_a_wrong_length_of_a_chunk_is_an_oserror(tmp_path, chunk):
+    """Pillow raises ValueError and SyntaxError for these."""
+    path = tmp_path / "picture.png"
+    Image.effect_noise((80, 60), 50).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(chunk) - 2 : content.index(chunk)] = b"\0\7"  # the end of its length
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="damaged"):
+        embedded(path)

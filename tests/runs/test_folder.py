@@ -240,10 +240,11 @@ def test_damaged_config_is_named(folder):
 
 def test_one_process_at_a_time_and_the_lock_ends_with_the_process(folder):
     script = (
-        "import sys, time; from transfer_learning.runs.folder import RunFolder\n"
-        "with RunFolder(sys.argv[1]).locked(): print('in', flush=True); time.sleep(60)"
+        "import sys, time; from filelock import FileLock\n"  # much of the package takes seconds to import
+        "with FileLock(sys.argv[1]): print('in', flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", script, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script, str(folder.path / ".lock")]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "in\n"
     with pytest.raises(UserError, match="another run is using this folder"), folder.locked():
         pass

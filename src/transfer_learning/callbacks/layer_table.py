@@ -9,6 +9,7 @@ from torch import nn
 
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.data.summary import log_details
+from transfer_learning.models.hooks import forward_hooks
 from transfer_learning.models.network import count_parameters, pass_black_image
 
 shown: set[str] = set()  # the tables of this process, such as that of a sweep's first job
@@ -38,21 +39,20 @@ def layer_table(network: nn.Module, image_size: int) -> str:
     rows = []
 
     def record(name: str):
-        def hook(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        def hook(layer: nn.Module, inputs: tuple, output: Any) -> None:
             parameters = list(layer.parameters())
             trainable = any(p.requires_grad for p in parameters)
             state = "" if not parameters else "trainable" if trainable else "frozen"
-            shape = f"(N, {', '.join(str(side) for side in output.shape[1:])})"
+            is_tensor = isinstance(output, torch.Tensor)
+            shape = f"(N, {', '.join(map(str, output.shape[1:]))})" if is_tensor else type(output).__name__
             rows.append((f"{name} ({type(layer).__name__})", shape, f"{sum(p.numel() for p in parameters):,}", state))
 
         return hook
 
     leaves = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
     layers = {name: layer for name, layer in leaves.items() if not isinstance(layer, nn.Sequential)}
-    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
-    pass_black_image(network, image_size)
-    for hook in hooks:
-        hook.remove()
+    with forward_hooks((layer, record(name)) for name, layer in layers.items()):
+        pass_black_image(network, image_size)
 
     header = ("layer", "output shape", "parameters", "")
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(4)]

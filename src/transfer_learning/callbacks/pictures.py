@@ -55,7 +55,7 @@ def feature_maps(data: ImageDataModule, network: Network) -> Figure | None:
     with torch.no_grad():
         for index, layer in enumerate(network.frozen):
             x = layer(x)
-            if index and x.ndim == 4 and x.shape[-1] > 1:  # neither the normalization nor pooled
+            if index and x.ndim == 4 and x.shape[2] == x.shape[3] > 1:  # no normalization, not pooled, no (1, h, w, C)
                 maps = x[0].float().cpu().numpy()
     if maps is None:
         return None
@@ -72,7 +72,8 @@ def _first_training_image(data: ImageDataModule) -> tuple[np.ndarray, str]:
 def _grid(images: Sequence, titles: Sequence[str], columns: int = 3) -> Figure:
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2 * columns, 2.2 * rows), layout="constrained")
-    for axes, image, title in zip(figure.subplots(rows, columns).flat, images, titles):
+    for number, (image, title) in enumerate(zip(images, titles), 1):
+        axes = figure.add_subplot(rows, columns, number)
         axes.imshow(image)
         axes.set_title(title, parse_math=False)
         axes.set_axis_off()

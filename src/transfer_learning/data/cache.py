@@ -182,16 +182,17 @@ def list_arrays(folder: str | Path) -> list[ArrayFile]:
     """The cached arrays of a folder, the one that was used last first. Other files are no arrays."""
     found = []
     for path in Path(folder).expanduser().glob(f"*-{'[0-9a-f]' * KEY_LENGTH}.rows"):
-        listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
-        about = listed.get("about", "") if listed else "unfinished or damaged: it will be computed again"
-        found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))
+        with suppress(FileNotFoundError):  # another process has just removed it
+            listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
+            about = listed.get("about", "") if listed else "unfinished or damaged: it will be computed again"
+            found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))
     return sorted(found, key=lambda each: -each.last_used)
 
 
 def remove_unused(path: Path) -> bool:
     """Removes a cached array (its `.rows` file) and its listing, unless a process is using or extending it.
 
-    Returns whether it was removed. Raises OSError.
+    Returns whether it is gone. Raises OSError.
     """
     try:
         with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "rb") as file:
@@ -199,6 +200,8 @@ def remove_unused(path: Path) -> bool:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()
+        return True
+    except FileNotFoundError:  # another process has just removed it
         return True
     except (Timeout, BlockingIOError):
         return False

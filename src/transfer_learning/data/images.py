@@ -107,6 +107,10 @@ def too_few_classes(images: Images, classes: Sequence[str] | None) -> str | None
     return f"classes found: {some(found, 20) or 'none'}; expected {expected}.{left_out and f' Left out: {left_out}.'}"
 
 
+def _is_pixels(array: np.ndarray) -> bool:
+    return array.dtype == np.uint8 and array.size > 0 and array.ndim > 1 and array.shape[2:] in ((), (3,))
+
+
 def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images:
     """Images to predict: files, opened images, or pixels (H, W, 3) or (H, W) uint8.
 
@@ -114,7 +118,7 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
     UserError for an item of another kind.
     """
     for number, item in enumerate(items):
-        is_pixels = isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.shape[2:] in ((), (3,))
+        is_pixels = isinstance(item, np.ndarray) and _is_pixels(item)
         if not isinstance(item, (str, Path, Image.Image)) and not is_pixels:
             found = f"{item.shape} {item.dtype}" if isinstance(item, np.ndarray) else type(item).__name__
             expected = "a file, an image of Pillow's, or an array (H, W, 3) uint8"

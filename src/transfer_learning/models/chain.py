@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from transfer_learning.models.hooks import forward_hooks
+
 
 class Part(nn.Module):
     """A network's own `forward_features`, `forward_head(..., pre_logits=True)`, or one after the other.
@@ -125,15 +127,9 @@ def _units(network: nn.Module, ends: Collection[str], prefix: str = "") -> Itera
 def _calls(units: dict[str, nn.Module], run: Callable[[], Any]) -> tuple[list[tuple], Any]:
     """Runs, and returns each call of the layers, (name, inputs, keyword arguments, output), and the result."""
     calls: list[tuple] = []
-    handles = [
-        unit.register_forward_hook(lambda _, *call, name=name: calls.append((name, *call)), with_kwargs=True)
-        for name, unit in units.items()
-    ]
-    try:
+    hooks = [(unit, lambda _, *call, name=name: calls.append((name, *call))) for name, unit in units.items()]
+    with forward_hooks(hooks, with_kwargs=True):
         return calls, run()
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _is_constant(argument: Any) -> bool:

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from transfer_learning.models.hooks import forward_hooks
+
 TOLERANCE = 1e-3
 
 
@@ -48,12 +50,8 @@ def _pairs(layers: nn.Module, image: torch.Tensor) -> tuple[list[tuple[nn.Conv2d
         if isinstance(layer, nn.BatchNorm2d) or not list(layer.children()):
             uses.extend((each, layer) for each in inputs if isinstance(each, torch.Tensor))
 
-    handles = [layer.register_forward_hook(after) for layer in layers.modules()]
-    try:
+    with forward_hooks((layer, after) for layer in layers.modules()):
         result = layers(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     pairs = []
     for output, convolution in convolutions:
         users = [layer for value, layer in uses if value is output]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from transfer_learning.models.hooks import forward_hooks
 from transfer_learning.models.network import Network
 from transfer_learning.utilities.errors import UserError
 
@@ -31,14 +32,10 @@ def grad_cam(network: Network, images: torch.Tensor, codes: torch.Tensor) -> tor
         maps = output.detach().requires_grad_()
         return maps.clone()  # the next layer may work in place
 
-    handle = layer.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = _end_to_end(network, images)
-            scores = logits[:, 0] * (2 * codes - 1) if logits.shape[1] == 1 else logits.gather(1, codes[:, None])
-            gradients = torch.autograd.grad(scores.sum(), maps)[0]
-    finally:
-        handle.remove()
+    with forward_hooks([(layer, keep)]), torch.enable_grad():
+        logits = _end_to_end(network, images)
+        scores = logits[:, 0] * (2 * codes - 1) if logits.shape[1] == 1 else logits.gather(1, codes[:, None])
+        gradients = torch.autograd.grad(scores.sum(), maps)[0]
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     return (weights * maps.detach()).sum(dim=1).clamp(min=0).float()
 
@@ -61,11 +58,8 @@ def _last_map_layer(network: Network, image: torch.Tensor) -> nn.Module:
             if places.numel() > 1:
                 found.append((layer, output.shape))
 
-    handles = [layer.register_forward_hook(note) for layer in network.modules()]
-    with torch.no_grad():
+    with forward_hooks((layer, note) for layer in network.modules()), torch.no_grad():
         _end_to_end(network, image)
-    for handle in handles:
-        handle.remove()
     layer, shape = found[-1] if found else (network, torch.Size())
     is_square = image.shape[2] == image.shape[3]
     if len(shape) != 4 or (is_square and shape[2] != shape[3]):  # tokens, or (N, h, w, C)

@@ -1,7 +1,5 @@
 """The results of an audit of images: audit.csv, which a user fills in, and audit.html, a page with thumbnails."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -10,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from transfer_learning.reporting.page import write_page
+from transfer_learning.reporting.page import jpeg_address, write_page
 from transfer_learning.utilities.files import write_csv
 
 KINDS = {  # of findings, in the order in which they are shown
@@ -104,7 +102,6 @@ def write_audit_page(path: str | Path, audit: Audit, pixels: np.ndarray, top: in
 
 def thumbnail(pixels: np.ndarray) -> str:
     """(H, W, 3) uint8 as the address of an `img`: a JPEG inside the page, at most 160 pixels wide and high."""
-    file, picture = io.BytesIO(), Image.fromarray(pixels)
+    picture = Image.fromarray(pixels)
     picture.thumbnail((SIDE, SIDE))
-    picture.save(file, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return jpeg_address(picture, quality=80)

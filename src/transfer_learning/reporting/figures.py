@@ -132,6 +132,6 @@ def overlay(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
 
 
 def _shortened(text: str) -> str:
-    """At most 24 characters; a dollar sign does not begin a formula."""
+    """At most `TITLE` characters; a dollar sign does not begin a formula."""
     short = text if len(text) <= TITLE else f"{text[: TITLE // 2 - 1]}…{text[-TITLE // 2 :]}"
     return short.replace("$", r"\$")

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from transfer_learning.reporting.prediction_table import PredictionTable
+from transfer_learning.utilities.errors import first_line
 from transfer_learning.utilities.files import write_text
 
 WIDTH = 800  # pixels of an embedded picture, at most
@@ -26,12 +27,20 @@ def write_page(path: str | Path, content: Mapping[str, Any], template: str = "re
 
 
 def embedded(path: Path) -> str:
-    """A picture as the address of an `img`: a small JPEG inside the page. Raises OSError if it is no picture."""
+    """A picture as the address of an `img`: a small JPEG inside the page. Raises OSError if it is damaged."""
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("RGB").reduce(max(1, picture.width // WIDTH))
+    except (SyntaxError, ValueError) as error:  # of Pillow, for some damaged PNGs
+        raise OSError(f"damaged ({first_line(error)})") from error
+    small.thumbnail((WIDTH, 4 * WIDTH))
+    return jpeg_address(small, quality=70)
+
+
+def jpeg_address(picture: Image.Image, quality: int) -> str:
+    """An RGB picture as the address of an `img`: a JPEG inside the page. `quality` is Pillow's, from 0 to 100."""
     file = io.BytesIO()
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").reduce(max(1, picture.width // WIDTH))
-        small.thumbnail((WIDTH, 4 * WIDTH))
-        small.save(file, "JPEG", quality=70)
+    picture.save(file, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 

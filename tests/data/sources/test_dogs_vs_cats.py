@@ -106,6 +106,20 @@ def test_a_failed_download_leaves_nothing_and_names_three_ways_to_go_on(tmp_path
     assert visible(folder) == [] and not list(tmp_path.rglob("outside.txt"))
 
 
+def test_a_process_that_is_stopped_while_it_waits_leaves_the_download_of_the_other(tmp_path, monkeypatch):
+    unfinished = tmp_path / ".download" / "archive.zip"
+    unfinished.parent.mkdir()
+    unfinished.touch()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transfer_learning.data.sources.dogs_vs_cats.waiting_lock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        download(tmp_path, "http://127.0.0.1:9/not used", "")
+    assert unfinished.exists()
+
+
 def test_nothing_is_downloaded_into_a_folder_that_is_named_as_root(tmp_path, monkeypatch):
     name = "transfer_learning.data.sources.dogs_vs_cats.download"
     monkeypatch.setattr(name, lambda folder: pytest.fail("downloaded"))

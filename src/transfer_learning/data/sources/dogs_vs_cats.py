@@ -59,23 +59,33 @@ def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:
         with waiting_lock(folder / ".lock", "downloads the photographs"):
             if _has_images(folder):  # another process has downloaded it
                 return
-            shutil.rmtree(work, ignore_errors=True)
-            rank_zero_info(f"{folder}: no photographs yet, downloading {url}")
-            progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
-            archive = pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=work, downloader=progress)
-            with zipfile.ZipFile(archive) as members:
-                for member in members.infolist():
-                    name, link = member.filename.replace("\\", "/"), stat.S_ISLNK(member.external_attr >> 16)
-                    if name.startswith("/") or ":" in name or ".." in name.split("/") or link:
-                        raise ValueError(f"the archive has {member.filename!r}, a path outside the folder")
-                members.extractall(work)
-            os.replace(work / "PetImages", folder / "PetImages")
+            shutil.rmtree(work, ignore_errors=True)  # of a killed process
+            try:
+                rank_zero_info(f"{folder}: no photographs yet, downloading {url}")
+                _unpack(_archive(url, sha256, work), work)
+                os.replace(work / "PetImages", folder / "PetImages")
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests raises OSErrors, pooch a ValueError
         reason = f"no photographs there, and {url} could not be downloaded ({first_line(error)})"
         ways = "Put them there (PetImages/Cat/1.jpg or train/cat.1.jpg), name their `root`, or use `cartoons`."
         raise ArgumentError("download_to", str(folder), f"{reason}. {ways}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _archive(url: str, sha256: str, folder: Path) -> str:
+    """Downloads the archive into a folder, and returns its path. Raises OSError; ValueError for another checksum."""
+    progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
+    return pooch.retrieve(url, f"sha256:{sha256}", fname="archive.zip", path=folder, downloader=progress)
+
+
+def _unpack(archive: str, folder: Path) -> None:
+    """Unpacks a zip file. Raises ValueError if it has a link or would write outside the folder; OSError; BadZipFile."""
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            name, link = member.filename.replace("\\", "/"), stat.S_ISLNK(member.external_attr >> 16)
+            if name.startswith("/") or ":" in name or ".." in name.split("/") or link:
+                raise ValueError(f"the archive has {member.filename!r}, a path outside the folder")
+        members.extractall(folder)
 
 
 def _has_images(folder: Path) -> bool:
