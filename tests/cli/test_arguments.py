@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -434,8 +435,24 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned,
         ("SMALL data.folds=1", "data.folds=1: expected 2 or more"),
         ("SMALL data.folds=5 data.fold=5", "data.fold=5: expected 0 to 4"),
         ("SMALL data.train_share=0", "data.train_share=0: expected"),
-        ("data.agument=true", "Key 'agument' is not in struct"),
-        ("modle=basic_cnn", "Could not override 'modle'"),
+        ("data.agument=true", "data.agument: there is no such key in the config; did you mean data.augment?"),
+        ("modle=basic_cnn", "modle: there is no such key in the config; did you mean model?"),
+        ("max_epochs=3", "max_epochs: there is no such key in the config; did you mean trainer.max_epochs?"),
+        ("batchsize=3", "batchsize: there is no such key in the config; did you mean data.batch_size?"),
+        ("data=cartoons data.root=x", "data.root: there is no such key in the config; expected one of augment, "),
+        ("model.xyz.depth=2", "model.xyz: there is no such key in the config; expected one of "),
+        ("qqq=2", "qqq: there is no such key in the config; conf/ has them all."),
+        ("seed=0,1", "seed=0,1: several values are a sweep, which needs -m: python train.py -m ...; a list needs"),
+        ("seed=range(1,3)", "seed=range(1,3): several values are a sweep, which needs -m"),
+        ("data.root=ONE", "data.root=ONE: classes found: none; expected cat and dog."),
+        ("data.root=ONE", "Without data=image_folder (or data=table), the images are those of Dogs vs Cats."),
+        ("data=image_folder data.root=ONE/rose", "If this folder is a class, name the folder above it."),
+        ("data=image_folder data.root=ONE/rose/1.png", "data.root=ONE/rose/1.png: a file, not a folder; expected"),
+        (
+            "data=image_folder data.root=CATS",
+            "(val_per_class=0.2, test_per_class=0.2); it needs at least one image: add images, or ask for a count, "
+            "such as test_per_class=1.",
+        ),
         ("model=basic", f"model=basic: there is no such file in conf/model/; expected one of {GROUPS}"),
         (
             "logger=[csv,tensorbord]",
@@ -471,6 +488,11 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
             """photos: expected KEY=VALUE; a value with spaces needs quotes: "data.root='/my""",
         ),
         (["photos"], "photos: expected KEY=VALUE."),
+        (["data.root", "=", "x"], "data.root =: expected KEY=VALUE, without spaces beside =."),
+        (["seed=1", "data.root", "=x"], "data.root =x: expected KEY=VALUE, without spaces beside =."),
+        (["data.root=", "x"], "data.root= x: expected KEY=VALUE, without spaces beside =."),
+        (["--model=basic_cnn"], "--model=basic_cnn: expected KEY=VALUE, without dashes: model=basic_cnn"),
+        (["--data.root=x"], "--data.root=x: expected KEY=VALUE, without dashes: data.root=x"),
         (["-m", "seed=0", "1"], "1: expected KEY=VALUE; a value with spaces needs quotes: \"seed='0 1'\"."),
     ],
 )
@@ -479,7 +501,17 @@ def test_an_argument_without_a_key_is_named(arguments, message):
         prepare(arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["-cn", "config"], ["~data.augmentation"], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cfg", "job"],
+        ["--cfg=job"],
+        ["data.exclude=", "-m"],
+        ["-cn", "config"],
+        ["~data.augmentation"],
+        ["-m", "seed=0,1"],
+    ],
+)
 def test_options_and_removed_keys_need_no_value(arguments):
     assert prepare(arguments) == arguments
 
@@ -519,3 +551,9 @@ def test_the_pattern_of_groups_needs_no_quotes_of_hydras(pattern):
 
 def test_no_pattern_of_groups():
     assert prepare(["data.group_pattern=null"]) == ["data.group_pattern=null"]
+
+
+@pytest.mark.parametrize("argument", ["data.root=~/my photos (1)", "data.root=~/flowers", "model.weights=~/a.pth"])
+def test_a_path_in_the_home_folder_needs_no_quotes_of_hydras(argument):
+    (override,) = OverridesParser.create().parse_overrides(prepare([argument]))
+    assert override.value() == argument.partition("=")[2]

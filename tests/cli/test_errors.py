@@ -14,7 +14,9 @@ def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
     assert code == 1 and """in quotes it can: "data.root='/my photos (1)'\"""" in output and "Traceback" not in output
 
 
-@pytest.mark.parametrize("value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5"])
+@pytest.mark.parametrize(
+    "value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"]
+)
 def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
     (argument,) = shlex.split(as_override("data.root", value))
     (override,) = OverridesParser.create().parse_overrides([argument])

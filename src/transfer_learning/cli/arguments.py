@@ -13,6 +13,7 @@ from transfer_learning.utilities.text import printable
 DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config.yaml
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
+HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
 RENAMED = {  # pattern -> replacement
     r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
@@ -48,7 +49,12 @@ def check_form(arguments: list[str]) -> None:
 
     And for an empty folder, which may come from a shell variable that is not set.
     """
-    for before, argument in zip(["", *arguments], arguments):
+    for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""]):
+        is_open = argument.endswith("=") and after and "=" not in after and after[:1] not in ("-", "~")
+        if is_open or ("=" not in argument and after.startswith("=")):
+            raise UserError(f"{argument} {after}: expected KEY=VALUE, without spaces beside =.")
+        if re.match(r"--\w+(\.\w+)*=", argument) and argument.partition("=")[0] not in HYDRA_OPTIONS:
+            raise UserError(f"{argument}: expected KEY=VALUE, without dashes: {argument[2:]}")
         if argument in FOLDERS:
             raise UserError(f"{argument}: expected a folder.")
         if "=" not in argument and argument[:1] not in ("-", "~") and not before.startswith("-"):
@@ -80,9 +86,10 @@ def check_group(argument: str) -> None:
 
 
 def quoted(argument: str) -> str:
-    """A regular expression in quotes, which Hydra's grammar asks for and the shell has removed."""
+    """A regular expression, or a path that begins with ~/, in the quotes that Hydra's grammar asks for."""
     key, equals, value = argument.partition("=")
-    is_bare = key == "data.group_pattern" and equals and value != "null" and value[:1] not in ("'", '"')
+    is_pattern = key == "data.group_pattern" and equals and value != "null" and value[:1] not in ("'", '"')
+    is_bare = is_pattern or (re.match("~[/\\\\]", value) and "," not in value)
     return f"{key}={hydra_quoted(value)}" if is_bare else argument
 
 

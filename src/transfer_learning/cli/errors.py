@@ -1,5 +1,6 @@
 """Errors on the command line: one line that begins with the config key as the user types it, without a traceback."""
 
+import difflib
 import errno
 import os
 import re
@@ -11,11 +12,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.text import printable
+from transfer_learning.utilities.text import printable, some
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOENT}
@@ -33,6 +34,8 @@ def name_keys(cfg: DictConfig, prefix: str = "") -> Iterator[None]:
         cause: Any = error
         while cause and not isinstance(cause, ArgumentError):  # OmegaConf wraps the error of a resolver
             cause = cause.__cause__ or cause.__context__
+        if not cause and isinstance(error, MissingMandatoryValue):
+            raise UserError(one_line(error)) from error  # also the text of the run's file FAILED
         if not cause:
             raise
         key, typed = config_key(cfg, cause.argument, cause.value, prefix), as_typed(cause.value)
@@ -77,7 +80,7 @@ def hydra_quoted(text: str) -> str:
 
 def as_override(key: str, value: str) -> str:
     """KEY=VALUE as it is typed in a shell, with the quotes that Hydra's grammar asks for inside those of the shell."""
-    is_plain = re.fullmatch(r"[\w./+~@-]+", value)
+    is_plain = re.fullmatch(r"[\w./+@-]+", value)
     text = f"{key}={value if is_plain else hydra_quoted(value)}"
     return shlex.quote(text) if re.search(r'["$`\\!]', text) or "'" not in text else f'"{text}"'
 
@@ -97,6 +100,14 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         return f"{error.override}: Hydra cannot read the value; in quotes it can: {as_override(key, value)}"
+    for each in (error, error.__cause__):
+        if isinstance(each, (ConfigAttributeError, ConfigKeyError)) and "is not in struct" in str(each):
+            return printable(_unknown_key(each))
+    if found := re.match(r"(Ambiguous value for argument|Sweep parameters) '(.*)'", str(error)):
+        key, _, value = found[2].partition("=")
+        ways = f"; a list needs brackets, '{key}=[{value}]', a value with commas quotes, {as_override(key, value)}"
+        ways = ways if found[1].startswith("Ambiguous") else ""
+        return printable(f"{found[2]}: several values are a sweep, which needs -m: python train.py -m ...{ways}.")
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
@@ -104,6 +115,31 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
         ways = f"{way or 'Make room or make it writable'}, or choose another folder"
         return printable(f"{error.filename or place}: {error.strerror}. {ways}{folder_key and f': {folder_key}=...'}.")
     return printable(" ".join(str(error).split()))
+
+
+def _unknown_key(error: Any) -> str:
+    """The message of OmegaConf's error about a key that the config lacks, with the keys that may be meant."""
+    config = flat(OmegaConf.to_container(error.parent_node._get_root()))  # type: ignore[arg-type]
+    leaves = [key for key in config if not key.startswith(("hydra.", "recipe."))]
+    prefix, dot, name = error.full_key.rpartition(".")
+    beside = sorted(str(key) for key in error.parent_node if str(key)[:1] != "_")
+    meant = [key for key in leaves if key.rpartition(".")[2] == name]
+    meant = meant or [prefix + dot + key for key in difflib.get_close_matches(name, beside, n=1)]
+    if not meant and not prefix:
+        near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in leaves], n=1)
+        meant = [key for key in leaves if key.rpartition(".")[2] in near]
+    hint = "conf/ has them all." if not beside or not prefix else f"expected one of {some(beside, 30)}."
+    hint = f"did you mean {' or '.join(meant[:3])}?" if meant else hint
+    return f"{error.full_key}: there is no such key in the config; {hint}"
+
+
+def other_images(message: str) -> str:
+    """A hint after the message of an error about the images, if a folder was given, but not the kind of data."""
+    hydra_config = HydraConfig.get()
+    keys = keys_of(hydra_config.overrides.task)
+    is_default = hydra_config.runtime.choices.get("data") == "dogs_vs_cats" and "data" not in keys
+    is_meant = message.startswith("data.") and "data.root" in keys and is_default
+    return " Without data=image_folder (or data=table), the images are those of Dogs vs Cats." if is_meant else ""
 
 
 def is_users(error: BaseException) -> bool:

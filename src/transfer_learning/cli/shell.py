@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from transfer_learning.cli.arguments import check_folder, prepare
-from transfer_learning.cli.errors import as_override, is_users, one_line
+from transfer_learning.cli.errors import as_override, is_users, one_line, other_images
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
 from transfer_learning.cli.resolvers import check_installation
@@ -104,7 +104,8 @@ def run(cfg: DictConfig) -> float:
             return run_job(cfg, single, invocation.command, invocation.started)
         return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
-        log.error(one_line(error, folder, FOLDER_KEY), exc_info=not is_users(error))
+        message = one_line(error, folder, FOLDER_KEY)
+        log.error(message + other_images(message), exc_info=not is_users(error))
         if is_users(error):
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)

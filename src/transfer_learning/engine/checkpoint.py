@@ -114,7 +114,8 @@ def find_checkpoint(run: str | Path) -> Path:
         reason = failed.read_text(encoding="utf-8", errors="replace").strip() if failed.is_file() else ""
         state = f"failed ({reason})" if failed.is_file() else "has not finished"
         ways = f", or name one of its checkpoints, such as {best}" if best.is_file() else ""
-        raise UserError(f"{run}: this run {state}. Resume it{ways}.")
+        again = "Resume it, or correct the cause and start another run" if failed.is_file() else "Resume it"
+        raise UserError(f"{run}: this run {state}. {again}{ways}.")
     if not best.is_file():
         raise UserError(f"{run}: this run has no checkpoint {best.relative_to(path)}.")
     return best

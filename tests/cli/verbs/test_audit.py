@@ -127,7 +127,7 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=cartoons", "data.exclude=nothing.csv", *SETTINGS], "data.exclude="),
         (["data=nothing"], "data=nothing: there is no such file in conf/data/; expected one of cartoons, "),
         (["data=cartoons", "+nothing=1"], "+nothing=1: nothing reads nothing"),
-        (["data=cartoons", "data.nothing=1"], "Could not override 'data.nothing'."),
+        (["data=cartoons", "data.nothing=1"], "data.nothing: there is no such key in the config; expected one of "),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
         (["data=cartoons", "--top", "-1"], "--top -1: expected 0 or more."),
     ],

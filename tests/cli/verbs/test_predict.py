@@ -156,7 +156,7 @@ def test_command_and_an_interrupt_from_outside(finished, photographs_folder, in_
         ("RUN RUN", "no images after RUN, which is a run by its checkpoints/ or metrics.json; expected RUN, more runs"),
         ("RUN TAKEN", "no images after TAKEN, which is a run by its checkpoints/ or metrics.json; expected RUN, more"),
         ("RUN IMAGE UNFINISHED", "UNFINISHED: a run after images; expected "),
-        ("FAILED IMAGE", "FAILED: this run failed (the disk is full). Resume it."),
+        ("FAILED IMAGE", "FAILED: this run failed (the disk is full). Resume it, or correct the cause and start"),
         ("SEVERAL IMAGE", "SEVERAL: a folder of runs, such as SEVERAL/"),
         ("EMPTY IMAGE", "EMPTY: not a run; expected the folder of a run"),
         ("NOWHERE IMAGE", "NOWHERE: no such run; expected the folder of a run"),

@@ -233,6 +233,10 @@ def test_folders_without_images_of_known_classes_are_refused(tmp_path, write_ima
         labelled_images(tmp_path, ("cat", "dog"))
     with pytest.raises(UserError, match="nowhere: no such folder"):
         labelled_images(tmp_path / "nowhere", ("cat", "dog"))
+    with pytest.raises(UserError, match=r"1\.jpg: a file, not a folder"):
+        labelled_images(tmp_path / "bird" / "1.jpg", ("cat", "dog"))
+    with pytest.raises(UserError, match="If this folder is a class, name the folder above it"):
+        labelled_images(tmp_path / "bird", ("cat", "dog"))
 
 
 def test_a_folder_is_visited_once_whatever_links_lead_to_it(tmp_path, write_image, caplog):

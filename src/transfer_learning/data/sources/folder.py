@@ -49,14 +49,15 @@ class Folder:
     def list_images(self, file_digests: FileDigests) -> Images:
         """Raises UserError: no such folder, one that cannot be listed, no images, or fewer than two classes."""
         if not self.root.is_dir():
-            raise ArgumentError("root", str(self.root), f"no such folder; {LAYOUTS}.")
+            raise ArgumentError("root", str(self.root), f"{_no_folder(self.root)}; {LAYOUTS}.")
         try:
             images = _images_below(self.root, self.classes, file_digests)
         except UserError as error:
             raise ArgumentError("root", str(self.root), str(error)) from error
         if reason := too_few_classes(images, self.classes):
             argument, value = ("classes", self.classes) if self.classes else ("root", str(self.root))
-            raise ArgumentError(argument, value, f"{reason} A class is a folder (cat/1.jpg) or in names (cat.1.jpg).")
+            hint = "A class is a folder (cat/1.jpg) or in names (cat.1.jpg)."
+            raise ArgumentError(argument, value, f"{reason} {hint}{_class_itself(images)}")
         return replace(images, groups=self._groups(images.names) if self.group_pattern else None)
 
     def _groups(self, names: Sequence[str]) -> list[str]:
@@ -80,17 +81,25 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
     Logs classes that are missing, and what is left out. Raises UserError: no such folder, or no image of these classes.
     """
     if not Path(root).is_dir():
-        raise UserError(f"{root}: no such folder; {LAYOUTS}.")
+        raise UserError(f"{root}: {_no_folder(Path(root))}; {LAYOUTS}.")
     images = _images_below(Path(root), class_names, FileDigests())
     log_left_out(images.left_out)
     log_given_splits(images.splits or (), "all images are taken")
     if not len(images.labels):
-        raise UserError(f"{root}: no images of {some(class_names, 20)}; {LAYOUTS}.")
+        raise UserError(f"{root}: no images of {some(class_names, 20)}; {LAYOUTS}.{_class_itself(images)}")
     codes = set(images.labels.tolist())
     missing = [name for code, name in enumerate(class_names) if code not in codes]
     if missing:
         rank_zero_info(f"{root}: no images of {some(missing)}")
     return images
+
+
+def _no_folder(root: Path) -> str:
+    return "a file, not a folder" if root.exists() else "no such folder"
+
+
+def _class_itself(images: Images) -> str:
+    return " If this folder is a class, name the folder above it." if NO_CLASS in images.left_out else ""
 
 
 def _images_below(root: Path, classes: Sequence[str] | None, file_digests: FileDigests) -> Images:
