@@ -83,8 +83,8 @@ def results(folder: Path) -> dict:
         "best weights": best["state_dict"],
         "best epoch": best["epoch"],
         "predictions": (folder / "predictions.csv").read_text(),
-        "curves": {
-            tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        "curves": {  # sorted, since files of one second are read in the order of their names
+            tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]
         },
     }
 

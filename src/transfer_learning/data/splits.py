@@ -207,16 +207,13 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
             counts[split] += 1
     if sum(counts.values()) > available:
         reason = f"class '{class_name}' has {available} images, but {sum(counts.values())} are asked for ({asked})"
-        raise ArgumentError(
-            "train_per_class", sizes["train"], f"{reason}: ask for fewer, or for shares of each class, such as 0.2."
-        )
+        ways = "ask for fewer, or for shares of each class, such as 0.2"
+        raise ArgumentError("train_per_class", sizes["train"], f"{reason}: {ways}.")
     if empty := next((split for split, count in counts.items() if count < 1), None):
         reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
         largest = max((split for split in sizes if split != empty), key=counts.__getitem__)
         named = empty if sizes[empty] is not None else largest
-        ways = (
-            f": add images, or ask for a count, such as {named}_per_class=1" if isinstance(sizes[empty], float) else ""
-        )
+        ways = f": add images, or ask for a count, such as {named}_per_class=1" * isinstance(sizes[empty], float)
         raise ArgumentError(f"{named}_per_class", sizes[named], f"{reason}; it needs at least one image{ways}.")
     return counts
 
