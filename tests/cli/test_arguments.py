@@ -1,4 +1,4 @@
-"""Arguments: mistakes, old names, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
+"""Arguments: mistakes, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
 import re
@@ -240,42 +240,6 @@ def test_experiment_that_only_adds_keys_refuses_a_finished_run(finished, in_proc
     where = [f"hydra.run.dir={finished}", cache, f"hydra.searchpath=[file://{tmp_path}/conf]"]
     code, output = in_process(*TINY, "trainer.max_epochs=2", *where, "experiment=more")
     assert code == 1 and "metrics.macro_f1._target_ was absent" in output, output
-
-
-@pytest.mark.parametrize("way", ["resume={}", "rerun={}", "hydra.run.dir={}"])
-def test_run_of_an_older_version_is_refused(finished, in_process, cache, way):
-    edit(finished / "config.yaml", "overrides")
-    before = contents(finished)
-    arguments = [*TINY, "trainer.max_epochs=2", cache] if way.startswith("hydra") else []
-    code, output = in_process(*arguments, way.format(finished))
-    (line,) = output.strip().splitlines()
-    assert code == 1 and line.startswith(f"{finished}: a run of an older version, whose settings have other names.")
-    assert contents(finished) == before
-
-
-@pytest.mark.parametrize(
-    "typed, now",
-    [
-        ("model.lr_share=0.5", "model.backbone_lr_scale=0.5"),
-        ("+model.lr_share=0.5", "+model.backbone_lr_scale=0.5"),
-        ("model.head_epochs=2,3", "model.unfreeze_at_epoch=2,3"),
-        ("model=frozen", "model=pretrained"),
-        ("model=basic_cnn,frozen", "model=basic_cnn,pretrained"),
-        ("model.preprocess=rescale", "model.preprocess=tutorial"),
-        ("model.preprocess=weights,rescale", "model.preprocess=weights,tutorial"),
-    ],
-)
-def test_old_name_is_one_line_with_the_new_name(in_process, tmp_path, monkeypatch, typed, now):
-    monkeypatch.chdir(tmp_path)
-    code, output = in_process(*(["-m"] if "," in typed else []), "seed=1", typed)
-    assert code == 1 and output == f"{typed}: the name has changed; type {now}\n" and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "argument", ["model=vgg16_frozen", "model.backbone=frozen", "name=frozen", "model.unfreeze=all"]
-)
-def test_new_names_are_left_alone(argument):
-    assert prepare([argument]) == [argument]
 
 
 def cut_off(path):

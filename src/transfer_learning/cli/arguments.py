@@ -1,4 +1,4 @@
-"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, choices of groups and old names."""
+"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=` and choices of groups."""
 
 import os
 import re
@@ -14,27 +14,11 @@ DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
-RENAMED = {  # pattern -> replacement
-    r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
-    r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",
-    r"^(\+*model\.preprocess=(?:.*,)?)rescale\b": r"\1tutorial",
-    r"^(\+*metrics=\[?(?:.*,)?)f1\b": r"\1macro_f1",
-    r"^([+~]*metrics\.)f1\b": r"\1macro_f1",
-    r"^((?:callbacks\.\w+\.)?monitor=(?:.*,)?(?:train|val)/)f1\b": r"\1macro_f1",
-    r"^(model=(?:.*,)?)frozen\b": r"\1pretrained",
-    r"^(\+*)data\.class_names\b": r"\1data.classes",
-    r"^(\+*data\.augmentation)\.(rotation|shift|shear|zoom|flip)\b": r"\1.affine.\2",
-    r"^data/split=shares$": "data/split=per_class data.train_per_class=null data.val_per_class=0.2",
-}
 
 
 def prepare(arguments: list[str]) -> list[str]:
     """What Hydra gets in the place of the arguments that the user typed. Raises UserError."""
     check_form(arguments)
-    for argument in arguments:
-        for pattern, replacement in RENAMED.items():
-            if re.search(pattern, argument):
-                raise UserError(f"{argument}: the name has changed; type {re.sub(pattern, replacement, argument)}")
     arguments = [quoted(each) for each in arguments]
     empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"{group}=null", f"~{group}")}
     arguments = [empty.get(argument, argument) for argument in arguments if argument not in DEFAULTS]
@@ -92,8 +76,8 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     Hydra opens the folder of a run before it calls the program, so this happens before Hydra starts.
 
     Raises:
-        UserError: no run there, or its config is damaged or of an older version; beside `resume` a setting that would
-            change the run, beside `rerun` a config group.
+        UserError: no run there, or its config is damaged; beside `resume` a setting that would change the run, beside
+            `rerun` a config group.
     """
     named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
     if named is None:
@@ -106,8 +90,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
     config = read_config(folder / "config.yaml")
-    check_version(config, folder)
-    if key == "resume" and config.get("find_lr"):
+    if key == "resume" and config["find_lr"]:
         way = f"rerun={value} find_lr=false optimizer.lr=... trains with its settings."
         raise UserError(f"{named}: the learning-rate finder trained nothing that could be resumed. {way}")
     keys = {each: each.partition("=")[0].lstrip("+~") for each in arguments if each != named}
@@ -122,10 +105,3 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     place = f"{'hydra.run.dir' if key == 'resume' else 'repeats'}={hydra_quoted(str(folder))}"
     rest = [place if each == named else each for each in arguments]
     return [f"--config-path={folder}", "--config-name=config", *rest]
-
-
-def check_version(config: dict, folder: str | Path) -> None:
-    """Raises UserError if a run's config was written by a version with other names."""
-    if "overrides" not in config:
-        way = "Begin it again in another folder, or use the version that wrote it."
-        raise UserError(f"{folder}: a run of an older version, whose settings have other names. {way}")

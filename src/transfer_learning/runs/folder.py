@@ -138,8 +138,8 @@ class RunFolder:
             return True
         if self.last.exists():
             done, saved = self._saved()
-            self.about["id"] = saved.get("id", self.about["id"])
-            other_epochs |= differ(saved.get("config", now))
+            self.about["id"] = saved["id"]
+            other_epochs |= differ(saved["config"])
             if other_epochs and wanted < done:
                 reason = f"{done} epochs are done; expected at least as many, or another folder."
                 raise UserError(f"{self.path}: {epochs_key}={wanted}: {reason}")
@@ -164,14 +164,15 @@ class RunFolder:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
 
     def _saved(self) -> tuple[int, dict[str, Any]]:
-        """The number of epochs that `last` has, and what it says about its run; empty if an older version wrote it."""
+        """The number of epochs that `last` has, and what it says about its run. Raises UserError as `claim`."""
         last = read(self.last)
-        about = last.get("run", {})
+        if "run" not in last:
+            raise UserError(f"{self.last}: written by another program, which names no run. Move it away.")
         for path in sorted(self.last.parent.glob("*.ckpt")):
-            if path != self.last and about and read(path).get("run", about)["id"] != about["id"]:
+            if path != self.last and read(path).get("run", {}).get("id") != last["run"]["id"]:
                 ways = "Move one of them away: the run that last.ckpt belongs to can go on."
                 raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
-        return last["epoch"] + 1, about
+        return last["epoch"] + 1, last["run"]
 
     @rank_zero_only
     def begin_training(self) -> None:

@@ -105,7 +105,7 @@ def destination(
     before = earlier(Path(options.out).expanduser())
     out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
     if before == {}:
-        raise UserError(f"{out}: an evaluation of an older version, or damaged. Delete it, or choose another --out.")
+        raise UserError(f"{out}: its evaluation.json is damaged. Delete it, or choose another --out.")
     return out, (before or {}).get("files", ())
 
 
@@ -136,7 +136,7 @@ def default_name(checkpoint: Path, name: str, options: argparse.Namespace) -> st
 
 
 def earlier(out: Path) -> dict[str, Any] | None:
-    """What the evaluation.json in a folder says, {} if it is damaged or older than that; None if there is none."""
+    """What the evaluation.json in a folder says, {} if it is damaged; None if there is none."""
     try:
         found = json.loads((out / "evaluation.json").read_bytes())
         return found if found.keys() >= KEYS else {}
