@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from transfer_learning.cli.arguments import prepare
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.utilities.errors import UserError
 
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
@@ -41,6 +41,12 @@ EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.pat
             "data/augmentation=[affine, color_jitter,affine]: affine is",
         ),
         ("callbacks=[none,2]", "callbacks=[none,2]: expected one of checkpoints, "),
+        ("~optimizer", "~optimizer: expected optimizer=..., one of adamw, rmsprop, sgd."),
+        ("~data/split=auto", "~data/split=auto: expected data/split=..., one of auto, folders, per_class."),
+        (
+            "hydra/job_logging=disabled",
+            "hydra/job_logging=disabled: a run needs its train.log; expected one of default",
+        ),
     ],
 )
 def test_choice_that_a_group_does_not_have(argument, message):
@@ -430,6 +436,7 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
         ),
         (["photos"], "photos: expected KEY=VALUE."),
         (["-m", "seed=0", "1"], "1: expected KEY=VALUE; a value with spaces needs quotes: \"seed='0 1'\"."),
+        (["--cfg", "job", "-m", "seed=0,1"], "--cfg -m: expected one of them."),
     ],
 )
 def test_an_argument_without_a_key_is_named(arguments, message):
@@ -437,7 +444,7 @@ def test_an_argument_without_a_key_is_named(arguments, message):
         prepare(arguments)
 
 
-@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["-cn", "config"], ["~data.augmentation"], ["-m", "seed=0,1"]])
+@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["-cn", "config"], ["~optimizer.lr"], ["-m", "seed=0,1"]])
 def test_options_and_removed_keys_need_no_value(arguments):
     assert prepare(arguments) == arguments
 

@@ -10,7 +10,7 @@ import torch
 from transfer_learning import load
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.build import build_data
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
 from transfer_learning.data.augmentation.rand_augment import RandAugment
 from transfer_learning.utilities.errors import UserError

@@ -333,6 +333,13 @@ def test_foreign_arguments_of_a_backbone_fill_no_memory(backbone, pool):
     assert made.most < 10**6
 
 
+def test_an_exported_model_is_no_checkpoint(tmp_path):
+    """torch.export's files are ZIP files too."""
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), tmp_path / "model.pt2")
+    with pytest.raises(UserError, match="torch.save has not written it: an exported model is no checkpoint"):
+        read(tmp_path / "model.pt2")
+
+
 def test_a_compressed_file_is_refused_before_it_is_unpacked(saved, small_data, small_model, tmp_path):
     """A file of a few megabytes may have gigabytes in it; torch does not compress."""
     saved(small_model(), small_data(), tmp_path / "stored.ckpt")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from transfer_learning.cli.errors import as_override, hydra_quoted
-from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.cli.project import MAY_CHANGE, MAY_GROW, options
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable
@@ -14,6 +14,8 @@ DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
+MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
+LOGGINGS = ("default", "colorlog")  # of hydra/job_logging, those that write train.log
 
 
 def prepare(arguments: list[str]) -> list[str]:
@@ -30,8 +32,12 @@ def prepare(arguments: list[str]) -> list[str]:
 def check_form(arguments: list[str]) -> None:
     """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path.
 
-    And for an empty folder, which may come from a shell variable that is not set.
+    And for options of which Hydra takes only one, and an empty folder, which may come from a shell variable that is not
+    set.
     """
+    modes = [argument for argument in arguments if argument.partition("=")[0] in MODES]
+    if len(modes) > 1:
+        raise UserError(f"{' '.join(modes)}: expected one of them.")
     for before, argument in zip(["", *arguments], arguments):
         if argument in FOLDERS:
             raise UserError(f"{argument}: expected a folder.")
@@ -50,11 +56,18 @@ def check_folder(argument: str, folder: str | Path) -> None:
 
 
 def check_group(argument: str) -> None:
-    """Raises UserError if the argument chooses for a config group what Hydra does not accept or merges in silence."""
+    """Raises UserError if the argument chooses for a config group what Hydra does not accept or merges in silence.
+
+    Or if it removes a group, or chooses a logging without train.log, by which runs are found.
+    """
     group, _, value = argument.partition("=")
-    if not value or not (PROJECT / "conf" / group).is_dir():
+    if group == "hydra/job_logging" and value not in LOGGINGS:
+        raise UserError(f"{argument}: a run needs its train.log; expected one of {', '.join(LOGGINGS)}.")
+    known = ", ".join(options(group.removeprefix("~")))
+    if known and group.startswith("~"):
+        raise UserError(f"{argument}: expected {group[1:]}=..., one of {known}.")
+    if not known or not value:
         return
-    known = ", ".join(sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml")))
     is_list = value.startswith("[")
     names = [name.strip() for name in value.strip("[]").split(",")]
     if (is_list and group not in LIST_GROUPS) or any(NO_NAME.fullmatch(name) for name in names):
@@ -98,7 +111,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if key == "resume" and refused:
         expected = f"beside resume=... expected nothing but {MAY_GROW}=...; rerun=... takes other settings."
         raise UserError(f"{' '.join(refused)}: {expected}")
-    if groups := [each for each in keys if (PROJECT / "conf" / keys[each]).is_dir() and "=" in each]:
+    if groups := [each for each in keys if options(keys[each])]:
         reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
         way = f"Take the command from {folder}/provenance.json, and change that."
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")

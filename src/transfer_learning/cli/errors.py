@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from transfer_learning.cli.project import options
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable
@@ -88,15 +90,18 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
     `place` is the file or folder of a system error that names none, `folder_key` sets another folder.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        from transfer_learning.cli.resolvers import PROJECT  # only here: importing it registers resolvers
-
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        known = sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml"))
+        known = options(group)
         if group and known:
             return f"{group}={name}: there is no such file in conf/{group}/; expected one of {', '.join(known)}."
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         return f"{error.override}: Hydra cannot read the value; in quotes it can: {as_override(key, value)}"
+    if missing := re.match("Interpolation key '(.+)' not found", str(error)):
+        return f"${{{missing[1]}}}: the config has no key {missing[1]}; expected one that it has, such as ${{seed}}."
+    if isinstance(error, BrokenProcessPool):
+        ways = "Fewer jobs at a time (hydra.launcher.n_jobs) need less memory; the same command does what is missing."
+        return f"a process of the sweep was killed, perhaps since memory was full. {ways}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
@@ -108,6 +113,6 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
 
 def is_users(error: BaseException) -> bool:
     """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows them all."""
-    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
+    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException, BrokenProcessPool))
     system = isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
     return (known or system) and not os.environ.get("TRANSFER_LEARNING_TRACEBACKS")

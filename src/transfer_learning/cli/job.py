@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
 from transfer_learning.cli.errors import as_typed, keys_of, name_keys
-from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.cli.project import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.checks import check_training

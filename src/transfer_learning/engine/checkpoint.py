@@ -143,6 +143,8 @@ def read(path: str | Path) -> dict:
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
+            if not any(member.filename.endswith("/data.pkl") for member in members):
+                raise ValueError("torch.save has not written it: an exported model is no checkpoint")
             if sum(member.file_size for member in members) > os.path.getsize(path):  # it would fill the memory
                 raise ValueError("it is compressed, which torch does not do")
             # torch ignores the checksums that it writes, and reads an entry that is marked as a folder as empty.
