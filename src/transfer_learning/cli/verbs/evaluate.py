@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.inference import Inference
     from transfer_learning.utilities.errors import UserError
     from transfer_learning.utilities.files import atomic_folder
+    from transfer_learning.utilities.hardware import configure_process
 
     is_own = options.path is None
     if options.split and not is_own:
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     about = described(checkpoint, options.path, splits)
     name = set_name(options.path, splits)
     out, replaced = destination(options, checkpoint, about, name)
+    configure_process()
     inference = Inference(load(checkpoint), options.accelerator, options.tta)
     own = own_images(folder_of(checkpoint)) if options.calibrate or is_own else {}
     wanted = {split: own[split] for split in splits if is_own}
