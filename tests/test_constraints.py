@@ -4,7 +4,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 
 EXTRAS = ("sweep", "export", "timm")
 

@@ -3,7 +3,7 @@
 import nbformat
 from nbclient import NotebookClient
 
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "start.ipynb"
 

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from benchmarks import results, sweeps
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 
 STORED = json.loads((PROJECT / "docs" / "results.json").read_text("utf-8"))
 

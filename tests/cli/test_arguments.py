@@ -1,4 +1,4 @@
-"""Arguments: mistakes, old names, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
+"""Arguments: mistakes, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from transfer_learning.cli.arguments import prepare
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.utilities.errors import UserError
 
 SIZES = ["data.image_size=32", "data.train_per_class=20", "data.val_per_class=8", "data.test_per_class=8"]
@@ -43,6 +43,12 @@ EARLY = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.pat
             "data/augmentation=[affine, color_jitter,affine]: affine is",
         ),
         ("callbacks=[none,2]", "callbacks=[none,2]: expected one of checkpoints, "),
+        ("~optimizer", "~optimizer: expected optimizer=..., one of adamw, rmsprop, sgd."),
+        ("~data/split=auto", "~data/split=auto: expected data/split=..., one of auto, folders, per_class."),
+        (
+            "hydra/job_logging=disabled",
+            "hydra/job_logging=disabled: a run needs its train.log; expected one of default",
+        ),
     ],
 )
 def test_choice_that_a_group_does_not_have(argument, message):
@@ -247,42 +253,6 @@ def test_experiment_that_only_adds_keys_refuses_a_finished_run(finished, in_proc
     where = [f"hydra.run.dir={finished}", cache, f"hydra.searchpath=[file://{tmp_path}/conf]"]
     code, output = in_process(*TINY, "trainer.max_epochs=2", *where, "experiment=more")
     assert code == 1 and "metrics.macro_f1._target_ was absent" in output, output
-
-
-@pytest.mark.parametrize("way", ["resume={}", "rerun={}", "hydra.run.dir={}"])
-def test_run_of_an_older_version_is_refused(finished, in_process, cache, way):
-    edit(finished / "config.yaml", "overrides")
-    before = contents(finished)
-    arguments = [*TINY, "trainer.max_epochs=2", cache] if way.startswith("hydra") else []
-    code, output = in_process(*arguments, way.format(finished))
-    (line,) = output.strip().splitlines()
-    assert code == 1 and line.startswith(f"{finished}: a run of an older version, whose settings have other names.")
-    assert contents(finished) == before
-
-
-@pytest.mark.parametrize(
-    "typed, now",
-    [
-        ("model.lr_share=0.5", "model.backbone_lr_scale=0.5"),
-        ("+model.lr_share=0.5", "+model.backbone_lr_scale=0.5"),
-        ("model.head_epochs=2,3", "model.unfreeze_at_epoch=2,3"),
-        ("model=frozen", "model=pretrained"),
-        ("model=basic_cnn,frozen", "model=basic_cnn,pretrained"),
-        ("model.preprocess=rescale", "model.preprocess=tutorial"),
-        ("model.preprocess=weights,rescale", "model.preprocess=weights,tutorial"),
-    ],
-)
-def test_old_name_is_one_line_with_the_new_name(in_process, tmp_path, monkeypatch, typed, now):
-    monkeypatch.chdir(tmp_path)
-    code, output = in_process(*(["-m"] if "," in typed else []), "seed=1", typed)
-    assert code == 1 and output == f"{typed}: the name has changed; type {now}\n" and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "argument", ["model=vgg16_frozen", "model.backbone=frozen", "name=frozen", "model.unfreeze=all"]
-)
-def test_new_names_are_left_alone(argument):
-    assert prepare([argument]) == [argument]
 
 
 def cut_off(path):
@@ -494,6 +464,7 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
         (["--model=basic_cnn"], "--model=basic_cnn: expected KEY=VALUE, without dashes: model=basic_cnn"),
         (["--data.root=x"], "--data.root=x: expected KEY=VALUE, without dashes: data.root=x"),
         (["-m", "seed=0", "1"], "1: expected KEY=VALUE; a value with spaces needs quotes: \"seed='0 1'\"."),
+        (["--cfg", "job", "-m", "seed=0,1"], "--cfg -m: expected one of them."),
     ],
 )
 def test_an_argument_without_a_key_is_named(arguments, message):
@@ -508,7 +479,7 @@ def test_an_argument_without_a_key_is_named(arguments, message):
         ["--cfg=job"],
         ["data.exclude=", "-m"],
         ["-cn", "config"],
-        ["~data.augmentation"],
+        ["~optimizer.lr"],
         ["-m", "seed=0,1"],
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from transfer_learning import load
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.build import build_data
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.data.augmentation.horizontal_flip import HorizontalFlip
 from transfer_learning.data.augmentation.rand_augment import RandAugment
 from transfer_learning.utilities.errors import UserError
@@ -77,8 +77,6 @@ CROP = "data/augmentation=[color_jitter,random_resized_crop] data.augmentation.r
     [
         ("data/augmentation=[]", "data.augment=true: there is no augmentation step; expected at least one."),
         (f"{CROP}.size=24", "data.augmentation.random_resized_crop.size=24: the network accepts only images of 32"),
-        ("data.augmentation.rotation=10", "the name has changed; type data.augmentation.affine.rotation=10"),
-        ("data.augmentation.flip=0", "the name has changed; type data.augmentation.affine.flip=0"),
         ("data/augmentation=colour_jitter", "data/augmentation=colour_jitter: there is no such file"),
         (
             "data/augmentation=[affine,mixup]",

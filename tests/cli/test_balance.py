@@ -9,11 +9,9 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from transfer_learning.cli import shell
-from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.job import suggest_balance
 from transfer_learning.data.sources.cartoons import cartoon
 from transfer_learning.reporting.prediction_table import read_predictions
-from transfer_learning.utilities.errors import UserError
 
 OF_PREDICTIONS = {
     "balanced_acc": balanced_accuracy_score,
@@ -142,23 +140,3 @@ def test_balance_is_suggested_where_a_class_has_more_than_three_times_the_images
     with caplog.at_level("INFO"):
         suggest_balance(data)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [expected] * bool(expected)
-
-
-@pytest.mark.parametrize(
-    "typed, now",
-    [
-        ("metrics=[f1]", "metrics=[macro_f1]"),
-        ("metrics=[balanced_acc,f1]", "metrics=[balanced_acc,macro_f1]"),
-        ("metrics=f1", "metrics=macro_f1"),
-        ("metrics.f1.average=weighted", "metrics.macro_f1.average=weighted"),
-        ("~metrics.f1", "~metrics.macro_f1"),
-        ("monitor=val/f1", "monitor=val/macro_f1"),
-        ("monitor=val/acc,val/f1", "monitor=val/acc,val/macro_f1"),
-        ("monitor=train/f1", "monitor=train/macro_f1"),
-        ("callbacks.early_stopping.monitor=val/f1", "callbacks.early_stopping.monitor=val/macro_f1"),
-    ],
-)
-def test_f1_is_called_macro_f1_now(typed, now):
-    with pytest.raises(UserError, match=r": the name has changed; type ") as error:
-        prepare([typed])
-    assert str(error.value).endswith(f"type {now}") and prepare([now]) == [now]

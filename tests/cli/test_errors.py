@@ -4,8 +4,10 @@ import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from transfer_learning.cli.errors import as_override, as_typed, is_users, name_keys, one_line
+from transfer_learning.cli.errors import is_users, name_keys, one_line
+from transfer_learning.cli.overrides import as_override, as_typed
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
@@ -21,6 +23,16 @@ def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
     (argument,) = shlex.split(as_override("data.root", value))
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert override.key_or_group == "data.root" and override.value() == value
+
+
+def test_an_interpolation_of_a_key_that_is_not_there_is_named_as_typed(in_process):
+    code, output = in_process("seed=${nope}")
+    assert code == 1 and output.startswith("${nope}: the config has no key nope;") and output.count("\n") == 1
+
+
+def test_a_killed_process_of_a_sweep_is_one_line():
+    error = TerminatedWorkerError("A worker process was unexpectedly terminated.\n\nThe exit codes are {SIGKILL(-9)}")
+    assert is_users(error) and one_line(error).startswith("a process of the sweep was killed, perhaps since memory")
 
 
 @pytest.mark.parametrize("key, value", [("data.file_column", 0), ("data.label_column", True)])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from transfer_learning.cli.main import PROGRAM, main, parser
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.cli.verbs import verbs
 
 

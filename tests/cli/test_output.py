@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 
 SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
 TINY = ["data=cartoons", *SIZES, "data.batch_size=6", "trainer=cpu", "model.channels=[4]", "model.dense=[8]"]

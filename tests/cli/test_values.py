@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from transfer_learning.cli import job
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.build import check_added_keys
-from transfer_learning.cli.errors import as_typed, is_users, name_keys, one_line
+from transfer_learning.cli.errors import is_users, name_keys, one_line
+from transfer_learning.cli.overrides import as_typed
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.runs.config import flat
 from transfer_learning.runs.folder import RunFolder

@@ -7,7 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from transfer_learning.cli.build import build_data
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.sources.folder import Folder
 

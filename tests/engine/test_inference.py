@@ -1,3 +1,6 @@
+import os
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -195,3 +198,9 @@ def test_model_can_be_trained_after_it_has_predicted(small_data, small_model, fi
 def test_unknown_accelerator_is_one_error(small_model):
     with pytest.raises(UserError, match="^accelerator='tpus'"):
         Inference(small_model(), "tpus")
+
+
+def test_predicting_changes_no_settings_of_the_process(small_model):
+    before = dict(os.environ), warnings.filters[:], torch.get_num_threads()
+    Inference(small_model(), "cpu")
+    assert (dict(os.environ), warnings.filters, torch.get_num_threads()) == before

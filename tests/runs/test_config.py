@@ -6,7 +6,7 @@ from transfer_learning.utilities.errors import UserError
 
 
 def test_config_is_read_unresolved(tmp_path):
-    path, config = tmp_path / "config.yaml", {"a": {"b": "${c}", "d": [1, None]}, "c": 1e-7, "hydra": {}}
+    path, config = tmp_path / "config.yaml", {"a": {"b": "${c}", "d": [1, None]}, "c": 1e-7, "overrides": []}
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     assert read_config(path) == config
 
@@ -17,12 +17,14 @@ def test_config_is_read_unresolved(tmp_path):
 )
 def test_values_are_read_as_omegaconf_reads_them(tmp_path, text):
     path = tmp_path / "config.yaml"
-    path.write_text(f"a: {{b: {text}}}")
+    path.write_text(f"a: {{b: {text}}}\noverrides: []")
     expected, found = OmegaConf.load(path).a.b, read_config(path)["a"]["b"]
     assert found == expected and type(found) is type(expected)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"a: ${", b"- 1", b"seed: 0\n", b"\xff{", b"text", b"a: !!python/x 1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"a: ${", b"- 1", b"a: {b: 0}\n", b"\xff{", b"text", b"a: !!python/x 1"]
+)
 def test_file_that_is_no_config_is_named(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)

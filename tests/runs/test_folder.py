@@ -19,7 +19,7 @@ from transfer_learning.utilities.errors import UserError
 CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
 EXTRA = {"overrides": ["seed=0"], "hydra": {"run": {"dir": "somewhere"}}}
 EPOCHS = "trainer.max_epochs"
-CHECKPOINT = {"epoch": 4, "model": {key: {} for key in KEYS}, "state_dict": {}}  # of an older version: no "run"
+CHECKPOINT = {"epoch": 4, "model": {key: {} for key in KEYS}, "state_dict": {}}
 METRICS = {
     "epochs": 5,
     "monitor": "val/acc",
@@ -50,7 +50,7 @@ def leave(folder, *names):
         path = folder.path / name
         path.parent.mkdir(exist_ok=True)
         if path == folder.last:
-            torch.save(CHECKPOINT, path)
+            torch.save(CHECKPOINT | {"run": folder.about}, path)
         else:
             path.write_text(json.dumps(METRICS))
 

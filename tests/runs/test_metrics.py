@@ -25,7 +25,7 @@ def test_numbers_that_were_written_as_text_are_numbers(tmp_path):
 @pytest.mark.parametrize("changes", [{"monitor_best": "high"}, {"epochs": None}, {"seconds": []}, {"test/acc": "x"}])
 def test_wrong_values_are_named(tmp_path, changes):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS | changes))
-    with pytest.raises(UserError, match=r"metrics\.json: damaged, or not the metrics of this version: \w+Error: "):
+    with pytest.raises(UserError, match=r"metrics\.json: damaged, or not the metrics of a run: \w+Error: "):
         read_metrics(tmp_path)
 
 

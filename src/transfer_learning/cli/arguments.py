@@ -1,11 +1,11 @@
-"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, choices of groups and old names."""
+"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=` and choices of groups."""
 
 import os
 import re
 from pathlib import Path
 
-from transfer_learning.cli.errors import as_override, hydra_quoted
-from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.cli.overrides import as_override, hydra_quoted
+from transfer_learning.cli.project import MAY_CHANGE, MAY_GROW, options
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable
@@ -15,27 +15,13 @@ LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
-RENAMED = {  # pattern -> replacement
-    r"^(\+*)model\.lr_share\b": r"\1model.backbone_lr_scale",
-    r"^(\+*)model\.head_epochs\b": r"\1model.unfreeze_at_epoch",
-    r"^(\+*model\.preprocess=(?:.*,)?)rescale\b": r"\1tutorial",
-    r"^(\+*metrics=\[?(?:.*,)?)f1\b": r"\1macro_f1",
-    r"^([+~]*metrics\.)f1\b": r"\1macro_f1",
-    r"^((?:callbacks\.\w+\.)?monitor=(?:.*,)?(?:train|val)/)f1\b": r"\1macro_f1",
-    r"^(model=(?:.*,)?)frozen\b": r"\1pretrained",
-    r"^(\+*)data\.class_names\b": r"\1data.classes",
-    r"^(\+*data\.augmentation)\.(rotation|shift|shear|zoom|flip)\b": r"\1.affine.\2",
-    r"^data/split=shares$": "data/split=per_class data.train_per_class=null data.val_per_class=0.2",
-}
+MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
+LOGGINGS = ("default", "colorlog")  # of hydra/job_logging, those that write train.log
 
 
 def prepare(arguments: list[str]) -> list[str]:
     """What Hydra gets in the place of the arguments that the user typed. Raises UserError."""
     check_form(arguments)
-    for argument in arguments:
-        for pattern, replacement in RENAMED.items():
-            if re.search(pattern, argument):
-                raise UserError(f"{argument}: the name has changed; type {re.sub(pattern, replacement, argument)}")
     arguments = [quoted(each) for each in arguments]
     empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"{group}=null", f"~{group}")}
     arguments = [empty.get(argument, argument) for argument in arguments if argument not in DEFAULTS]
@@ -47,8 +33,12 @@ def prepare(arguments: list[str]) -> list[str]:
 def check_form(arguments: list[str]) -> None:
     """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path.
 
-    And for an empty folder, which may come from a shell variable that is not set.
+    And for options of which Hydra takes only one, and an empty folder, which may come from a shell variable that is not
+    set.
     """
+    modes = [argument for argument in arguments if argument.partition("=")[0] in MODES]
+    if len(modes) > 1:
+        raise UserError(f"{' '.join(modes)}: expected one of them.")
     for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""]):
         is_open = argument.endswith("=") and after and "=" not in after and after[:1] not in ("-", "~")
         if is_open or ("=" not in argument and after.startswith("=")):
@@ -72,11 +62,18 @@ def check_folder(argument: str, folder: str | Path) -> None:
 
 
 def check_group(argument: str) -> None:
-    """Raises UserError if the argument chooses for a config group what Hydra does not accept or merges in silence."""
+    """Raises UserError if the argument chooses for a config group what Hydra does not accept or merges in silence.
+
+    Or if it removes a group, or chooses a logging without train.log, by which runs are found.
+    """
     group, _, value = argument.partition("=")
-    if not value or not (PROJECT / "conf" / group).is_dir():
+    if group == "hydra/job_logging" and value not in LOGGINGS:
+        raise UserError(f"{argument}: a run needs its train.log; expected one of {', '.join(LOGGINGS)}.")
+    known = ", ".join(options(group.removeprefix("~")))
+    if known and group.startswith("~"):
+        raise UserError(f"{argument}: expected {group[1:]}=..., one of {known}.")
+    if not known or not value:
         return
-    known = ", ".join(sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml")))
     is_list = value.startswith("[")
     names = [name.strip() for name in value.strip("[]").split(",")]
     if (is_list and group not in LIST_GROUPS) or any(NO_NAME.fullmatch(name) for name in names):
@@ -99,8 +96,8 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     Hydra opens the folder of a run before it calls the program, so this happens before Hydra starts.
 
     Raises:
-        UserError: no run there, or its config is damaged or of an older version; beside `resume` a setting that would
-            change the run, beside `rerun` a config group.
+        UserError: no run there, or its config is damaged; beside `resume` a setting that would change the run, beside
+            `rerun` a config group.
     """
     named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
     if named is None:
@@ -113,8 +110,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
     config = read_config(folder / "config.yaml")
-    check_version(config, folder)
-    if key == "resume" and config.get("find_lr"):
+    if key == "resume" and config["find_lr"]:
         way = f"rerun={value} find_lr=false optimizer.lr=... trains with its settings."
         raise UserError(f"{named}: the learning-rate finder trained nothing that could be resumed. {way}")
     keys = {each: each.partition("=")[0].lstrip("+~") for each in arguments if each != named}
@@ -122,17 +118,10 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if key == "resume" and refused:
         expected = f"beside resume=... expected nothing but {MAY_GROW}=...; rerun=... takes other settings."
         raise UserError(f"{' '.join(refused)}: {expected}")
-    if groups := [each for each in keys if (PROJECT / "conf" / keys[each]).is_dir() and "=" in each]:
+    if groups := [each for each in keys if options(keys[each])]:
         reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
         way = f"Take the command from {folder}/provenance.json, and change that."
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
     place = f"{'hydra.run.dir' if key == 'resume' else 'repeats'}={hydra_quoted(str(folder))}"
     rest = [place if each == named else each for each in arguments]
     return [f"--config-path={folder}", "--config-name=config", *rest]
-
-
-def check_version(config: dict, folder: str | Path) -> None:
-    """Raises UserError if a run's config was written by a version with other names."""
-    if "overrides" not in config:
-        way = "Begin it again in another folder, or use the version that wrote it."
-        raise UserError(f"{folder}: a run of an older version, whose settings have other names. {way}")

@@ -14,8 +14,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from transfer_learning.cli.errors import as_typed, name_keys
-from transfer_learning.cli.resolvers import PROJECT
+from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
+from transfer_learning.cli.errors import name_keys
+from transfer_learning.cli.overrides import as_typed
+from transfer_learning.cli.project import PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.runs.config import flat
@@ -65,17 +67,22 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
 
 
 def _wrong_argument(make: Callable, arguments: Mapping[str, Any], message: str) -> str | None:
-    """The only argument that another library's error names, else one without which the object can be made."""
+    """The argument that another library's error is about, None if that is not clear.
+
+    The only one that its message names, else the first one without which the object can be made.
+    """
     named = [name for name in arguments if re.search(rf"\b{name}\b", message)]
     if len(named) == 1:
         return named[0]
-    for name in arguments:
+
+    def can_be_made_without(name: str) -> bool:
         try:
             make({other: value for other, value in arguments.items() if other != name})
-        except Exception:
-            continue
-        return name
-    return None
+            return True
+        except Exception:  # of any kind, as before
+            return False
+
+    return next(filter(can_be_made_without, arguments), None)
 
 
 def build_all(cfg: DictConfig, group: str) -> dict[str, Any]:

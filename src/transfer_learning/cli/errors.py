@@ -1,22 +1,22 @@
 """Errors on the command line: one line that begins with the config key as the user types it, without a traceback."""
 
-import difflib
 import errno
 import os
-import re
-import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from transfer_learning.cli.config_errors import config_message
+from transfer_learning.cli.overrides import as_typed, keys_of
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.text import printable, some
+from transfer_learning.utilities.text import printable
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOENT}
@@ -60,77 +60,21 @@ def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> 
     return key
 
 
-def keys_of(overrides: Iterable[str]) -> set[str]:
-    """The keys and groups that overrides set."""
-    return {override.partition("=")[0].lstrip("+~") for override in overrides}
-
-
-def as_typed(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{', '.join(map(as_typed, value))}]" if isinstance(value, (list, tuple)) else str(value)
-
-
-def hydra_quoted(text: str) -> str:
-    """A text in the quotes of Hydra's grammar."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def as_override(key: str, value: str) -> str:
-    """KEY=VALUE as it is typed in a shell, with the quotes that Hydra's grammar asks for inside those of the shell."""
-    is_plain = re.fullmatch(r"[\w./+@-]+", value)
-    text = f"{key}={value if is_plain else hydra_quoted(value)}"
-    return shlex.quote(text) if re.search(r'["$`\\!]', text) or "'" not in text else f'"{text}"'
-
-
 def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str:
     """An error's message on one line.
 
     `place` is the file or folder of a system error that names none, `folder_key` sets another folder.
     """
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        from transfer_learning.cli.resolvers import PROJECT  # only here: importing it registers resolvers
-
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        known = sorted(path.stem for path in (PROJECT / "conf" / group).glob("[!_]*.yaml"))
-        if group and known:
-            return f"{group}={name}: there is no such file in conf/{group}/; expected one of {', '.join(known)}."
-    if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
-        return f"{error.override}: Hydra cannot read the value; in quotes it can: {as_override(key, value)}"
-    for each in (error, error.__cause__):
-        if isinstance(each, (ConfigAttributeError, ConfigKeyError)) and "is not in struct" in str(each):
-            return printable(_unknown_key(each))
-    if found := re.match(r"(Ambiguous value for argument|Sweep parameters) '(.*)'", str(error)):
-        key, _, value = found[2].partition("=")
-        ways = f"; a list needs brackets, '{key}=[{value}]', a value with commas quotes, {as_override(key, value)}"
-        ways = ways if found[1].startswith("Ambiguous") else ""
-        return printable(f"{found[2]}: several values are a sweep, which needs -m: python train.py -m ...{ways}.")
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
+    if message := config_message(error):
+        return printable(message)
+    if isinstance(error, BrokenProcessPool):
+        ways = "Fewer jobs at a time (hydra.launcher.n_jobs) need less memory; the same command does what is missing."
+        return f"a process of the sweep was killed, perhaps since memory was full. {ways}"
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
         way = {errno.ENAMETOOLONG: "Choose a shorter name", errno.ENOENT: "Make its folder"}.get(error.errno)
         ways = f"{way or 'Make room or make it writable'}, or choose another folder"
         return printable(f"{error.filename or place}: {error.strerror}. {ways}{folder_key and f': {folder_key}=...'}.")
     return printable(" ".join(str(error).split()))
-
-
-def _unknown_key(error: Any) -> str:
-    """The message of OmegaConf's error about a key that the config lacks, with the keys that may be meant."""
-    config = flat(OmegaConf.to_container(error.parent_node._get_root()))  # type: ignore[arg-type]
-    leaves = [key for key in config if not key.startswith(("hydra.", "recipe."))]
-    prefix, dot, name = error.full_key.rpartition(".")
-    beside = sorted(str(key) for key in error.parent_node if str(key)[:1] != "_")
-    meant = [key for key in leaves if key.rpartition(".")[2] == name]
-    meant = meant or [prefix + dot + key for key in difflib.get_close_matches(name, beside, n=1)]
-    if not meant and not prefix:
-        near = difflib.get_close_matches(name, [key.rpartition(".")[2] for key in leaves], n=1)
-        meant = [key for key in leaves if key.rpartition(".")[2] in near]
-    hint = "conf/ has them all." if not beside or not prefix else f"expected one of {some(beside, 30)}."
-    hint = f"did you mean {' or '.join(meant[:3])}?" if meant else hint
-    return f"{error.full_key}: there is no such key in the config; {hint}"
 
 
 def other_images(message: str) -> str:
@@ -144,6 +88,6 @@ def other_images(message: str) -> str:
 
 def is_users(error: BaseException) -> bool:
     """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows them all."""
-    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException))
+    known = isinstance(error, (UserError, OmegaConfBaseException, HydraException, BrokenProcessPool))
     system = isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
     return (known or system) and not os.environ.get("TRANSFER_LEARNING_TRACEBACKS")

@@ -17,10 +17,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from transfer_learning.callbacks.loggers import adapters
-from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import absolute_paths, build, build_all, build_data, check_added_keys
-from transfer_learning.cli.errors import as_typed, keys_of, name_keys
-from transfer_learning.cli.resolvers import MAY_CHANGE, MAY_GROW, PROJECT
+from transfer_learning.cli.errors import name_keys
+from transfer_learning.cli.overrides import as_typed, keys_of
+from transfer_learning.cli.project import MAY_CHANGE, MAY_GROW, PROJECT
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.checks import check_training
@@ -68,8 +68,6 @@ def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -
 
 def complete(cfg: DictConfig, before: dict, single: bool) -> None:
     """Sets what depends on this machine and moment. `before` is the config of the run that goes on, or empty."""
-    if before:
-        check_version(before, HydraConfig.get().runtime.output_dir)
     if cfg.sweep is not None and single:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
     hydra_config = HydraConfig.get()
@@ -77,9 +75,9 @@ def complete(cfg: DictConfig, before: dict, single: bool) -> None:
         if single and key not in keys_of(hydra_config.overrides.task):
             experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
             raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
-    if type(find_lr := cfg.get("find_lr", False)) is not bool:  # older configs lack it
-        raise UserError(f"find_lr={as_typed(find_lr)}: expected true or false.")
-    if find_lr and not single:
+    if type(cfg.find_lr) is not bool:
+        raise UserError(f"find_lr={as_typed(cfg.find_lr)}: expected true or false.")
+    if cfg.find_lr and not single:
         raise UserError("find_lr=true: trains nothing that a sweep could compare; leave out -m.")
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
@@ -152,7 +150,7 @@ def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: l
     shown["lr"] = plain["optimizer"].get("lr")
     shown["other"] = {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")}
     try:
-        if cfg.get("find_lr"):
+        if cfg.find_lr:
             return find_lr(data, model, trainer)
         results = train(data, model, trainer, shown, cfg.trainer.compile, started, last, cfg.monitor, cfg.test)
         return results["monitor_best"]

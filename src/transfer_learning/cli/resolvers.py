@@ -11,20 +11,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from transfer_learning.cli.project import MAY_CHANGE, PROJECT
 from transfer_learning.reporting.metric_names import default_mode
-from transfer_learning.utilities.errors import UserError
 
-PROJECT = Path(__file__).resolve().parents[3]
-MAY_CHANGE = ("data.cache_dir", "data.download_to")  # keys that may change on resume
-MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
 LONGEST = 90 if os.sep == "\\" else 200  # bytes of a job folder's name: Windows allows paths of 260 characters
-REPLICATES = ("data.fold", "seed")  # runs that differ in these alone are repetitions
-
-
-def check_installation() -> None:
-    """Raises UserError if the package was installed as a copy, away from the project's conf/ and outputs/."""
-    if not (PROJECT / "conf").is_dir():
-        raise UserError(f"there is no {PROJECT / 'conf'}: type `pip install -e .` (with -e) in the project's folder.")
 
 
 def folder_name(overrides: str, longest: int = LONGEST) -> str:

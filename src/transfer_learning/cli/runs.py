@@ -4,7 +4,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from transfer_learning.cli.arguments import check_version
 from transfer_learning.cli.build import build_data
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.images import Images
@@ -21,11 +20,10 @@ def folder_of(checkpoint: Path) -> Path:
 
 
 def own_config(folder: Path) -> DictConfig:
-    """The config of a run. Raises UserError if there is none, or if an older version wrote it."""
+    """The config of a run. Raises UserError if there is none, or if it is damaged."""
     config = RunFolder(folder).config()
     if config is None:
         raise UserError(f"{folder}: not the folder of a run, which has config.yaml.")
-    check_version(config, folder)
     cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
     return cfg

@@ -20,11 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.arguments import check_folder, prepare
-from transfer_learning.cli.errors import as_override, is_users, one_line, other_images
+from transfer_learning.cli.errors import is_users, one_line, other_images
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
-from transfer_learning.cli.resolvers import check_installation
+from transfer_learning.cli.overrides import as_override
+from transfer_learning.cli.project import check_installation
 
 FOLDER_KEY = "hydra.run.dir"
 GRACE = 10.0  # seconds for the first process of a run: Lightning kills it when it finds that another one has failed

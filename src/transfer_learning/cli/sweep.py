@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfer_learning.cli.errors import one_line
 from transfer_learning.cli.output import ignore_broken_pipe
-from transfer_learning.cli.resolvers import REPLICATES
+from transfer_learning.cli.project import REPLICATES
 from transfer_learning.cli.verbs import report
 from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
 

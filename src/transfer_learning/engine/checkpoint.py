@@ -137,13 +137,15 @@ def read(path: str | Path) -> dict:
     """The content of a checkpoint, on the CPU: tensors and plain values, every byte as it was written.
 
     Raises:
-        UserError: no such file; it is truncated, altered, of an older version, or something else; it contains code.
+        UserError: no such file; it is truncated, altered or something else; it contains code.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such checkpoint; expected RUN/checkpoints/best.ckpt or last.ckpt.")
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
+            if not any(member.filename.endswith("/data.pkl") for member in members):
+                raise ValueError("torch.save has not written it: an exported model is no checkpoint")
             if sum(member.file_size for member in members) > os.path.getsize(path):  # it would fill the memory
                 raise ValueError("it is compressed, which torch does not do")
             # torch ignores the checksums that it writes, and reads an entry that is marked as a folder as empty.
@@ -151,14 +153,9 @@ def read(path: str | Path) -> dict:
             if altered or any(member.external_attr for member in members):
                 raise ValueError(f"{altered or 'an entry'} is not as it was written")
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        older, missing = isinstance(saved["model"]["network"], str), KEYS - set(saved["model"])
-        if missing and not older:
+        if missing := KEYS - set(saved["model"]):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         saved["state_dict"].items()
     except Exception as error:  # zipfile and torch raise many kinds of errors
         raise UserError(f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}).") from error
-    if older:
-        raise UserError(
-            f"{path}: written by an older version, which did not store the preprocessing; train the model again."
-        )
     return saved

@@ -240,8 +240,6 @@ class Classifier(pl.LightningModule):
             if source.sha256 != (checkpoint["model"]["frozen_weights"] or {}).get("sha256"):
                 raise ArgumentError("weights", source.name, "not the weights of the training; restore those.")
             saved |= {f"network.{key}": own[f"network.{key}"] for key in self.network.keys_of_source()}
-            for key in own.keys() - saved.keys():  # older checkpoints lack the normalization
-                saved |= {key: own[key]} if key.startswith("network.frozen.") else {}
         shapes, expected = ({key: tuple(value.shape) for key, value in state.items()} for state in (saved, own))
         if shapes != expected:
             key = next(key for key in [*expected, *shapes] if shapes.get(key) != expected.get(key))

@@ -19,7 +19,7 @@ from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.hardware import check_gpu, configure_process, memory_format
+from transfer_learning.utilities.hardware import check_gpu, memory_format
 
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
@@ -54,7 +54,6 @@ class Inference:
     """
 
     def __init__(self, model: Any, accelerator: str = "auto", tta: Tta = None):
-        configure_process()
         if tta not in get_args(Tta):
             raise ArgumentError("tta", tta, f"expected one of {', '.join(map(repr, get_args(Tta)))}.")
         self.tta = tta

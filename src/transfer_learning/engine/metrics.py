@@ -34,16 +34,22 @@ class Monitor(NamedTuple):
         If the user has `chosen` a metric, also if the mode of a callback that monitors another one would choose its
         worst value; otherwise that is logged.
         """
-        for callback in trainer.callbacks:
-            name, mode = getattr(callback, "monitor", None), getattr(callback, "mode", "")
-            if name and name != chosen and is_worst(name, mode):
-                better = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
-                if chosen:
-                    raise ArgumentError("mode", mode, f"{better}; expected {default_mode(name)}.")
-                rank_zero_info(f"{type(callback).__name__}(mode='{mode}') takes the worst epoch for the best: {better}")
-        for name in [self.name, *(getattr(callback, "monitor", None) for callback in trainer.callbacks)]:
-            if name and name not in logged:
+        monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None)]
+        for callback in monitoring:
+            if callback.monitor != chosen and is_worst(callback.monitor, getattr(callback, "mode", "")):
+                _report_worst(callback, refuse=bool(chosen))
+        for name in [self.name, *(callback.monitor for callback in monitoring)]:
+            if name not in logged:
                 raise ArgumentError("monitor", name, f"no such metric; expected one of {', '.join(logged)}.")
+
+
+def _report_worst(callback: Any, refuse: bool) -> None:
+    """Logs that a callback's mode chooses the worst value of its monitor, or raises ArgumentError."""
+    name, mode = callback.monitor, callback.mode
+    better = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
+    if refuse:
+        raise ArgumentError("mode", mode, f"{better}; expected {default_mode(name)}.")
+    rank_zero_info(f"{type(callback).__name__}(mode='{mode}') takes the worst epoch for the best: {better}")
 
 
 class Metrics(nn.ModuleDict):

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.loggers import adapters
 from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
 from transfer_learning.data.datamodule import ImageDataModule
@@ -76,16 +77,16 @@ def train(
             preprocessing in the data than in the model; a checkpoint that is missing, unreadable or of another network;
             a Trainer or callback of another training.
     """
-    times = [time.perf_counter() if started is None else started]
+    start = time.perf_counter() if started is None else started
     check_training(data, model, trainer, compile, resume, monitor, test)
     prepare(data, model, trainer)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
-    times.append(time.perf_counter())
+    before_features = time.perf_counter()
     data.store_features(frozen_part(model, trainer, compile), ("train", "val", "test") if test else ("train", "val"))
-    times.append(time.perf_counter())
+    before_fit = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-    times.append(time.perf_counter())
+    after_fit = time.perf_counter()
     monitored = Monitor.of(trainer, monitor)
     best, path = _best_epoch(data, model, trainer, monitored)
     if test:
@@ -98,7 +99,8 @@ def train(
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunEndCallback):
             measured |= callback.on_run_end(trainer, model, best["epoch"]) or {}
-    metrics = _metrics(data, model, trainer, monitored, best, times) | measured
+    seconds = _seconds(model.history, start, before_features, before_fit, after_fit)
+    metrics = _metrics(data, model, trainer, monitored, best, seconds) | measured
     results = {key: metrics[key] for key in ("val/acc_best", "test/acc") if metrics[key] is not None}
     for adapter in adapters(trainer):
         adapter.results(settings or {}, results, epochs=metrics["epochs"])
@@ -175,12 +177,24 @@ def _best_epoch(
     return best, path
 
 
+def _seconds(
+    history: History, start: float, before_features: float, before_fit: float, after_fit: float
+) -> dict[str, float | None]:
+    """The durations in `metrics.json`, from `time.perf_counter()` at four moments of the program."""
+    rows = history.rows
+    return {
+        "seconds": after_fit - before_fit + sum(row["seconds"] for row in rows[: history.resumed]),
+        "seconds_features": before_fit - before_features,
+        "seconds_to_first_step": (history.first_step or after_fit) - start,
+        "seconds_per_epoch": statistics.median(row["seconds"] for row in rows[1:]) if len(rows) > 1 else None,
+    }
+
+
 def _metrics(
-    data: ImageDataModule, model: Classifier, trainer: pl.Trainer, monitor: Monitor, best: dict, times: list[float]
+    data: ImageDataModule, model: Classifier, trainer: pl.Trainer, monitor: Monitor, best: dict, seconds: dict
 ) -> dict[str, Any]:
-    """`times`: of the start of the program, before and after the features, and after the fit."""
-    history, tested = model.history, "test/acc" in best
-    rows, (start, begin, features, end) = history.rows, times
+    """The content of `metrics.json`, from the row of the `best` epoch and the `seconds` of the run."""
+    history, rows, tested = model.history, model.history.rows, "test/acc" in best
     # Images that were used: fewer than the split has if the trainer limits the batches.
     batches = {**dict(zip(("train", "val"), history.batches)), "test": trainer.num_test_batches[0] if tested else 0}
     sizes = {split: data.batch_size * (1 if split == "train" else trainer.world_size) for split in batches}
@@ -206,10 +220,7 @@ def _metrics(
         "images_val": images["val"],
         "images_test": images["test"] if tested else None,
         "epochs": len(rows),
-        "seconds": end - features + sum(row["seconds"] for row in rows[: history.resumed]),
-        "seconds_features": features - begin,
-        "seconds_to_first_step": (history.first_step or end) - start,
-        "seconds_per_epoch": statistics.median(row["seconds"] for row in rows[1:]) if len(rows) > 1 else None,
+        **seconds,
         "device": device_name(trainer.strategy.root_device),
         "precision": str(trainer.precision),
     }

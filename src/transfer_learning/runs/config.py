@@ -30,8 +30,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml as nested plain values, unresolved. Raises UserError if it is damaged or something else."""
     try:
         config = yaml.load(path.read_bytes(), _Loader)
-        if not isinstance(config, dict) or not any(isinstance(value, dict) for value in config.values()):
-            raise ValueError("it has no groups of keys")
+        if not isinstance(config, dict) or not isinstance(config.get("overrides"), list):
+            raise ValueError("it has no list `overrides`")
         return {str(key): value for key, value in config.items()}
     except Exception as error:  # PyYAML raises many kinds of errors
         raise UserError(f"{path}: not the config of a run, or damaged ({first_line(error)}).") from error

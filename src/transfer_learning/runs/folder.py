@@ -59,8 +59,8 @@ class RunFolder:
             self._lock = _identity(self.path / ".lock")
             with self._reason_kept():
                 (self.path / "FAILED").unlink(missing_ok=True)
-                for partial in self.last.parent.glob("*.ckpt.partial"):  # of a killed process
-                    partial.unlink()
+                for unfinished in self.last.parent.glob("*.ckpt.partial"):  # of a killed process
+                    unfinished.unlink()
                 yield
 
     @contextmanager
@@ -120,10 +120,11 @@ class RunFolder:
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
         metrics, before, now = read_metrics(self.path), flat(old), flat(config)
+        write_config = partial(self._write_config, old, config, extra)
         self.about, self._begin = {"id": uuid.uuid4().hex, "config": now}, None
         if not metrics and not self.last.exists():
             self._check_files(old)
-            self._write_config(old, config, extra)
+            write_config()
             return False
         added = [f"{key}={now[key]}" for key in now if key not in before]
         if added:
@@ -132,25 +133,24 @@ class RunFolder:
         other_epochs, wanted = differ(before), cast(int, now.get(epochs_key or ""))  # an integer if they differ
         if metrics and not other_epochs:
             if not added:
-                self._write_config(old, config, extra)
+                write_config()
             return True
         if metrics and wanted < before[epochs_key or ""]:
             return True
         if self.last.exists():
             done, saved = self._saved()
-            self.about["id"] = saved.get("id", self.about["id"])
-            other_epochs |= differ(saved.get("config", now))
-            if other_epochs and wanted < done:
+            self.about["id"] = saved["id"]
+            if (differ(saved["config"]) or other_epochs) and wanted < done:
                 reason = f"{done} epochs are done; expected at least as many, or another folder."
                 raise UserError(f"{self.path}: {epochs_key}={wanted}: {reason}")
-
-        def begin() -> None:
-            if metrics:
-                replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
-            self._write_config(old, config, extra)
-
-        self._begin = begin
+        self._begin = partial(self._go_on, metrics, write_config)
         return False
+
+    def _go_on(self, metrics: Mapping[str, Any] | None, write_config: Callable[[], None]) -> None:
+        """What `begin_training` does in the folder of a run that goes on; `metrics` are those of its earlier end."""
+        if metrics:
+            replace(self.path / "metrics.json", self.path / f"metrics-{metrics['epochs']}-epochs.json")
+        write_config()
 
     def _check_files(self, old: Mapping[str, Any]) -> None:
         """Raises UserError if the folder is no run's, but has files that a run would overwrite."""
@@ -164,14 +164,15 @@ class RunFolder:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
 
     def _saved(self) -> tuple[int, dict[str, Any]]:
-        """The number of epochs that `last` has, and what it says about its run; empty if an older version wrote it."""
+        """The number of epochs that `last` has, and what it says about its run. Raises UserError as `claim`."""
         last = read(self.last)
-        about = last.get("run", {})
+        if "run" not in last:
+            raise UserError(f"{self.last}: written by another program, which names no run. Move it away.")
         for path in sorted(self.last.parent.glob("*.ckpt")):
-            if path != self.last and about and read(path).get("run", about)["id"] != about["id"]:
+            if path != self.last and read(path).get("run", {}).get("id") != last["run"]["id"]:
                 ways = "Move one of them away: the run that last.ckpt belongs to can go on."
                 raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
-        return last["epoch"] + 1, about
+        return last["epoch"] + 1, last["run"]
 
     @rank_zero_only
     def begin_training(self) -> None:

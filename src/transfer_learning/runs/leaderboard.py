@@ -63,7 +63,7 @@ def _state_of(folder: Path, settings: dict[str, str], refused: str) -> Job:
     try:
         metrics = read_metrics(folder)
     except UserError:
-        return Job(folder.name, settings, "failed", "metrics.json is damaged, or of an older version")
+        return Job(folder.name, settings, "failed", "metrics.json is damaged")
     if metrics:
         return Job(folder.name, settings, "finished", metrics=metrics)
     searched = (folder / "lr_find.json").exists() and not (folder / "checkpoints").exists()

@@ -25,4 +25,4 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         return metrics | {key: None if value is None else float(value) for key, value in accuracies.items()}
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{first_line(error)}. Move it away, and repeat the command."
-        raise UserError(f"{path}: damaged, or not the metrics of this version: {reason}") from error
+        raise UserError(f"{path}: damaged, or not the metrics of a run: {reason}") from error

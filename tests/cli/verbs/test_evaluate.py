@@ -215,7 +215,7 @@ def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_
     )
     (evaluations / "val" / "evaluation.json").write_text('{"temperature": 1.0, "val": {}}')
     older = verb("evaluate", finished, "--split", "val", "--overwrite")
-    assert older.code == 1 and "/val: an evaluation of an older version, or damaged. Delete it" in older.err
+    assert older.code == 1 and "/val: its evaluation.json is damaged. Delete it" in older.err
 
 
 @pytest.mark.parametrize("name", ["temperature", "files", "bad\udcff \x1b[31m", "猫" * 80, "validation split"])

@@ -65,8 +65,8 @@ def composed(settings: Sequence[str]) -> Any:
 
     from transfer_learning.cli.arguments import quoted
     from transfer_learning.cli.build import absolute_paths, check_added_keys
-    from transfer_learning.cli.errors import keys_of
-    from transfer_learning.cli.resolvers import PROJECT, check_installation
+    from transfer_learning.cli.overrides import keys_of
+    from transfer_learning.cli.project import PROJECT, check_installation
     from transfer_learning.utilities.hardware import default_precision
 
     check_installation()

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
-    from transfer_learning.cli.resolvers import PROJECT, check_installation
+    from transfer_learning.cli.project import PROJECT, check_installation
     from transfer_learning.data.cache import list_arrays, remove_unused
     from transfer_learning.utilities.errors import UserError
 

@@ -37,11 +37,13 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.inference import Inference
     from transfer_learning.utilities.errors import ArgumentError, UserError, needs
+    from transfer_learning.utilities.hardware import configure_process
 
     if options.port is not None and not 1 <= options.port <= 65535:
         raise ArgumentError("port", options.port, "expected 1 to 65535.")
     needs("gradio", "demo")
     checkpoint = find_checkpoint(options.run_path)
+    configure_process()
     inference = Inference(load(checkpoint), options.accelerator)
     no_proxy = ",".join(filter(None, [os.environ.get("no_proxy"), ADDRESS]))  # Gradio asks its own server
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the photographs are deleted then too

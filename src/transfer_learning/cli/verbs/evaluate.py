@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.inference import Inference
     from transfer_learning.utilities.errors import UserError
     from transfer_learning.utilities.files import atomic_folder
+    from transfer_learning.utilities.hardware import configure_process
 
     is_own = options.path is None
     if options.split and not is_own:
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     about = described(checkpoint, options.path, splits)
     name = set_name(options.path, splits)
     out, replaced = destination(options, checkpoint, about, name)
+    configure_process()
     inference = Inference(load(checkpoint), options.accelerator, options.tta)
     own = own_images(folder_of(checkpoint)) if options.calibrate or is_own else {}
     wanted = {split: own[split] for split in splits if is_own}
@@ -105,7 +107,7 @@ def destination(
     before = earlier(Path(options.out).expanduser())
     out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
     if before == {}:
-        raise UserError(f"{out}: an evaluation of an older version, or damaged. Delete it, or choose another --out.")
+        raise UserError(f"{out}: its evaluation.json is damaged. Delete it, or choose another --out.")
     return out, (before or {}).get("files", ())
 
 
@@ -136,7 +138,7 @@ def default_name(checkpoint: Path, name: str, options: argparse.Namespace) -> st
 
 
 def earlier(out: Path) -> dict[str, Any] | None:
-    """What the evaluation.json in a folder says, {} if it is damaged or older than that; None if there is none."""
+    """What the evaluation.json in a folder says, {} if it is damaged; None if there is none."""
     try:
         found = json.loads((out / "evaluation.json").read_bytes())
         return found if found.keys() >= KEYS else {}

@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.export import FORMATS, export
     from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.hardware import configure_process
     from transfer_learning.utilities.text import printable
 
     suffix = FORMATS[options.format].suffix
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     out = check_new(options.out or default, options.overwrite)
     if out.suffix != suffix:
         raise UserError(f"--out {out}: expected a name that ends in {suffix}, for --format {options.format}.")
+    configure_process()
     model = load(checkpoint)
     images = None if options.verify is None else labelled_images(options.verify, model.class_names)
     check = export(model, out, options.format, images or Cartoons(6, 1, 1).list_images(FileDigests()))  # 16

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.cli.images import image_files
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.hardware import configure_process
 
     more_runs = list(takewhile(is_run, options.paths))
     paths = options.paths[len(more_runs) :]
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if explain and out and explain.resolve() == out.resolve():
         raise UserError(f"--explain {options.explain}: the same as --out; expected a folder of its own.")
     files = image_files(paths)
+    configure_process()
     models = [load(path) for path in checkpoints]
     if explain:  # before the work, since a transformer has no maps
         side = models[0].preprocessing.image_size

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
     """Writes the page of the runs at or below paths, and returns what the terminal shows. Raises UserError, OSError."""
-    from transfer_learning.cli.resolvers import MAY_CHANGE, REPLICATES
+    from transfer_learning.cli.project import MAY_CHANGE, REPLICATES
     from transfer_learning.runs.overview import report
     from transfer_learning.runs.results import Keys
 
