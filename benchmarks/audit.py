@@ -1,12 +1,13 @@
 """How many planted near-duplicates and wrong labels an audit finds among the first 40 of each list, and in what time.
 
-python benchmarks/audit.py PHOTOGRAPHS WEIGHTS [CACHE] [seeds, 5 by default]
+python benchmarks/audit.py PHOTOGRAPHS WEIGHTS [--cache CACHE] [--seeds 5]
 
 For each seed, 20 photographs of PHOTOGRAPHS (cat.1.jpg ..., in Dogs vs Cats' flat layout) get a copy in another split,
 recompressed, scaled, mirrored or all of that, and 20 others get the wrong label. WEIGHTS are those of VGG16's
 convolutions. Features are stored in CACHE, by default a temporary folder. All files that are made are temporary.
 """
 
+import argparse
 import random
 import statistics
 import sys
@@ -66,14 +67,16 @@ def split(images) -> dict[str, np.ndarray]:
     return splits
 
 
-def main(photographs: str, weights: str, cache: str = "", seeds: str = "5") -> None:
+def main(photographs: str, weights: str, cache: str, seeds: int) -> None:
     files = sorted(Path(photographs).rglob("*.jpg"))
+    if not files:
+        sys.exit(f"{photographs}: no .jpg files there")
     precision = default_precision("auto")
     trainer = pl.Trainer(devices=1, precision=precision, logger=False, enable_checkpointing=False)
     network = Pretrained(2, IMAGE_SIZE, "vgg16", weights, pool="none", layer_norm=False)
     found: dict[str, list[float]] = {"copies": [], "pairs": [], "wrong labels": [], "suspects": [], "seconds": []}
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(int(seeds)):
+        for seed in range(seeds):
             folder = Path(temporary, f"photographs-{seed}")
             plant(files, folder, seed)
             preprocessing = Preprocessing(IMAGE_SIZE)
@@ -102,4 +105,9 @@ def main(photographs: str, weights: str, cache: str = "", seeds: str = "5") -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photographs")
+    parser.add_argument("weights")
+    parser.add_argument("--cache", default="")
+    parser.add_argument("--seeds", type=int, default=5)
+    main(**vars(parser.parse_args()))

@@ -159,6 +159,8 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
         parser.error(f"--rows: {', '.join(sorted(unknown))} is none of {', '.join(rows)}")
     if options.old and not Path(options.old, "train.py").is_file():
         parser.error(f"--old {options.old}: no checkout of this project, since it has no train.py")
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        parser.error(f"--json {options.json}: there is no such folder")
     return options, given
 
 

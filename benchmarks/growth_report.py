@@ -5,6 +5,7 @@ python benchmarks/growth_report.py RESULTS OUT
 Reads the JSON files in the folder RESULTS, and writes growth.md and growth.png to the folder OUT.
 """
 
+import argparse
 import ast
 import json
 import math
@@ -121,6 +122,8 @@ def write(results: Results, places: Sequence[str], out: Path) -> None:
 
 def main(folder: str, out: str) -> None:
     found = [json.loads(file.read_bytes()) for file in Path(folder).glob("*-images-*-classes.json")]
+    if not found:
+        sys.exit(f"{folder}: no measurements of growth.py there")
     found = sorted(found, key=lambda each: (each["images"], each["classes"]))
     places = dict.fromkeys("; ".join(f"{key}: {text}" for key, text in each["place"].items()) for each in found)
     write({(each["images"], each["classes"]): each["stages"] for each in found}, list(places), Path(out))
@@ -128,4 +131,7 @@ def main(folder: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", metavar="RESULTS")
+    parser.add_argument("out", metavar="OUT")
+    main(**vars(parser.parse_args()))

@@ -5,8 +5,8 @@ python benchmarks/picture.py RUN
 The curves are those of docs/results.json. RUN is a run of `experiment=quickstart`; its model has not seen the drawings.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -68,4 +68,6 @@ def main(run: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN")
+    main(parser.parse_args().run)

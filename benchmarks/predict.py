@@ -1,6 +1,6 @@
 """Images per second of prediction from files, beside a bare forward pass of the frozen layers, in turn in one process.
 
-python benchmarks/predict.py RUN FOLDER [images of a round, 1024 by default] [rounds, 3 by default]
+python benchmarks/predict.py RUN FOLDER [--images 1024] [--rounds 3]
 
 predict  `predict_chunks` as `transfer-learning predict` calls it: from files to probabilities
 bare     the frozen layers of RUN's network on a batch that is ready on the device, in the same precision
@@ -8,8 +8,8 @@ bare     the frozen layers of RUN's network on a batch that is ready on the devi
 The first round warms up on 64 images and is not reported. RUN is a run whose network has frozen layers.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from transfer_learning.engine.inference import BATCH_SIZE, Inference, predict_ch
 from transfer_learning.utilities.hardware import configure_process, processor
 
 
-def main(run: str, folder: str, images: str = "1024", rounds: str = "3") -> None:
+def main(run: str, folder: str, images: int, rounds: int) -> None:
     configure_process()
     inference = Inference(load(Path(run)))
     model, device, size = inference.model, inference.fabric.device, inference.model.preprocessing.image_size
-    files = image_files([folder])[: int(images) // BATCH_SIZE * BATCH_SIZE]
+    files = image_files([folder])[: images // BATCH_SIZE * BATCH_SIZE]
     ready = torch.rand(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
 
     def predict(count: int) -> None:
@@ -41,7 +41,7 @@ def main(run: str, folder: str, images: str = "1024", rounds: str = "3") -> None
         features.float().sum().item()  # waits for the device
 
     seconds: dict[str, list[float]] = {"predict": [], "bare": []}
-    for number in range(int(rounds) + 1):
+    for number in range(rounds + 1):
         for name, function in (("predict", predict), ("bare", bare)):
             start = time.perf_counter()
             function(len(files) if number else 2 * BATCH_SIZE)
@@ -57,4 +57,9 @@ def main(run: str, folder: str, images: str = "1024", rounds: str = "3") -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("folder")
+    parser.add_argument("--images", type=int, default=1024, help="of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    main(**vars(parser.parse_args()))

@@ -55,6 +55,7 @@ def test_an_unknown_row_is_one_line(refused):
     [
         (["--variants", "projct"], "--variants projct: basic has project, bare, limit"),
         (["--old", "nowhere"], "--old nowhere: no checkout of this project"),
+        (["--json", "nowhere/out.json"], "--json nowhere/out.json: there is no such folder"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(refused, arguments, message):

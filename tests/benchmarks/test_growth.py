@@ -69,6 +69,11 @@ def test_a_folder_without_photographs_is_one_line(tmp_path, monkeypatch, capsys)
     assert stopped.value.code == 2 and f"{tmp_path}: no photographs there" in capsys.readouterr().err
 
 
+def test_a_report_of_no_measurements_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=f"{tmp_path}: no measurements of growth.py there"):
+        growth_report.main(str(tmp_path), str(tmp_path))
+
+
 @pytest.mark.slow
 def test_all_stages_of_some_images(tmp_path):
     (tmp_path / "photographs").mkdir()
