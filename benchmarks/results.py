@@ -88,10 +88,6 @@ def spread(rows: Sequence[Row], key: str) -> str:
     return f"{mean(values):.3f}{deviation}" + f" (seeds: {len(values)})" * (len(values) != 3)
 
 
-def first_seed(rows: Sequence[Row]) -> Row:
-    return next(each for each in rows if each["repetition"] == "seed=0")
-
-
 def seconds_of(row: Row) -> tuple[float, float]:
     """Seconds of the features, and epochs × the median epoch: other work slowed some epochs."""
     return float(row["seconds_features"]), float(row["seconds_per_epoch"]) * int(row["epochs"])
@@ -108,11 +104,15 @@ def systems_table(results: Mapping[str, Any]) -> str:
         for system in SYSTEMS
         if (rows := [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)])
     }
-    place = place_of(first_seed(next(iter(trained.values()))))
+    first_seeds = {system: each for system, rows in trained.items() for each in rows if each["repetition"] == "seed=0"}
+    place = place_of(next(iter(first_seeds.values())))
     lines = []
     for system, rows in trained.items():
-        features, fit = seconds_of(first_seed(rows))
-        elsewhere = "" if (other := place_of(first_seed(rows))) == place else f" ({other})"
+        seconds = "not measured"
+        if first := first_seeds.get(system):
+            features, fit = seconds_of(first)
+            seconds = f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}"
+            seconds += "" if place_of(first) == place else f" ({place_of(first)})"
         lines.append([
             system.name,
             f"`{system.overrides}`",
@@ -120,18 +120,20 @@ def systems_table(results: Mapping[str, Any]) -> str:
             spread(rows, "val/acc_best"),
             f"{results['tutorial'][system.name]['val/acc_best']:.3f}",
             f"**{spread(rows, 'test/acc')}**",
-            (f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}") + elsewhere,
+            seconds,
         ])  # fmt: skip
     heading = ["system", "`python train.py …`", "epochs", "best validation accuracy", "the tutorial's"]
     shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
     text = (
-        f"Mean ± standard deviation of three seeds, or of as many as the row says; test accuracy is that of the epoch "
-        f"with the best validation accuracy, on 1,000 photographs. Seconds (features + epochs × the median epoch) are "
-        f"those of seed 0 on {place}, commit {results['commit']}."
+        f"Means ± standard deviations of three seeds, or of as many as the row says. Test accuracy, on 1,000 "
+        f"photographs, is that of the epoch with the best validation accuracy. Seconds are those of seed 0 (features + "
+        f"epochs × the median epoch) on {place}, commit {results['commit']}."
     )
-    stored = {system: rows for system, rows in trained.items() if system.sweep != "fresh_images"}
-    if len(stored) == 5 and {place_of(first_seed(rows)) for rows in stored.values()} == {place}:
-        minutes = sum(sum(seconds_of(first_seed(rows))) for rows in stored.values()) / 60
+    if others := {place_of(each) for rows in trained.values() for each in rows} - {place}:
+        text += f" Some seeds were trained on {'; '.join(sorted(others))}."
+    stored = [each for system, each in first_seeds.items() if system.sweep != "fresh_images"]
+    if len(stored) == 5 and {place_of(each) for each in stored} == {place}:
+        minutes = sum(sum(seconds_of(each)) for each in stored) / 60
         text += (
             f" All five, with stored views, took {minutes:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
             f"on its GPU."

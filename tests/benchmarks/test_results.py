@@ -104,5 +104,8 @@ def test_the_minutes_of_all_five_are_shown_if_one_machine_trained_them_and_other
         found
     ).replace("\n", " ")
     found["sweeps"]["tutorial"][0]["machine"] = "Another chip"
+    found["sweeps"]["stored_views"][0]["repetition"] = "seed=1"
     table = results.systems_table(found)
+    assert table.count("not measured") == 1
+    assert "Some seeds were trained on A chip, threads: 2, torch 2.9" in table.replace("\n", " ")
     assert "All five" not in table and "(A chip, threads: 2, torch 2.9, precision 32-true)" in table
