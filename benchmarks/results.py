@@ -112,7 +112,7 @@ def systems_table(results: Mapping[str, Any]) -> str:
         if first := first_seeds.get(system):
             features, fit = seconds_of(first)
             seconds = f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}"
-            seconds += "" if place_of(first) == place else f" ({place_of(first)})"
+            seconds += "" if place_of(first) == place else f" ({first['machine'].partition(',')[0]})"
         lines.append([
             system.name,
             f"`{system.overrides}`",
@@ -130,7 +130,7 @@ def systems_table(results: Mapping[str, Any]) -> str:
         f"epochs × the median epoch) on {place}, commit {results['commit']}."
     )
     if others := {place_of(each) for rows in trained.values() for each in rows} - {place}:
-        text += f" Some seeds were trained on {'; '.join(sorted(others))}."
+        text += f" Rows that name another machine, and further seeds, are of {'; '.join(sorted(others))}."
     stored = [each for system, each in first_seeds.items() if system.sweep != "fresh_images"]
     if len(stored) == 5 and {place_of(each) for each in stored} == {place}:
         minutes = sum(sum(seconds_of(each)) for each in stored) / 60

@@ -52,7 +52,8 @@ SWEEPS = {
     ),
     "stored_views": Sweep(
         "System 5 on stored features",
-        "Eight augmented versions of each image, sampled once; each epoch uses one of them.",
+        "Eight augmented versions of each training image, sampled once; each epoch uses one of them. The features of "
+        "validation and test images are those of system 4.",
         [SEEDS, "system=vgg16_frozen_augmented", "data.views=8"],
     ),
     "preprocessing": Sweep(
