@@ -161,7 +161,7 @@ def page(results: Mapping[str, Any]) -> str:
         f"Made by `benchmarks/results.py` from runs at commit {results['commit']}; `results.json` has each of them. "
         "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
         "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Other work ran "
-        "on the machine for part of the time, so seconds of a fit are upper bounds; the first table takes the median "
+        "on the machines for part of the time, so a free machine needs fewer seconds; the first table takes the median "
         "epoch.",
         "## The five systems",
         systems_table(results),
