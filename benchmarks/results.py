@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -104,41 +104,50 @@ def systems_table(results: Mapping[str, Any]) -> str:
         for system in SYSTEMS
         if (rows := [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)])
     }
-    first_seeds = {system: each for system, rows in trained.items() for each in rows if each["repetition"] == "seed=0"}
-    place = place_of(next(iter(first_seeds.values())))
-    lines = []
-    for system, rows in trained.items():
-        seconds = "not measured"
-        if first := first_seeds.get(system):
-            features, fit = seconds_of(first)
-            seconds = f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}"
-            seconds += "" if place_of(first) == place else f" ({first['machine'].partition(',')[0]})"
-        lines.append([
+    timed = {system: each for system, rows in trained.items() for each in rows if each["repetition"] == "seed=0"}
+    place = place_of(next(iter(timed.values())))
+    lines = [
+        [
             system.name,
             f"`{system.overrides}`",
             rows[0]["epochs"],
             spread(rows, "val/acc_best"),
             f"{results['tutorial'][system.name]['val/acc_best']:.3f}",
             f"**{spread(rows, 'test/acc')}**",
-            seconds,
-        ])  # fmt: skip
+            seconds_shown(timed[system], place) if system in timed else "not measured",
+        ]
+        for system, rows in trained.items()
+    ]
     heading = ["system", "`python train.py …`", "epochs", "best validation accuracy", "the tutorial's"]
     shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
+    others = {place_of(each) for rows in trained.values() for each in rows} - {place}
+    return f"{shown}\n{textwrap.fill(caption(results['commit'], timed, place, others), 120)}\n"
+
+
+def seconds_shown(row: Row, place: str) -> str:
+    """Of the features, if there are any, and of the epochs; with the machine if it is not that of `place`."""
+    features, fit = seconds_of(row)
+    shown = f"{features:.0f} + {fit:.0f}" if features > 1 else f"{fit:.0f}"
+    return shown if place_of(row) == place else f"{shown} ({row['machine'].partition(',')[0]})"
+
+
+def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collection[str]) -> str:
+    """What the numbers of the table are, and where they were measured; the minutes of all five if `place` did it."""
     text = (
         f"Means ± standard deviations of three seeds, or of as many as the row says. Test accuracy, on 1,000 "
         f"photographs, is that of the epoch with the best validation accuracy. Seconds are those of seed 0 (features + "
-        f"epochs × the median epoch) on {place}, commit {results['commit']}."
+        f"epochs × the median epoch) on {place}, commit {commit}."
     )
-    if others := {place_of(each) for rows in trained.values() for each in rows} - {place}:
+    if others:
         text += f" Rows that name another machine, and further seeds, are of {'; '.join(sorted(others))}."
-    stored = [each for system, each in first_seeds.items() if system.sweep != "fresh_images"]
+    stored = [each for system, each in timed.items() if system.sweep != "fresh_images"]
     if len(stored) == 5 and {place_of(each) for each in stored} == {place}:
         minutes = sum(sum(seconds_of(each)) for each in stored) / 60
         text += (
             f" All five, with stored views, took {minutes:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
             f"on its GPU."
         )
-    return f"{shown}\n{textwrap.fill(text, 120)}\n"
+    return text
 
 
 def speed_table(speed: Mapping[str, Any]) -> str:

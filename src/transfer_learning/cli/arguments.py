@@ -21,6 +21,7 @@ LOGGINGS = ("default", "colorlog")  # of hydra/job_logging, those that write tra
 
 def prepare(arguments: list[str]) -> list[str]:
     """What Hydra gets in the place of the arguments that the user typed. Raises UserError."""
+    check_modes(arguments)
     check_form(arguments)
     arguments = [quoted(each) for each in arguments]
     empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"{group}=null", f"~{group}")}
@@ -30,15 +31,18 @@ def prepare(arguments: list[str]) -> list[str]:
     return resume_or_rerun(arguments)
 
 
-def check_form(arguments: list[str]) -> None:
-    """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path.
-
-    And for options of which Hydra takes only one, and an empty folder, which may come from a shell variable that is not
-    set.
-    """
+def check_modes(arguments: list[str]) -> None:
+    """Raises UserError for several options of which Hydra takes only one."""
     modes = [argument for argument in arguments if argument.partition("=")[0] in MODES]
     if len(modes) > 1:
         raise UserError(f"{' '.join(modes)}: expected one of them.")
+
+
+def check_form(arguments: list[str]) -> None:
+    """Raises UserError for an argument that is neither an option nor KEY=VALUE, such as the end of a split path.
+
+    Also for spaces beside =, dashes before a key, and an empty folder, which may come from an unset shell variable.
+    """
     for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""]):
         is_open = argument.endswith("=") and after and "=" not in after and after[:1] not in ("-", "~")
         if is_open or ("=" not in argument and after.startswith("=")):

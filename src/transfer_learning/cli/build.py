@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.errors import name_keys
 from transfer_learning.cli.overrides import as_typed
-from transfer_learning.cli.project import PROJECT
+from transfer_learning.cli.project import PROJECT, options
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.runs.config import flat
@@ -79,7 +79,7 @@ def _wrong_argument(make: Callable, arguments: Mapping[str, Any], message: str) 
         try:
             make({other: value for other, value in arguments.items() if other != name})
             return True
-        except Exception:  # of any kind, as before
+        except Exception:  # of any kind
             return False
 
     return next(filter(can_be_made_without, arguments), None)
@@ -126,7 +126,7 @@ def located(cfg: DictConfig, key: str) -> Any:
         return pkgutil.resolve_name(name)
     except Exception as error:  # of many kinds
         group = key.removesuffix("._target_").replace(".", "/")
-        way = f"; {group}=NAME chooses a file of conf/{group}/" if (PROJECT / "conf" / group).is_dir() else ""
+        way = f"; {group}=NAME chooses a file of conf/{group}/" if options(group) else ""
         reason = f"it cannot be imported ({first_line(error)})"
         raise UserError(f"{key}={as_typed(name)}: {reason}. Expected MODULE.CLASS{way}.") from error
 

@@ -77,8 +77,8 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
     return printable(" ".join(str(error).split()))
 
 
-def other_images(message: str) -> str:
-    """A hint after the message of an error about the images, if a folder was given, but not the kind of data."""
+def data_hint(message: str) -> str:
+    """What to add to an error about the images if `data.root` was typed, but `data` was not; else ""."""
     hydra_config = HydraConfig.get()
     keys = keys_of(hydra_config.overrides.task)
     is_default = hydra_config.runtime.choices.get("data") == "dogs_vs_cats" and "data" not in keys

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.arguments import check_folder, prepare
-from transfer_learning.cli.errors import is_users, one_line, other_images
+from transfer_learning.cli.errors import data_hint, is_users, one_line
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
 from transfer_learning.cli.overrides import as_override
@@ -107,7 +107,7 @@ def run(cfg: DictConfig) -> float:
         return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
         message = one_line(error, folder, FOLDER_KEY)
-        log.error(message + other_images(message), exc_info=not is_users(error))
+        log.error(message + data_hint(message), exc_info=not is_users(error))
         if is_users(error):
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)

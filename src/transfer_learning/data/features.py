@@ -67,7 +67,7 @@ def compute_features(
     size = augmentation.image_size(pixels.shape[1]) if any(views) else pixels.shape[1]
     key |= {} if size == pixels.shape[1] else {"image_size": size}  # rows of a file have one shape
     batch = batch_size(size, frozen_part.device)
-    key |= {} if batch == 32 else {"batch_size": batch}  # as in older versions
+    key |= {} if batch == 32 else {"batch_size": batch}  # 32 is that of a CPU
     cached, device, rows = CachedArray(folder, "features", key, frozen_part.about), frozen_part.device, []
     steps = json.dumps(augmentation.key, sort_keys=True).encode()
     for view in views:

@@ -86,7 +86,9 @@ class Comparisons:
         self.with_best = dict(zip(others, zip(found, holm([pair.p for pair in found]))))
 
     def mean_difference(self, a: Sequence[int], b: Sequence[int]) -> tuple[float, float, float] | None:
-        """The mean accuracy of models `a` minus that of `b`, and its 95 % interval; None if their images differ.
+        """The mean accuracy of models `a` minus that of `b`, in [-1, 1], and the ends of its 95 % interval.
+
+        None if their images differ.
 
         The interval is for another sample of images, and for other repetitions of the models: Student's t with the
         degrees of freedom of Welch and Satterthwaite, since repetitions are few.
