@@ -198,6 +198,17 @@ def test_a_config_that_was_edited_is_compared_with_that_of_the_checkpoint(folder
             folder.claim(command, EXTRA)
 
 
+def test_a_checkpoint_that_names_no_run_is_refused(folder):
+    """As of a Trainer without this project's folder of a run."""
+    folder.claim(CONFIG, EXTRA)
+    save(folder)
+    saved = torch.load(folder.last, weights_only=True)
+    del saved["run"]
+    torch.save(saved, folder.last)
+    with pytest.raises(UserError, match=r"last\.ckpt: written by another program, which names no run\. Move it away"):
+        RunFolder(folder.path).claim(CONFIG, EXTRA)
+
+
 def test_a_run_keeps_its_id_and_checkpoints_of_two_runs_are_refused(folder):
     folder.claim(CONFIG, EXTRA)
     save(folder)
