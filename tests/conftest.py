@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,14 @@ def quiet_trainer():
         return pl.Trainer(accelerator="cpu", **quiet | settings)
 
     return make
+
+
+@pytest.fixture
+def next_second():
+    """next_second() waits until it has begun. TensorBoard reads event files by name, and those of a second by process:
+    a resumed run that began in the second of the killed one could be read before it, and then be dropped.
+    """
+    return lambda: time.sleep(1 - time.time() % 1)
 
 
 @pytest.fixture

@@ -81,13 +81,14 @@ def test_tensorboard_shows_text_image_charts_and_results(tmp_path):
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
-def test_training_and_validation_are_two_runs_with_charts_of_the_same_names(tmp_path, run):
+def test_training_and_validation_are_two_runs_with_charts_of_the_same_names(tmp_path, run, next_second):
     def scalars(split):
         events = EventAccumulator(str(tmp_path / split))
         events.Reload()
         return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
     run(TensorBoardLogger(tmp_path, name="", version="", purge_step=0))
+    next_second()
     run(TensorBoardLogger(tmp_path, name="", version="", purge_step=0))  # as if resumed from the first epoch
     both = scalars("")
     for split in ("train", "val"):

@@ -151,7 +151,8 @@ def test_cache_may_be_elsewhere_when_a_run_goes_on(finished, in_process, tmp_pat
 
 
 @pytest.mark.slow
-def test_more_epochs_give_the_results_of_a_longer_run(finished, in_process, tmp_path, cache):
+def test_more_epochs_give_the_results_of_a_longer_run(finished, in_process, tmp_path, cache, next_second):
+    next_second()
     code, output = in_process(f"resume={finished}", "trainer.max_epochs=4")
     assert code == 0 and "goes on after epoch 2 of 4" in output
     assert "epoch   3/4" in output and "epoch   2/" not in output
