@@ -22,7 +22,7 @@ system's memory, so reading them from a disk is not measured. Memory is the proc
 with these files, is in the results too. `find` of a few images needs little more than the imports. Linux only.
 
 A combination that --results has, in a JSON file, is not measured again. In the end growth_report.py writes growth.md
-and growth.png to --out, by default the same folder. --short takes tens of images, as a test of this script.
+and growth.png to --out, by default the folder of --results. --short takes tens of images, as a test of this script.
 """
 
 import argparse

@@ -109,9 +109,9 @@ def write(results: Results, places: Sequence[str], out: Path) -> None:
     parts = [f"# Growth\n\n![Seconds and memory of each stage](growth.png)\n\n```text\n{about}\n```\n"]
     parts += [f"{each}.\n" for each in places]
     parts += [
-        "In brackets: by which power it has grown since the column before; 1 is linear. Memory: `head epoch` stands"
+        "In brackets: the exponent of the growth since the column before; 1 is linear. The memory of `head epoch` is"
     ]
-    parts += ["for the whole process, with `second start` and `end of run`.\n"]
+    parts += ["that of the whole process, which `second start` and `end of run` are parts of.\n"]
     for title, pairs in series.items():
         parts += [f"## {title}\n", *(f"{UNITS[unit]}:\n\n{table(results, pairs, unit)}" for unit in UNITS)]
     out.mkdir(parents=True, exist_ok=True)

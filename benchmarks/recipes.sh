@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Screens the recipes on two tasks: validation accuracy with each option alone, everything else equal.
 # Usage, from the project: benchmarks/recipes.sh PHOTOGRAPHS WEIGHTS FOLDER [SEEDS [TASKS [RECIPES]]]
-# PHOTOGRAPHS are Dogs vs Cats, WEIGHTS a folder with timm's tf_efficientnet_lite0, FOLDER gets a folder for each run. Then: python benchmarks/tables.py recipes FOLDER
+# PHOTOGRAPHS are Dogs vs Cats, WEIGHTS a folder with timm's tf_efficientnet_lite0, FOLDER gets a folder for each run.
+# Then: python benchmarks/tables.py recipes_scratch FOLDER/scratch-*, and recipes_finetune FOLDER/finetune-*
 set -eu
 photographs=$1 weights=$2 folder=$3 seeds=${4:-0} tasks=${5:-"scratch finetune"} chosen=${6:-}
 common="data.root=$photographs trainer=cpu trainer.precision=32-true test=false logger=none callbacks=[checkpoints,ema] data.augment=true"

@@ -139,7 +139,7 @@ def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collec
         f"epochs × the median epoch) on {place}, commit {commit}."
     )
     if others:
-        text += f" Rows that name another machine, and further seeds, are of {'; '.join(sorted(others))}."
+        text += f" Rows that name another machine, and some other seeds, were measured on {'; '.join(sorted(others))}."
     stored = [each for system, each in timed.items() if system.sweep != "fresh_images"]
     if len(stored) == 5 and {place_of(each) for each in stored} == {place}:
         minutes = sum(sum(seconds_of(each)) for each in stored) / 60
@@ -169,9 +169,10 @@ def page(results: Mapping[str, Any]) -> str:
         "# Results",
         f"Made by `benchmarks/results.py` from runs at commit {results['commit']}; `results.json` has each of them. "
         "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
-        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Other work ran "
-        "on the machines for part of the time, so a free machine needs fewer seconds; the first table takes the median "
-        "epoch.",
+        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Of the seconds "
+        "of the features, and from the start to the first step, they show the longest, since later runs use stored "
+        "features. Other programs ran for part of the time, so an idle machine needs fewer seconds; the first table takes "
+        "the median epoch therefore.",
         "## The five systems",
         systems_table(results),
     ]

@@ -64,7 +64,7 @@ SWEEPS = {
     ),
     "best": Sweep("The best classifier", "`conf/experiment/best.yaml`.", [SEEDS, "experiment=best"], True),
     "fast": Sweep(
-        "A good classifier within a minute", "`conf/experiment/fast.yaml`.", [SEEDS, "experiment=fast"], True
+        "A good classifier in about a minute", "`conf/experiment/fast.yaml`.", [SEEDS, "experiment=fast"], True
     ),
     "backbones": Sweep(
         "Backbones",

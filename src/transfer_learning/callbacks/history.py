@@ -23,6 +23,9 @@ class History(pl.Callback):
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.batches: tuple[int, int] = (0, 0)
         self.resumed, self.stopped = 0, False
@@ -30,7 +33,7 @@ class History(pl.Callback):
 
     def setup(self, trainer: Any, model: Any, stage: str) -> None:
         if stage == "fit":  # before a checkpoint is restored
-            self.__init__()  # type: ignore[misc]
+            self._clear()
 
     def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         checkpoint["history"] = {"rows": self.rows, "batches": self.batches, "stopped": trainer.should_stop}
