@@ -47,6 +47,15 @@ def test_means_over_images_and_further_metrics_over_batches():
     assert list(metrics.of("train")) == ["train/loss", "train/acc", "train/f1"]
 
 
+def test_probabilities_are_computed_once_for_all_further_metrics_and_for_none_not_at_all():
+    codes, calls = torch.tensor([0, 1]), []
+    for further, expected in (({}, 0), (F1 | {"auroc": MulticlassAUROC}, 1)):
+        calls.clear()
+        metrics = Metrics(further, num_classes=2)
+        metrics.add_batch("val", torch.zeros(2), codes == 0, lambda: calls.append(1) or torch.eye(2), codes)
+        assert len(calls) == expected
+
+
 def test_loss_that_is_not_finite_shows():
     metrics = Metrics({}, num_classes=2)
     losses, correct, codes = torch.tensor([1.0, torch.nan]), torch.ones(2).bool(), torch.zeros(2)

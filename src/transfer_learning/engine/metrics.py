@@ -60,6 +60,7 @@ class Metrics(nn.ModuleDict):
 
     def __init__(self, further: Mapping[str, MetricFactory], num_classes: int):
         super().__init__()
+        self.further = list(further)
         for split in ("train", "val", "test"):
             # Means over images. "disable" lets a loss that is not finite show, and does not wait for the device at each
             # step. torchmetrics ignores `weight` then, so each image is a value of its own.
@@ -70,11 +71,20 @@ class Metrics(nn.ModuleDict):
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
 
+    def reset(self, split: str) -> None:
+        """Forgets what the metrics of a split have accumulated, such as an interrupted epoch's batches."""
+        for metric in self.of(split).values():
+            metric.reset()
+
     def add_batch(self, split: str, losses: Tensor, correct: Tensor, probabilities: Callable, codes: Tensor) -> None:
         """Updates the metrics of a split: losses (N,), correct (N,) bool, class codes (N,).
 
         `probabilities` returns the (N, C) probabilities; it is only called for further metrics.
         """
-        basic = {f"{split}/loss": losses, f"{split}/acc": correct}
-        for key, metric in self.of(split).items():
-            metric.update(*([basic[key]] if key in basic else [probabilities(), codes]))
+        metrics = self.of(split)
+        metrics[f"{split}/loss"].update(losses)
+        metrics[f"{split}/acc"].update(correct)
+        if self.further:
+            computed = probabilities()
+            for name in self.further:
+                metrics[f"{split}/{name}"].update(computed, codes)
