@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torchvision.models import resnet18
 
 from transfer_learning import load
-from transfer_learning.callbacks.ema import EMA, learning_values
+from transfer_learning.callbacks.ema import EMA, averaged_values
 from transfer_learning.callbacks.evaluation import Evaluation
 from transfer_learning.engine.checkpoint import read
 from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
@@ -274,7 +274,7 @@ def test_validation_before_the_fit_and_within_an_epoch(small_data, residual, qui
     for settings in ({}, {"num_sanity_val_steps": 1, "val_check_interval": 1}):
         model = residual()
         quiet_trainer(max_epochs=2, callbacks=[EMA(0.9)], **settings).fit(model, datamodule=small_data())
-        states.append(learning_values(model))
+        states.append(averaged_values(model))
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 

@@ -21,7 +21,7 @@ from transfer_learning.engine.training import compile_network, frozen_part, trai
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.files import read_json
+from transfer_learning.utilities.files import read_checked_json
 from transfer_learning.utilities.hardware import default_precision
 
 
@@ -289,7 +289,7 @@ def test_features_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, p
     for each in ("32-true", precision):
         trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each)
         metrics = train(data, pretrained(unfreeze="block5"), trainer)
-    dtypes = {np.dtype(read_json(path)["dtype"]) for path in (tmp_path / "cache").glob("features-*.json")}
+    dtypes = {np.dtype(read_checked_json(path)["dtype"]) for path in (tmp_path / "cache").glob("features-*.json")}
     # int16 are the bits of bfloat16
     assert dtypes == {np.dtype("float32"), np.dtype("float64" if precision == "64-true" else "int16")}
     assert np.isfinite(metrics["test/loss"]) and metrics["seconds_features"] > 0 and not data.features

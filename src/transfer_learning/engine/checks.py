@@ -19,7 +19,7 @@ from transfer_learning.engine.checkpoint_file import BackgroundWriter, Checkpoin
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, pass_black_image
-from transfer_learning.optim.schedules import endless, never_learns
+from transfer_learning.optim.schedules import endless_error, never_learns_error
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.hardware import check_gpu
 
@@ -122,7 +122,7 @@ def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:
     epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
     if epochs is None or epochs < 0:
         if model.schedule and trainer.max_steps < 0:
-            raise endless()
+            raise endless_error()
         return
     if every is not None and every > epochs > 0:
         raise ArgumentError("check_val_every_n_epoch", every, f"expected at most max_epochs={epochs}.")
@@ -131,7 +131,7 @@ def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:
         raise ArgumentError(name, 0, "expected at least one epoch that ends with a validation.")
     for group in model.network.parameter_groups():
         if epochs <= group.from_epoch:
-            raise never_learns(group)
+            raise never_learns_error(group)
 
 
 def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: Sequence[str]) -> None:
