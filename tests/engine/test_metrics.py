@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
@@ -158,6 +159,15 @@ def test_check_of_a_monitor(quiet_trainer):
         Monitor("val/f1", "max").check(logged, quiet_trainer())
     with pytest.raises(ArgumentError, match="^monitor='val/auc': no such metric"):
         Monitor("val/acc", "max").check(logged, quiet_trainer(callbacks=[EarlyStopping("val/auc")]))
+
+
+def test_a_callback_without_a_mode_is_not_said_to_choose_the_worst_epoch(quiet_trainer, caplog):
+    class Monitors(pl.Callback):
+        monitor = "val/loss"
+
+    with caplog.at_level("INFO"):
+        Monitor("val/acc", "max").check(["val/acc", "val/loss"], quiet_trainer(callbacks=[Monitors()]))
+    assert "worst" not in caplog.text
 
 
 @pytest.mark.parametrize(

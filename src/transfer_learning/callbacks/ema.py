@@ -76,15 +76,17 @@ class EMA(pl.Callback):
         self._forget()
 
     def _use_averages(self, model: Any) -> None:
-        values = averaged_values(model) if self.averages else {}
-        self.weights = {key: value.clone() for key, value in values.items()}
-        for key, value in values.items():
-            value.copy_(self.averages[key])
+        if self.averages:
+            values = averaged_values(model)
+            self.weights = {key: value.clone() for key, value in values.items()}
+            for key, value in values.items():
+                value.copy_(self.averages[key])
 
     def _restore(self, model: Any) -> None:
-        for key, value in averaged_values(model).items() if self.weights else ():
-            value.copy_(self.weights[key])
-        self.weights = {}
+        if self.weights:
+            for key, value in averaged_values(model).items():
+                value.copy_(self.weights[key])
+            self.weights = {}
 
     def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         if self.averages:
