@@ -147,11 +147,13 @@ class ImageDataModule(pl.LightningDataModule):
         """
         self.setup()
         self.features = {}
+        if frozen_part is None:
+            return
         key, folder, steps = asdict(self.preprocessing), self.cache_dir, self.augmentation
-        for split in splits if frozen_part else ():
+        for split in splits:
             augmented = split == "train" and self.augment
             views = [self.view(number) for number in range(self.views)] if augmented else [()]
-            if frozen_part and views:
+            if views:
                 self.features[split] = compute_features(
                     frozen_part, self.pixels, self.images.digests, self.splits[split], views, steps, key, folder
                 )

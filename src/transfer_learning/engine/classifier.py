@@ -227,7 +227,7 @@ class Classifier(pl.LightningModule):
             "class_names": list(self.class_names),
             "preprocessing": asdict(self.preprocessing),
             "precision": str(self.trainer.precision),
-            "frozen_weights": source and asdict(source),
+            "frozen_weights": asdict(source) if source else None,
         }
         state, left_out = with_averages(self.trainer, checkpoint["state_dict"]), network.keys_of_source()
         checkpoint["state_dict"] = {key: state[key] for key in state if key.removeprefix("network.") not in left_out}

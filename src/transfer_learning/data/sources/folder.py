@@ -63,9 +63,10 @@ class Folder:
     def _groups(self, names: Sequence[str]) -> list[str]:
         """The group of each file; its own name if the pattern tells none."""
         pattern, groups = re.compile(self.group_pattern or ""), []
+        part = 1 if pattern.groups else 0  # of a match: its first group, or the whole
         for name in names:
             match = pattern.match(Path(name).name)
-            group = match[1 if pattern.groups else 0] if match else None
+            group = match[part] if match else None
             groups.append(group or name)
         alone = [name for name, group in zip(names, groups) if group == name]
         if len(alone) == len(names):
