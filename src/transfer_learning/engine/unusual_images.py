@@ -12,7 +12,7 @@ from transfer_learning.engine.near_duplicates import Neighbours
 from transfer_learning.utilities.cores import usable_cores
 
 FAR = 3.5  # the modified z-score above which a value is an outlier (Iglewicz and Hoaglin 1993)
-FLAT = 4  # of 255: the standard deviation of the colours below which an image has one
+FLAT = 4  # of 255: the standard deviation of the colours below which an image is of one colour
 DARK = 60  # of 255: the 95th percentile of the brightness below which an image is dark
 BRIGHT = 200  # of 255: the 5th percentile of the brightness above which an image is bright
 ENLARGEMENT = 4  # of a very small image to what the network gets

@@ -84,7 +84,7 @@ def default_precision(accelerator: str) -> str:
 
 
 def count_gpus(accelerator: str) -> int:
-    """The number of GPUs among which Lightning would choose; 0 if it would use the CPU. `accelerator` is its name."""
+    """The number of GPUs among which Lightning would choose for its `accelerator`; 0 if it would use the CPU."""
     nvidia = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     return nvidia or int(accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available())
 
