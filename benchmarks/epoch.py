@@ -166,7 +166,7 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     options, given = parsed()
-    from transfer_learning.utilities.files import write_json
+    from transfer_learning.utilities.files import write_checked_json
 
     print(machine())
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -189,7 +189,7 @@ def main() -> None:
             results["rows"][row] = measured(chosen, options.rounds, folder)
             print_row(row, results["rows"][row], options.rounds)
             if options.json:
-                write_json(options.json, results)
+                write_checked_json(options.json, results)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from gpu_steps import MACHINE, STEPS, Settings, end, run_process, running
 
 from transfer_learning.runs.leaderboard import markdown
 from transfer_learning.utilities.cores import usable_cores
-from transfer_learning.utilities.files import read_json, write_json, write_text
+from transfer_learning.utilities.files import read_checked_json, write_checked_json, write_text
 
 LAST_LINES, LONGEST_LINE = 15, 300  # of the output of a step that failed
 SIDE_BY_SIDE = max(2, min(4, usable_cores() // 4))  # steps at a time, unless they measure
@@ -60,7 +60,7 @@ class Folder:
         """The last result of a step. States: finished, failed, timed out, not run, needs CUDA."""
         if STEPS[name].needs_cuda and self.machine["arguments"][0] == "cpu":
             return {"state": "needs CUDA"}
-        return read_json(self.path / "steps" / f"{name}.json") or {"state": "not run"}
+        return read_checked_json(self.path / "steps" / f"{name}.json") or {"state": "not run"}
 
     def run(self, name: str, settings: Settings, patience: float, deadline: float, threads: int | None) -> Row:
         """Runs a step and writes its result, unless its limit does not fit into the time that is left."""
@@ -74,7 +74,7 @@ class Folder:
         (work / "result.json").unlink(missing_ok=True)
         log = self.path / "logs" / f"{name}.txt"
         code = run_process(name, settings._replace(folder=str(work)), log, limit, threads)
-        values = read_json(work / "result.json") if code == 0 else None
+        values = read_checked_json(work / "result.json") if code == 0 else None
         row: Row = {"seconds": round(time.monotonic() - start, 1), "limit": limit}
         if values is not None:
             row |= {"state": "finished", "values": values}
@@ -82,7 +82,7 @@ class Folder:
         else:
             row |= {"state": "timed out"} if code is None else {"state": "failed", "exit code": code}
             row["last lines"] = last_lines(log)
-        write_json(self.path / "steps" / f"{name}.json", row)
+        write_checked_json(self.path / "steps" / f"{name}.json", row)
         return row
 
     def write_tables(self) -> None:
@@ -120,7 +120,7 @@ def machine_of(settings: Settings, folder: Path) -> Row:
     with_folder = settings._replace(folder=str(folder / "machine"))
     Path(with_folder.folder).mkdir(parents=True, exist_ok=True)
     code = run_process(MACHINE, with_folder, folder / "machine" / "log.txt", limit=120)
-    found = read_json(folder / "machine" / "result.json") if code == 0 else None
+    found = read_checked_json(folder / "machine" / "result.json") if code == 0 else None
     if found is None:
         refuse(" ".join(last_lines(folder / "machine" / "log.txt")[-1:]) or "torch does not start within 120 s")
     return found | {"arguments": [settings.device, settings.short, *settings.overrides]}
@@ -128,10 +128,10 @@ def machine_of(settings: Settings, folder: Path) -> Row:
 
 def check_same(path: Path, machine: Row) -> None:
     """Exits with 2 if the folder has results of something else."""
-    before = read_json(path / "machine.json") or machine
+    before = read_checked_json(path / "machine.json") or machine
     if differ := [f"{key} was {before.get(key)}, is {machine[key]}" for key in SAME if before.get(key) != machine[key]]:
         refuse(f"{path} has results of something else ({'; '.join(differ)}). Choose another folder with --out.")
-    write_json(path / "machine.json", machine)
+    write_checked_json(path / "machine.json", machine)
 
 
 def refuse(reason: str) -> None:

@@ -31,7 +31,7 @@ def resumed(settings: Settings) -> dict:
 
     With trainer.deterministic=true, to the bit.
     """
-    from transfer_learning.engine.checkpoint import read
+    from transfer_learning.engine.checkpoint import read_checkpoint
 
     straight, killed = (Path(settings.folder, name) for name in ("straight", "killed"))
     same = ["trainer.deterministic=true", "trainer.max_epochs=20"]
@@ -41,10 +41,10 @@ def resumed(settings: Settings) -> dict:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    done = read(killed / "checkpoints" / "last.ckpt")["epoch"] + 1
+    done = read_checkpoint(killed / "checkpoints" / "last.ckpt")["epoch"] + 1
     assert done < 20, "the run ended before it was killed"
     subprocess.run([sys.executable, str(PROJECT / "train.py"), f"resume={killed}"], check=True)
-    one, two = (read(folder / "checkpoints" / "last.ckpt") for folder in (straight, killed))
+    one, two = (read_checkpoint(folder / "checkpoints" / "last.ckpt") for folder in (straight, killed))
     assert one["epoch"] == two["epoch"] == 19
     squares = [saved["optimizer_states"][0]["state"].values() for saved in (one, two)]
     pairs = [(one["state_dict"][key], two["state_dict"][key]) for key in one["state_dict"]]

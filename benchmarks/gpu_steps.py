@@ -117,12 +117,12 @@ def end(process: subprocess.Popen) -> None:
 
 def run_here(name: str, settings: Settings) -> None:
     """Runs a step in this process and writes result.json. Raises AssertionError if a comparison fails."""
-    from transfer_learning.utilities.files import write_json
+    from transfer_learning.utilities.files import write_checked_json
 
     step = STEPS[name] if name != MACHINE else Step("", 0, "gpu_machine.describe")
     module, _, function = step.function.rpartition(".")
     values = getattr(import_module(module), function)(settings, *step.arguments)
-    write_json(Path(settings.folder, "result.json"), values)
+    write_checked_json(Path(settings.folder, "result.json"), values)
 
 
 if __name__ == "__main__":

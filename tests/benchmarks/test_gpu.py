@@ -11,7 +11,7 @@ import gpu
 import pytest
 from gpu_steps import MACHINE, PROJECT, STEPS, Settings, Step, end, run_process
 
-from transfer_learning.utilities.files import write_json
+from transfer_learning.utilities.files import write_checked_json
 
 ABOUT = {"commit": "0123", "code": "45", "device": "cpu (a chip)", "torch": "2.14", "lightning": "2.6"}
 
@@ -26,7 +26,7 @@ def called(monkeypatch, tmp_path):
         log.write_text(f"{name} begins\n\n{name} ends\n", encoding="utf-8")
         if code == 0:
             values = call.about if name == MACHINE else {"value": 0.25, "more": {"all": [1]}}
-            write_json(Path(settings.folder, "result.json"), values)
+            write_checked_json(Path(settings.folder, "result.json"), values)
         return code
 
     def call(*arguments):

@@ -9,9 +9,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torchvision.models import resnet18
 
 from transfer_learning import load
-from transfer_learning.callbacks.ema import EMA, learning_values
+from transfer_learning.callbacks.ema import EMA, averaged_values
 from transfer_learning.callbacks.evaluation import Evaluation
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.training import train
 from transfer_learning.models.pretrained import Pretrained
@@ -131,7 +131,7 @@ def test_averages_are_those_of_a_plain_loop(small_data, residual, quiet_trainer,
 def test_best_checkpoint_test_and_predictions_are_those_of_the_averages(tmp_path, small_data, residual, run):
     data, model = small_data(augment=True), residual()
     metrics = run(tmp_path, data, model, epochs=4, callbacks=[Evaluation(mistakes=0, explained=0)])
-    best, last = (read(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    best, last = (read_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
     loaded = load(tmp_path)
     for split, key in {"val": "monitor_best", "test": "test/loss"}.items():
         loader = getattr(data, f"{split}_dataloader")()
@@ -187,7 +187,8 @@ def test_resumed_fit_equals_an_uninterrupted_one_to_the_bit(
         data = small_data(**data_settings)
         metrics = run(folder, data, model, decay, 3, resume, [Stop()], **trainer_settings)
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in model.history.rows]
-        return metrics["test/loss"], rows, [read(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "best")]
+        checkpoints = [read_checkpoint(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "best")]
+        return metrics["test/loss"], rows, checkpoints
 
     loss, rows, straight = start(tmp_path / "straight", None)
     with pytest.raises(UserError, match="^stopped"):
@@ -220,7 +221,7 @@ def test_frozen_weights_are_neither_averaged_nor_saved(tmp_path, small_data, on_
     run(tmp_path, small_data(), model, epochs=2)
     parameters, part = dict(model.named_parameters()), model.network.trainable.state_dict()
     learning = {name for name, each in parameters.items() if each.requires_grad}
-    best, last = (read(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    best, last = (read_checkpoint(tmp_path / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
     normalization = {"network.frozen.preprocess.mean", "network.frozen.preprocess.std"}
     saved = {f"network.trainable.{key}" for key in part} | normalization
     assert set(best["state_dict"]) == set(last["state_dict"]) == saved
@@ -250,7 +251,7 @@ def test_resume_with_another_kind_of_fit_is_refused(tmp_path, small_data, residu
 
 def test_averages_of_16_bits_are_kept_in_32(tmp_path, small_data, residual, run):
     run(tmp_path, small_data(), residual(), epochs=2, precision="bf16-true")
-    last = read(tmp_path / "checkpoints" / "last.ckpt")
+    last = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert {value.dtype for value in last["callbacks"]["EMA"]["averages"].values()} == {torch.float32}
     dtypes = {value.dtype for key, value in last["state_dict"].items() if not key.endswith("tracked")}
     assert dtypes == {torch.bfloat16}
@@ -274,7 +275,7 @@ def test_validation_before_the_fit_and_within_an_epoch(small_data, residual, qui
     for settings in ({}, {"num_sanity_val_steps": 1, "val_check_interval": 1}):
         model = residual()
         quiet_trainer(max_epochs=2, callbacks=[EMA(0.9)], **settings).fit(model, datamodule=small_data())
-        states.append(learning_values(model))
+        states.append(averaged_values(model))
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 

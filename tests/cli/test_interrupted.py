@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read_checkpoint
 
 TRAIN = train.__file__
 SMALL = [
@@ -70,7 +70,7 @@ def results(folder: Path) -> dict:
     """What a run leaves, without durations. The figures of predictions are drawn from predictions.csv."""
     assert {path.name for path in folder.glob("*-val.png")} >= {"confusion-val.png", "reliability-val.png"}
     metrics = json.loads((folder / "metrics.json").read_text())
-    last, best = read(folder / "checkpoints" / "last.ckpt"), read(folder / "checkpoints" / "best.ckpt")
+    last, best = (read_checkpoint(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
     events = EventAccumulator(str(folder))
     events.Reload()
     return {
@@ -106,7 +106,7 @@ def assert_identical(a, b, where: str = "") -> None:
 
 def epochs_ended(folder: Path) -> int:
     last = folder / "checkpoints" / "last.ckpt"
-    return read(last)["epoch"] + 1 if last.exists() else 0
+    return read_checkpoint(last)["epoch"] + 1 if last.exists() else 0
 
 
 def kill_until_finished(recipe: str, tmp_path: Path, seed: int, kills: int) -> int:

@@ -98,9 +98,9 @@ def test_prepared_images_are_floats_and_the_rest_of_the_batch_stays():
     assert prepared.targets is batch.targets and prepared.indices is batch.indices and not prepared.is_features
 
 
-@pytest.mark.parametrize("limited, layout", [(set(), torch.channels_last), ({"cpu"}, torch.contiguous_format)])
-def test_what_a_network_gets_lies_in_memory_as_its_device_demands(monkeypatch, limited, layout):
-    monkeypatch.setattr(hardware, "LIMITED", limited)
+@pytest.mark.parametrize("devices, layout", [(set(), torch.channels_last), ({"cpu"}, torch.contiguous_format)])
+def test_what_a_network_gets_lies_in_memory_as_its_device_demands(monkeypatch, devices, layout):
+    monkeypatch.setattr(hardware, "WITHOUT_CHANNELS_LAST", devices)
     images, codes = torch.randint(0, 256, (2, 6, 5, 3), dtype=torch.uint8), torch.tensor([0, 1])
     parameters = (torch.from_numpy(Affine().sample(2, np.random.default_rng(0))),)
     maps = features_from_rows(torch.rand(2, 6, 5, 8))

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from transfer_learning.data.cache import HEADER, CachedArray, list_arrays, remove_unused
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.files import read_json, write_json
+from transfer_learning.utilities.files import read_checked_json, write_checked_json
 
 KEY = {"what": "squares", "of": "numbers"}
 
@@ -98,8 +98,8 @@ def test_remarks_of_each_kind_are_kept_with_their_ids_as_plain_values(squares):
 def test_a_listing_of_an_older_version_is_computed_anew(squares, tmp_path):
     squares().get(range(600))
     (listing,) = tmp_path.glob("*.json")
-    listed = read_json(listing)
-    write_json(listing, {key: value for key, value in listed.items() if key != "remarks"} | {"unreadable": {}})
+    listed = read_checked_json(listing)
+    write_checked_json(listing, {key: value for key, value in listed.items() if key != "remarks"} | {"unreadable": {}})
     again = squares()
     assert again.get(range(600))[1] == dict.fromkeys(range(501, 600, 2), "odd") and len(again.computed) == 600
 
@@ -239,9 +239,9 @@ def clock(monkeypatch):
 
     def write(path, value):
         passed[0] += 1
-        write_json(path, value)
+        write_checked_json(path, value)
 
-    monkeypatch.setattr("transfer_learning.data.cache.write_json", write)
+    monkeypatch.setattr("transfer_learning.data.cache.write_checked_json", write)
     monkeypatch.setattr("time.monotonic", lambda: passed[0])
     return passed
 
@@ -252,7 +252,7 @@ def test_listings_take_a_tenth_of_the_time(squares, clock, monkeypatch):
 
     def compute(numbers):
         clock[0] += 2
-        listed.append(len((read_json(one.cached.path.with_suffix(".json")) or {"ids": []})["ids"]))
+        listed.append(len((read_checked_json(one.cached.path.with_suffix(".json")) or {"ids": []})["ids"]))
         return Squares.compute(one, numbers)
 
     one.compute = compute
@@ -360,9 +360,9 @@ def test_array_that_another_process_has_just_removed_is_not_listed_and_gone(tmp_
 
     def read(path):
         first.unlink(missing_ok=True)  # between the search for files and the look at them
-        return read_json(path)
+        return read_checked_json(path)
 
-    monkeypatch.setattr("transfer_learning.data.cache.read_json", read)
+    monkeypatch.setattr("transfer_learning.data.cache.read_checked_json", read)
     assert [each.path for each in list_arrays(tmp_path)] == [second] and remove_unused(first)
 
 

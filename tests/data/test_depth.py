@@ -107,15 +107,15 @@ def test_values_and_ranges_are_those_of_the_file(kind):
     content, values, full = WHOLE[kind]
     found = deep(content)
     assert np.array_equal(found.values, values) and found.is_whole
-    assert found.range == [values.min(), values.max(), *full]
-    assert all(type(number) in (int, float) for number in found.range)
+    assert found.value_range == (values.min(), values.max(), *full)
+    assert all(type(number) in (int, float) for number in found.value_range)
 
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_netpbms_values_are_scaled_by_the_files_own_maximum(plain):
     found = deep(netpbm(GREY, 4095, plain))
     np.testing.assert_allclose(found.values, GREY * (65535 / 4095), atol=1)
-    assert found.range == [0, 65535, 0, 65535]
+    assert found.value_range == (0, 65535, 0, 65535)
 
 
 COARSE = {  # content, colours
@@ -130,7 +130,7 @@ COARSE = {  # content, colours
 def test_of_some_kinds_only_the_upper_bits_are_known(kind):
     content, colours = COARSE[kind]
     found = deep(content)
-    low, high, *full = found.range
+    low, high, *full = found.value_range
     assert full == SIXTEEN and high - low < 65535 / 4 and not found.is_whole  # so that 12 bits are noticed
     np.testing.assert_allclose(found.values, colours, atol=512)
     np.testing.assert_allclose(found.as_bytes("dtype"), colours // 256, atol=2)
@@ -175,7 +175,7 @@ def test_eight_bits_in_planes_and_five_bits_a_channel_are_no_deep_images():
 def test_images_in_memory_have_the_range_of_their_type(array):
     found = read_deep(Image.fromarray(array))
     full = [0, 1] if array.dtype.kind == "f" else [np.iinfo(array.dtype).min, np.iinfo(array.dtype).max]
-    assert np.array_equal(found.values, array) and found.range == [array.min(), array.max(), *full]
+    assert np.array_equal(found.values, array) and found.value_range == (array.min(), array.max(), *full)
 
 
 def test_dtype_maps_the_full_range_of_integers_in_equal_steps():
@@ -192,7 +192,8 @@ def test_dtype_maps_the_full_range_of_integers_in_equal_steps():
     content = tiff(packed).replace(struct.pack("<HHII", 256, 4, 1, 96), struct.pack("<HHII", 256, 4, 1, 64))
     content = content.replace(struct.pack("<HHIHH", 258, 3, 1, 8, 0), struct.pack("<HHIHH", 258, 3, 1, 12, 0))
     found = deep(content)
-    assert found.range == [0, 4095, 0, 4095] and np.array_equal(found.as_bytes(None).ravel(), np.arange(4096) // 16)
+    assert found.value_range == (0, 4095, 0, 4095)
+    assert np.array_equal(found.as_bytes(None).ravel(), np.arange(4096) // 16)
 
 
 def test_dtype_expects_floats_from_0_to_1():
@@ -231,7 +232,7 @@ def test_an_image_of_one_value_becomes_grey_and_not_black(values):
 def test_values_that_are_no_finite_numbers_do_not_count(depth):
     values = np.array([[0, 0.5, 1, np.nan, np.inf, -np.inf]], dtype=np.float32)
     found = deep(tiff(values))
-    assert found.range == [0, 1, 0, 1] and found.as_bytes(depth).tolist() == [[0, 128, 255, 0, 255, 0]]
+    assert found.value_range == (0, 1, 0, 1) and found.as_bytes(depth).tolist() == [[0, 128, 255, 0, 255, 0]]
     with pytest.raises(ValueError, match="none of its values is a finite number"):
         deep(tiff(values[:, 3:]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transfer_learning.data.digests import UNREADABLE, FileDigests
-from transfer_learning.utilities.files import read_json
+from transfer_learning.utilities.files import read_checked_json
 
 
 def sha256(content):
@@ -168,4 +168,4 @@ def test_several_processes_can_keep_digests_at_once(tmp_path, monkeypatch):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(keep, (paths[::2], paths[1::2])))
-    assert read_json(tmp_path / "digests.json").keys() == set(map(str, paths))
+    assert read_checked_json(tmp_path / "digests.json").keys() == set(map(str, paths))

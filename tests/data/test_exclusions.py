@@ -44,6 +44,7 @@ def test_other_marks_are_an_error_that_names_the_row(table, value):
     [
         "sha256,exclude,more\na,x,1\nb,,\nc\n",  # in any order; a row that ends early
         "file;sha256;exclude\n1,5.png;a;x\n2.png;b;\n",  # a spreadsheet where a comma is in numbers
+        "exclude;sha256;file, size, class\nx;a;1.png\n;b;2.png\n",  # as many commas as semicolons
         "sha256\texclude\na\tx\n",
         'exclude, "sha256"\nx, "a"\n',  # spaces after the commas
         "\ufeffexclude,sha256\r\nx,a\r\n\r\n",  # Excel's
@@ -82,7 +83,7 @@ def test_unknown_digests_are_counted_in_one_line(table, caplog):
     path = table("exclude,sha256\nx,a\nx,e\nx,f\n,d\n")
     with caplog.at_level("INFO"):
         assert list(excluded_images(images, path)) == [0, 2]
-    assert f"{path}: 2 of its 3 excluded images are not among these images" in caplog.text
+    assert f"{path}: 2 of its 3 excluded images are not in this data set" in caplog.text
     caplog.clear()
     with caplog.at_level("INFO"):
         path = table("exclude,sha256\nx,d\n")

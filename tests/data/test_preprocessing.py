@@ -1,3 +1,4 @@
+import errno
 import struct
 import threading
 import time
@@ -287,9 +288,18 @@ def test_positions_of_unreadable_images_are_those_among_the_images_asked_for(tmp
 
 def test_a_file_that_disappears_is_not_a_broken_image(tmp_path):
     """Otherwise it would be stored as black for ever."""
-    with pytest.raises(UserError, match="gone.png: disappeared after it was listed .*FileNotFoundError"):
+    with pytest.raises(UserError, match=r"gone.png: it cannot be read any more \(FileNotFoundError"):
         decoded(tmp_path / "gone.png", 24)
     assert "FileNotFoundError" in decoded(tmp_path / "gone.png", 24, digest="unreadable then too")
+
+
+def test_an_error_of_the_system_is_not_taken_for_a_missing_file():
+    def read(index):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    images = Images(["1.png"], np.zeros(1, dtype=np.int64), ("a", "b"), ["digest"], read)
+    with pytest.raises(UserError, match=r"^1.png: it cannot be read any more \(OSError: .*Too many open files\)"):
+        decode(images, Preprocessing(4), [0])
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch):

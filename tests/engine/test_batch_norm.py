@@ -107,8 +107,9 @@ def test_running_statistics_are_those_of_the_first_process(monkeypatch):
 def test_maps_of_several_pixels_are_enough():
     assert single_valued_batch_norm(SmallResNet(2, 32, channels=[4], blocks=[1]), 32) is None
     deep = SmallResNet(2, 32, channels=[4] * 4, blocks=[1] * 4)
-    assert single_valued_batch_norm(deep, 32) == "trainable.10.body.1"
-    assert single_valued_batch_norm(deep.eval(), 32) is None and not deep.training
+    assert single_valued_batch_norm(deep, 32) == "trainable.10.body.1" and deep.training
+    assert single_valued_batch_norm(deep.eval(), 32) == "trainable.10.body.1"  # it will be in training mode
+    assert not any(each.training for each in deep.modules())
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])

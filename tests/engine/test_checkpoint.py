@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 from transfer_learning import load
 from transfer_learning.data.preprocessing import Preprocessing
-from transfer_learning.engine.checkpoint import _check_shapes, read
+from transfer_learning.engine.checkpoint import _check_shapes, read_checkpoint
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.models import pretrained as pretrained_module
 from transfer_learning.models.network import Frozen, Network
@@ -337,18 +337,18 @@ def test_an_exported_model_is_no_checkpoint(tmp_path):
     """torch.export's files are ZIP files too."""
     torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1),)), tmp_path / "model.pt2")
     with pytest.raises(UserError, match="torch.save has not written it: an exported model is no checkpoint"):
-        read(tmp_path / "model.pt2")
+        read_checkpoint(tmp_path / "model.pt2")
 
 
 def test_a_compressed_file_is_refused_before_it_is_unpacked(saved, small_data, small_model, tmp_path):
     """A file of a few megabytes may have gigabytes in it; torch does not compress."""
     saved(small_model(), small_data(), tmp_path / "stored.ckpt")
-    read(tmp_path / "stored.ckpt")
+    read_checkpoint(tmp_path / "stored.ckpt")
     with zipfile.ZipFile(tmp_path / "stored.ckpt") as source, zipfile.ZipFile(tmp_path / "a.ckpt", "w", 8) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
     with pytest.raises(UserError, match="it is compressed, which torch does not do"):
-        read(tmp_path / "a.ckpt")
+        read_checkpoint(tmp_path / "a.ckpt")
 
 
 class Harmful:
@@ -382,13 +382,13 @@ def test_every_changed_byte_is_noticed_or_harmless(saved, small_data, small_mode
     """At 150 random places and at both ends: the content is as it was written, or the file is refused."""
     path = tmp_path / "model.ckpt"
     saved(small_model(), small_data(), path)
-    whole, expected = path.read_bytes(), read(path)
+    whole, expected = path.read_bytes(), read_checkpoint(path)
     places = [*np.random.default_rng(0).integers(len(whole), size=150), *range(20), *range(len(whole) - 50, len(whole))]
     refused = 0
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << int(place) % 8]) + whole[place + 1 :])
         try:
-            found = read(path)
+            found = read_checkpoint(path)
         except UserError:
             refused += 1
         else:

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
@@ -16,7 +17,7 @@ from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.data.splits import PerClass
 from transfer_learning.engine.checkpoint import KEYS
 from transfer_learning.engine.checkpoint_file import CheckpointFile
-from transfer_learning.engine.checks import check_number_of_batches, check_resume, check_training, check_unused
+from transfer_learning.engine.checks import check_not_reused, check_number_of_batches, check_resume, check_training
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
@@ -87,6 +88,26 @@ def test_settings_of_the_data(tmp_path, small_data, small_model, quiet_trainer):
             train(small_data(**settings), small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
 
 
+def test_checks_leave_a_loaded_model_in_its_mode(tmp_path, small_data, pretrained, quiet_trainer):
+    model = pretrained(unfreeze="all", batch_norm="train").eval()
+    message = "^batch_size=23: expected another size"  # of 24 training images, the last batch would have one
+    with pytest.raises(ArgumentError, match=message):
+        check_training(small_data(batch_size=23), model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+    check_training(small_data(), model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+    assert not any(each.training for each in model.modules())
+
+
+@pytest.mark.parametrize("empty", ["train", "val", "test"])
+def test_a_split_without_images(tmp_path, small_data, small_model, quiet_trainer, empty):
+    data, trainer = small_data(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
+    divided = data.split
+    data.split = lambda images: {**divided(images), empty: np.zeros(0, dtype=np.int64)}
+    with pytest.raises(UserError, match=f"^there are no {empty} images; expected at least one in each of train, val"):
+        train(data, small_model(), trainer)
+    with nullcontext() if empty == "test" else pytest.raises(UserError, match="in each of train, val.$"):
+        check_training(data, small_model(), trainer, test=False)
+
+
 def test_schedules_and_groups_that_do_not_fit_the_training(tmp_path, small_data, pretrained, quiet_trainer):
     for model, epochs, message in (
         (pretrained(Cosine()), -1, "max_epochs=-1: a learning-rate schedule needs to know the end"),
@@ -98,7 +119,7 @@ def test_schedules_and_groups_that_do_not_fit_the_training(tmp_path, small_data,
 
 def test_a_checkpoint_of_another_network(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
     saved = {"state_dict": {"network.foo": torch.zeros(2)}, "model": {"frozen_weights": None}}
-    monkeypatch.setattr("transfer_learning.engine.checks.read", {tmp_path / "last.ckpt": saved}.get)
+    monkeypatch.setattr("transfer_learning.engine.checks.read_checkpoint", {tmp_path / "last.ckpt": saved}.get)
     with pytest.raises(UserError, match="of another network"):
         trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
         train(small_data(), small_model(), trainer, resume=tmp_path / "last.ckpt")
@@ -162,7 +183,7 @@ def test_a_trainer_and_callbacks_of_another_training(tmp_path, small_data, small
     checkpoint, stop = ModelCheckpoint(tmp_path, monitor="val/acc", mode="max"), EarlyStopping("val/loss")
     settings = dict(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
     trainer = quiet_trainer(callbacks=[checkpoint, stop], **settings)
-    check_unused(trainer, {})
+    check_not_reused(trainer, {})
     for place, name, value, key in (
         (trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total, "completed", 4, ""),
         (checkpoint, "best_model_path", "best.ckpt", checkpoint.state_key),
@@ -174,10 +195,10 @@ def test_a_trainer_and_callbacks_of_another_training(tmp_path, small_data, small
             kind = type(place).__name__ if key else "Trainer"
             with pytest.raises(UserError, match=f"^this {kind} has taken part in another training"):
                 train(small_data(), small_model(), trainer)
-            check_unused(trainer, {"callbacks": {key: {}}})  # which replaces the state
+            check_not_reused(trainer, {"callbacks": {key: {}}})  # which replaces the state
             if key:
                 with pytest.raises(UserError, match=kind):
-                    check_unused(trainer, {"callbacks": {"another": {}}})
+                    check_not_reused(trainer, {"callbacks": {"another": {}}})
 
 
 @pytest.mark.parametrize("views", [0, 2])

@@ -127,6 +127,31 @@ def test_class_weights_multiply_the_losses_of_training_alone(fit, small_data, sm
     assert not any("class_weights" in key for key in model.state_dict())
 
 
+class InterruptAfterOneBatch(pl.Callback):
+    def __init__(self, split):
+        setattr(self, f"on_{'validation' if split == 'val' else split}_batch_end", self._interrupt)
+
+    def _interrupt(self, *arguments):
+        raise InterruptedError
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_nothing_of_an_interrupted_epoch_is_in_the_next_one(fit, quiet_trainer, small_data, small_model, split):
+    data, model = small_data(), small_model(learning_rate=0.0)
+    interrupted = quiet_trainer(max_epochs=1, callbacks=[InterruptAfterOneBatch(split)])
+    with pytest.raises(InterruptedError):
+        (interrupted.test if split == "test" else interrupted.fit)(model, datamodule=data)
+    trainer = fit(model, data, epochs=1)
+    found = {**trainer.callback_metrics, **trainer.test(model, datamodule=data, verbose=False)[0]}
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    for name, loader in loaders.items():
+        loss, accuracy = evaluate(model.eval(), data, loader)
+        assert float(found[f"{name}/loss"]) == pytest.approx(loss, rel=1e-4)
+        assert float(found[f"{name}/acc"]) == pytest.approx(accuracy)
+    for name in ("val", "test"):
+        assert model.predictions[name].indices.tolist() == sorted(data.splits[name])
+
+
 @pytest.mark.parametrize("settings", [{}, {"augment": True, "augmentation": SmoothedTargets()}])
 def test_label_smoothing_changes_the_losses_of_training_alone(fit, small_data, small_model, settings):
     data = small_data(**settings, batch_size=7)

@@ -112,7 +112,7 @@ def test_training_from_a_split_on_the_device_is_that_from_memory_mapped_files(
 def test_where_channels_last_is_wrong_all_that_layers_get_and_all_weights_are_contiguous(
     fit, small_data, small_model, pretrained, quiet_trainer, monkeypatch, features
 ):
-    monkeypatch.setattr(hardware, "LIMITED", {"cpu"})
+    monkeypatch.setattr(hardware, "WITHOUT_CHANNELS_LAST", {"cpu"})
     data, seen = small_data(augment=True, views=2 if features else 0), []
     model = pretrained(unfreeze="block5") if features else small_model()
 

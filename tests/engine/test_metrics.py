@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
@@ -45,6 +46,15 @@ def test_means_over_images_and_further_metrics_over_batches():
         "val/f1": pytest.approx(macro_f1(probabilities.argmax(dim=1).numpy(), codes.numpy(), 3)),
     }
     assert list(metrics.of("train")) == ["train/loss", "train/acc", "train/f1"]
+
+
+def test_probabilities_are_computed_once_for_all_further_metrics_and_for_none_not_at_all():
+    codes, calls = torch.tensor([0, 1]), []
+    for further, expected in (({}, 0), (F1 | {"auroc": MulticlassAUROC}, 1)):
+        calls.clear()
+        metrics = Metrics(further, num_classes=2)
+        metrics.add_batch("val", torch.zeros(2), codes == 0, lambda: calls.append(1) or torch.eye(2), codes)
+        assert len(calls) == expected
 
 
 def test_loss_that_is_not_finite_shows():
@@ -149,6 +159,15 @@ def test_check_of_a_monitor(quiet_trainer):
         Monitor("val/f1", "max").check(logged, quiet_trainer())
     with pytest.raises(ArgumentError, match="^monitor='val/auc': no such metric"):
         Monitor("val/acc", "max").check(logged, quiet_trainer(callbacks=[EarlyStopping("val/auc")]))
+
+
+def test_a_callback_without_a_mode_is_not_said_to_choose_the_worst_epoch(quiet_trainer, caplog):
+    class Monitors(pl.Callback):
+        monitor = "val/loss"
+
+    with caplog.at_level("INFO"):
+        Monitor("val/acc", "max").check(["val/acc", "val/loss"], quiet_trainer(callbacks=[Monitors()]))
+    assert "worst" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ from transfer_learning import load
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
+from transfer_learning.data.datamodule import ImageDataModule
+from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.data.sources.cartoons import Cartoons, cartoon
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import compile_network, frozen_part, train
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.files import read_json
+from transfer_learning.utilities.files import read_checked_json
 from transfer_learning.utilities.hardware import default_precision
 
 
@@ -173,6 +176,25 @@ def test_features_of_the_test_split_are_not_computed_without_a_test(
     assert passed == {"train": 24, "val": 10, "test": 0}
 
 
+def test_a_split_whose_only_image_is_unreadable(tmp_path, small_model, quiet_trainer, monkeypatch):
+    """That is known only when the images have been decoded."""
+
+    def divided(images):
+        numbers = np.array([int(name.split("-")[1]) for name in images.names])
+        chosen = {"train": numbers < 8, "val": numbers == 9, "test": numbers == 8}
+        return {split: np.flatnonzero(is_chosen) for split, is_chosen in chosen.items()}
+
+    def draw(label, description):
+        if description.startswith("cartoon 9 "):
+            raise ValueError("broken")
+        return cartoon(label, description)
+
+    monkeypatch.setattr("transfer_learning.data.sources.cartoons.cartoon", draw)
+    data = ImageDataModule(Cartoons(3, 1, 1), divided, Preprocessing(32), batch_size=8, cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError, match="^there are no val images; expected at least one in each of train, val, test"):
+        train(data, small_model(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+
+
 def test_list_of_callbacks_is_not_changed(tmp_path, small_data, small_model, quiet_trainer):
     given = [LayerTable(), Pictures()]
     expected = list(given)
@@ -289,7 +311,7 @@ def test_features_are_stored_in_the_precision_of_the_fit(tmp_path, small_data, p
     for each in ("32-true", precision):
         trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=each)
         metrics = train(data, pretrained(unfreeze="block5"), trainer)
-    dtypes = {np.dtype(read_json(path)["dtype"]) for path in (tmp_path / "cache").glob("features-*.json")}
+    dtypes = {np.dtype(read_checked_json(path)["dtype"]) for path in (tmp_path / "cache").glob("features-*.json")}
     # int16 are the bits of bfloat16
     assert dtypes == {np.dtype("float32"), np.dtype("float64" if precision == "64-true" else "int16")}
     assert np.isfinite(metrics["test/loss"]) and metrics["seconds_features"] > 0 and not data.features

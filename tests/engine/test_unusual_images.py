@@ -5,7 +5,14 @@ from PIL import Image
 from transfer_learning.data.images import unlabelled
 from transfer_learning.data.sources.cartoons import cartoon
 from transfer_learning.engine.near_duplicates import nearest, thumbnails
-from transfer_learning.engine.unusual_images import Header, odd_sizes, outliers, read_headers, summary, unusable
+from transfer_learning.engine.unusual_images import (
+    Header,
+    flat_dark_or_bright,
+    odd_sizes,
+    outliers,
+    read_headers,
+    summary,
+)
 
 
 def scene(brightness, contrast):
@@ -35,13 +42,13 @@ def one_colour(*colour, noise=0):
 )
 def test_images_of_one_colour_and_dark_and_bright_ones(pixels, kind):
     square = np.asarray(Image.fromarray(pixels).resize((48, 48)))
-    found = unusable(thumbnails(square[None], np.arange(1)))
+    found = flat_dark_or_bright(thumbnails(square[None], np.arange(1)))
     assert {name for name, each in found.items() if len(each.indices)} == ({kind} - {None})
 
 
 def test_unusable_images_come_in_order():
     pixels = np.stack([scene(30, 15), scene(128, 80), scene(10, 10), scene(240, 10), scene(220, 10)])
-    found = unusable(thumbnails(pixels, np.arange(5)))
+    found = flat_dark_or_bright(thumbnails(pixels, np.arange(5)))
     assert found["dark"].indices.tolist() == [2, 0] and found["bright"].indices.tolist() == [3, 4]
     assert found["dark"].scores[0] == pytest.approx(19, abs=2) and found["bright"].scores[0] == pytest.approx(
         231, abs=2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from transfer_learning.models import weights
-from transfer_learning.models.weights import file_of, read_state_dict
+from transfer_learning.models.weights import read_state_dict, resolve_weights_file
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import file_sha256
 
@@ -49,6 +49,15 @@ def test_files_that_hold_no_state_dict_are_refused_and_run_no_code(tmp_path, cap
     assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out
 
 
+def test_safetensors_that_is_not_installed_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"")
+    monkeypatch.setattr("transfer_learning.utilities.errors.find_spec", lambda module: None)
+    message = r"^weights='mine': this needs safetensors, which is not installed: pip install -e '\.\[timm\]'$"
+    with pytest.raises(ArgumentError, match=message):
+        read_state_dict(path, "mine")
+
+
 @pytest.fixture
 def weights_folder(tmp_path):
     """weights_folder(*names): a folder with empty files of these names."""
@@ -75,17 +84,18 @@ def weights_folder(tmp_path):
 def test_file_in_a_folder_that_is_named_after_the_network(weights_folder, network, file):
     names = ["resnet18-f37072fd.pth", "wide_resnet18-1.pth", "resnet18_b-1.pth", "resnet18.txt", "net1.pth"]
     folder = weights_folder(*names, "vgg16_features-imagenet.pth", "a.b.pt", "axb.pth", "net[1].safetensors")
-    assert file_of(network, folder) == f"{folder}/{file}"
+    assert resolve_weights_file(network, folder) == f"{folder}/{file}"
 
 
 def test_weights_that_are_no_folder_are_as_they_were(weights_folder):
     file = f"{weights_folder('resnet18.pth')}/resnet18.pth"
-    assert [file_of("resnet18", each) for each in (file, "DEFAULT", None, "")] == [file, "DEFAULT", None, ""]
+    for name in (file, "DEFAULT", None, ""):
+        assert resolve_weights_file("resnet18", name) == name
 
 
 def test_folder_without_the_file_or_with_several(weights_folder):
     folder = weights_folder("vgg16_a.pth", "vgg16_b.pth")
     with pytest.raises(ArgumentError, match=r"has several files for vgg16 \(vgg16_a.pth, vgg16_b.pth\); name one"):
-        file_of("vgg16", folder)
+        resolve_weights_file("vgg16", folder)
     with pytest.raises(ArgumentError, match="^weights='.*': this folder has no weights of resnet18; expected resnet18"):
-        file_of("resnet18", folder)
+        resolve_weights_file("resnet18", folder)

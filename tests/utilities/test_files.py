@@ -4,7 +4,13 @@ import os
 import pytest
 
 from transfer_learning.utilities import files
-from transfer_learning.utilities.files import atomic_folder, atomic_write, read_json, write_json, write_text
+from transfer_learning.utilities.files import (
+    atomic_folder,
+    atomic_write,
+    read_checked_json,
+    write_checked_json,
+    write_text,
+)
 
 
 def killed_at(path, step) -> int:
@@ -51,14 +57,14 @@ def test_text_is_utf_8(tmp_path):
 
 def test_json_is_read_as_it_was_written_and_every_change_is_noticed(tmp_path):
     path, value = tmp_path / "file.json", {"ids": ["a", "b"], "shape": [3, 4], "nested": {"rate": 0.5, "none": None}}
-    write_json(path, value)
-    assert read_json(path) == value
+    write_checked_json(path, value)
+    assert read_checked_json(path) == value
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert read_json(path) in (None, value)
+        assert read_checked_json(path) in (None, value)
     path.write_bytes(whole.replace(b"0.5", b"0.7"))
-    assert read_json(path) is None
+    assert read_checked_json(path) is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1, 2]", b"3", b"\xff\xfe", json.dumps({"a": 1}).encode()])
@@ -66,7 +72,7 @@ def test_missing_or_foreign_json(tmp_path, content):
     path = tmp_path / "file.json"
     if content is not None:
         path.write_bytes(content)
-    assert read_json(path) is None
+    assert read_checked_json(path) is None
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.validation import validated
 
-LEARNING = "network.trainable."  # the beginning of the keys of weights that learn in a state_dict
+TRAINABLE_PREFIX = "network.trainable."  # of keys in the model's state_dict
 
 
 @validated
@@ -46,18 +46,18 @@ class EMA(pl.Callback):
     def on_train_start(self, trainer: Any, model: Any) -> None:
         if self.decay is None:
             return
-        self.step, values = trainer.global_step, learning_values(model)
+        self.step, values = trainer.global_step, averaged_values(model)
         if self.averages:  # of a checkpoint
             self.averages = {key: self.averages[key].to(value.device) for key, value in values.items()}
             self._restore(model)
         else:
-            self.averages = {key: value.to(at_least_float32(value), copy=True) for key, value in values.items()}
+            self.averages = {key: value.to(average_dtype(value), copy=True) for key, value in values.items()}
 
     def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.decay is None or trainer.global_step == self.step:  # gradients are accumulated
             return
         update = get_ema_multi_avg_fn(min(self.decay, (1 + self.updates) / (10 + self.updates)))
-        values = [value.to(at_least_float32(value)) for value in learning_values(model).values()]
+        values = [value.to(average_dtype(value)) for value in averaged_values(model).values()]
         update(list(self.averages.values()), values, self.updates)
         self.updates, self.step = self.updates + 1, trainer.global_step
 
@@ -76,19 +76,21 @@ class EMA(pl.Callback):
         self._forget()
 
     def _use_averages(self, model: Any) -> None:
-        values = learning_values(model) if self.averages else {}
-        self.weights = {key: value.clone() for key, value in values.items()}
-        for key, value in values.items():
-            value.copy_(self.averages[key])
+        if self.averages:
+            values = averaged_values(model)
+            self.weights = {key: value.clone() for key, value in values.items()}
+            for key, value in values.items():
+                value.copy_(self.averages[key])
 
     def _restore(self, model: Any) -> None:
-        for key, value in learning_values(model).items() if self.weights else ():
-            value.copy_(self.weights[key])
-        self.weights = {}
+        if self.weights:
+            for key, value in averaged_values(model).items():
+                value.copy_(self.weights[key])
+            self.weights = {}
 
     def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         if self.averages:
-            weights = self.weights or learning_values(model)
+            weights = self.weights or averaged_values(model)
             state = {"updates": self.updates, "averages": self.averages, "weights": weights}
             checkpoint["callbacks"][self.state_key] = state
 
@@ -116,17 +118,17 @@ def with_averages(trainer: Any, state_dict: dict[str, torch.Tensor]) -> dict[str
     return state_dict
 
 
-def learning_values(model: Any) -> dict[str, torch.Tensor]:
+def averaged_values(model: Any) -> dict[str, torch.Tensor]:
     """Parameters that learn and running statistics, by key of the model's state_dict, in the model's memory."""
     part = model.network.trainable
     frozen = {name for name, parameter in part.named_parameters() if not parameter.requires_grad}
     return {
-        LEARNING + name: value
+        TRAINABLE_PREFIX + name: value
         for name, value in part.state_dict().items()
         if name not in frozen and value.is_floating_point()
     }
 
 
-def at_least_float32(value: torch.Tensor) -> torch.dtype:
-    """The dtype of its average: weights of 16 bits would lose small changes."""
+def average_dtype(value: torch.Tensor) -> torch.dtype:
+    """At least float32: an average of 16 bits would lose small changes."""
     return torch.promote_types(value.dtype, torch.float32)

@@ -22,8 +22,9 @@ from transfer_learning.utilities.validation import validated
 
 @validated
 class Evaluation(RunEndCallback):
-    """Keeps the predictions of the best epoch's validation and of the test; nothing is computed twice.
+    """Keeps the predictions of the best epoch's validation and of the test.
 
+    At the end of the run, the best epoch is validated once more only if its predictions were not kept.
     Writes `predictions.csv` when the monitored metric improves, and at the end of the run with the test. Then draws
     `confusion`, `mistakes` and `reliability` of both, such as `confusion-val.png`, and `gradcam-val.png`.
 
@@ -116,7 +117,7 @@ class Evaluation(RunEndCallback):
 def grad_cam_overlays(model: Any, pixels: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
     """Images under their Grad-CAM, (H, W, 3) uint8 each; pixels (N, H, W, 3) uint8 and class codes (N,) int64.
 
-    Raises UserError if the network is not convolutional.
+    Raises UserError as `grad_cam`.
     """
     images = as_floats(torch.from_numpy(pixels).to(model.device)).to(model.dtype)
     maps = grad_cam(model.network, images, torch.from_numpy(codes).to(model.device)).cpu().numpy()

@@ -88,7 +88,7 @@ class History(pl.Callback):
             adapter.epoch(epoch, measured)
         self.batches = trainer.num_training_batches, sum(trainer.num_val_batches)
         self.epoch_start, self.validated = now, False
-        ordered = sorted(measured, key=lambda key: (not key.startswith("train"), list(measured).index(key)))
+        ordered = sorted(measured, key=lambda key: not key.startswith("train/"))
         shown = "  ".join(f"{label(key).removeprefix('training ')} {measured[key]:.4f}" for key in ordered)
         rank_zero_info(f"epoch {epoch:3d}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
 

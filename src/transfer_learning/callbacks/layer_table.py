@@ -41,8 +41,12 @@ def layer_table(network: nn.Module, image_size: int) -> str:
     def record(name: str):
         def hook(layer: nn.Module, inputs: tuple, output: Any) -> None:
             parameters = list(layer.parameters())
-            trainable = any(p.requires_grad for p in parameters)
-            state = "" if not parameters else "trainable" if trainable else "frozen"
+            if not parameters:
+                state = ""
+            elif any(p.requires_grad for p in parameters):
+                state = "trainable"
+            else:
+                state = "frozen"
             is_tensor = isinstance(output, torch.Tensor)
             shape = f"(N, {', '.join(map(str, output.shape[1:]))})" if is_tensor else type(output).__name__
             rows.append((f"{name} ({type(layer).__name__})", shape, f"{sum(p.numel() for p in parameters):,}", state))

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 
 class LoggerAdapter:
-    """What a run shows besides metrics. This base class serves loggers that only take settings, such as CSVLogger."""
+    """What a run shows besides metrics. This base class passes settings and results to any logger, and nothing else."""
 
     def __init__(self, logger: Logger):
         self.logger: Any = logger

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,24 +86,42 @@ class SplitDataset(Dataset):
     ):
         if device is not None:
             array, rows = array[rows.ravel()], np.arange(rows.size, dtype=np.int64).reshape(rows.shape)
-        tensors = [torch.from_numpy(each).to(device) for each in (array, rows, indices, labels)]
-        self.array, self.rows, self.indices, self.labels = tensors
+
+        def tensor(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(values).to(device)
+
+        self.array, self.rows, self.indices, self.labels = map(tensor, (array, rows, indices, labels))
         self.is_features, self.device = is_features, device
-        self.sample = sample and lru_cache(1)(lambda epoch: [torch.from_numpy(p).to(device) for p in sample(epoch)])
-        self.choose = choose and lru_cache(1)(lambda epoch: torch.from_numpy(choose(epoch)).to(device))
-        self.draw = draw and lru_cache(1)(lambda epoch: torch.from_numpy(draw(epoch)).to(device))
+        self.sample = _of_last_epoch(sample, lambda parameters: tuple(map(tensor, parameters)))
+        self.choose, self.draw = _of_last_epoch(choose, tensor), _of_last_epoch(draw, tensor)
 
     def __len__(self) -> int:
         return self.rows.shape[1]
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        here = torch.tensor(positions).to(self.device, non_blocking=True)
+    def __getitems__(self, of_batch: Sequence[int]) -> Batch:
+        positions = torch.tensor(of_batch).to(self.device, non_blocking=True)
         epoch = self.sampler.epoch if self.sampler else 0
-        images = self.draw(epoch)[here] if self.draw else here
-        inputs = self.array[self.rows[self.choose(epoch)[here], images] if self.choose else self.rows[0][images]]
-        parameters = tuple(each[here] for each in self.sample(epoch)) if self.sample else ()
+        images = self.draw(epoch)[positions] if self.draw else positions
+        view = self.choose(epoch)[positions] if self.choose else 0
+        inputs = self.array[self.rows[view, images]]
+        parameters = tuple(each[positions] for each in self.sample(epoch)) if self.sample else ()
         inputs = features_from_rows(inputs) if self.is_features else inputs
         return Batch(inputs, self.labels[images], self.indices[images], parameters, self.is_features)
+
+
+def _of_last_epoch(function: Callable[[int], Any] | None, convert: Callable[[Any], Any]) -> Callable[[int], Any] | None:
+    """epoch -> the function's converted result, which is kept until another epoch is asked for; None for None."""
+    return lru_cache(1)(lambda epoch: convert(function(epoch))) if function else None
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """Collates nothing: `SplitDataset` returns whole batches. (A lambda could not be pickled for worker processes.)"""
+    return batch
+
+
+def used_batches(batches: int, limit: int | float) -> int:
+    """How many of so many batches Lightning uses with such a limit, that of `limit_train_batches` and its like."""
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def features_to_rows(features: torch.Tensor) -> np.ndarray:

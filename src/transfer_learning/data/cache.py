@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from tqdm import tqdm
 
 from transfer_learning.utilities.errors import ArgumentError
-from transfer_learning.utilities.files import read_json, sha256_of, write_json
+from transfer_learning.utilities.files import read_checked_json, sha256_of, write_checked_json
 from transfer_learning.utilities.locks import waiting_lock
 
 try:
@@ -91,7 +91,7 @@ class CachedArray:
 
     def _listed(self) -> dict:
         """{"ids": {id: row}, "remarks": {kind: {id: value}}, "dtype", "shape"} of the rows that are complete."""
-        listed = read_json(self.path.with_suffix(".json")) or {}
+        listed = read_checked_json(self.path.with_suffix(".json")) or {}
         with suppress(OSError, KeyError, TypeError, ValueError):
             size = len(listed["ids"]) * math.prod(listed["shape"]) * np.dtype(listed["dtype"]).itemsize
             with open(self.path, "rb") as file:
@@ -145,7 +145,7 @@ class CachedArray:
     def _save(self, file: BinaryIO, listed: dict) -> None:
         """Writes the listing once its rows are on the disk. Raises OSError."""
         os.fsync(file.fileno())
-        write_json(self.path.with_suffix(".json"), listed | {"ids": list(listed["ids"])})
+        write_checked_json(self.path.with_suffix(".json"), listed | {"ids": list(listed["ids"])})
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def list_arrays(folder: str | Path) -> list[ArrayFile]:
     found = []
     for path in Path(folder).expanduser().glob(f"*-{'[0-9a-f]' * KEY_LENGTH}.rows"):
         with suppress(FileNotFoundError):  # another process has just removed it
-            listed, state = read_json(path.with_suffix(".json")) or {}, path.stat()
+            listed, state = read_checked_json(path.with_suffix(".json")) or {}, path.stat()
             about = listed.get("about", "") if listed else "unfinished or damaged: it will be computed again"
             found.append(ArrayFile(path, len(listed.get("ids", ())), state.st_size, state.st_mtime, about))
     return sorted(found, key=lambda each: -each.last_used)

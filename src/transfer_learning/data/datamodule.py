@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from transfer_learning.data.augmentation import Augmentation, Step
 from transfer_learning.data.augmentation.affine import Affine
 from transfer_learning.data.balance import balanced_draw, balanced_weights
-from transfer_learning.data.batch import Batch, SplitDataset, prepare
+from transfer_learning.data.batch import Batch, SplitDataset, as_it_is, prepare
 from transfer_learning.data.cache import cache_errors
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.duplicates import duplicates
@@ -104,7 +104,9 @@ class ImageDataModule(pl.LightningDataModule):
         self._keeps_splits = keeps_splits(self.split, self.images)
         log_given_splits(self.images.splits or (), "they are kept" if self._keeps_splits else "all are split anew")
         self._excluded = excluded_images(self.images, self.exclude)
-        kept = ("test", "val")[: 1 if self.folds else 2] if self._keeps_splits else ()  # folds divide the others
+        kept: tuple[str, ...] = ()
+        if self._keeps_splits:
+            kept = ("test",) if self.folds else ("val", "test")  # folds divide the validation images anew
         found = duplicates(self.images, self._indices_without(self._excluded), kept) if self.drop_duplicates else {}
         unused = self._excluded | found
         log_images_left_out(self.images, unused)
@@ -145,11 +147,13 @@ class ImageDataModule(pl.LightningDataModule):
         """
         self.setup()
         self.features = {}
+        if frozen_part is None:
+            return
         key, folder, steps = asdict(self.preprocessing), self.cache_dir, self.augmentation
-        for split in splits if frozen_part else ():
+        for split in splits:
             augmented = split == "train" and self.augment
             views = [self.view(number) for number in range(self.views)] if augmented else [()]
-            if frozen_part and views:
+            if views:
                 self.features[split] = compute_features(
                     frozen_part, self.pixels, self.images.digests, self.splits[split], views, steps, key, folder
                 )
@@ -224,7 +228,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
         dataset.sampler = sampler(dataset, num_replicas=world_size, rank=rank, **settings)
         pin = dataset.device is None and self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=_as_it_is, pin_memory=pin)
+        return DataLoader(dataset, batch_size, sampler=dataset.sampler, collate_fn=as_it_is, pin_memory=pin)
 
     def _device_for_all_splits(self) -> torch.device | None:
         """The GPU of this process if all splits fit into half of its free memory; the network needs the rest."""
@@ -243,8 +247,3 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         """uint8 images -> floats in [0, 1], augmented if the batch has parameters: on the device."""
         return prepare(batch, self.augmentation)
-
-
-def _as_it_is(batch: Any) -> Batch:
-    """Collates nothing: `SplitDataset` returns whole batches. (A lambda could not be pickled for worker processes.)"""
-    return batch

@@ -19,24 +19,44 @@ SWAPPED = ("I;16BS", "I;32BS", "F;32BF")  # which Pillow 13 swaps twice in compr
 BITS_PER_SAMPLE, ORIENTATION, PLANES = 258, 274, 284  # TIFF's tags
 
 
+class ValueRange(NamedTuple):
+    """The lowest and the highest finite value of an image, and those that its type can have, for floats 0 and 1."""
+
+    low: float
+    high: float
+    type_low: float
+    type_high: float
+
+    @property
+    def is_inside_type(self) -> bool:
+        return self.type_low <= self.low and self.high <= self.type_high
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the values use less than a quarter of the type's range."""
+        return self.low > self.high - (self.type_high - self.type_low) / 4
+
+
 class Deep(NamedTuple):
     """An image with more than 8 bits a channel, without its transparency."""
 
     values: np.ndarray  # (H, W) or (H, W, 3), integers or floats
-    range: list[float]  # the lowest and the highest finite value; those that its type can have, for floats 0 and 1
+    value_range: ValueRange
     is_whole: bool  # False: only the upper 8 bits of each value are known
 
     def as_bytes(self, depth: str | None) -> np.ndarray:
         """uint8 of the same shape, as `Preprocessing` says. Raises ValueError: `depth` does not allow it."""
-        low, high, start, stop = self.range
+        low, high, type_low, type_high = self.value_range
         if depth == "image":
             if not self.is_whole:
                 raise ValueError("Pillow reads only the upper 8 of its 16 bits; for depth=image save it as PNG")
             start, width = low, high - low
-        elif start <= low and high <= stop:
-            width = stop - start + (self.values.dtype.kind != "f")
+        elif self.value_range.is_inside_type:
+            start, width = type_low, type_high - type_low
+            if self.values.dtype.kind != "f":
+                width += 1  # the number of integers
         else:
-            found = f"values from {low:,g} to {high:,g}, expected {start:,g} to {stop:,g}"
+            found = f"values from {low:,g} to {high:,g}, expected {type_low:,g} to {type_high:,g}"
             raise ValueError(f"{found}; depth=image takes each image's own range")
         if not width:
             return np.full_like(self.values, 128, dtype=np.uint8)
@@ -70,11 +90,11 @@ def read_deep(image: Image.Image) -> Deep | None:
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise ValueError("none of its values is a finite number")
-    full = _full_range(values.dtype, stored, maximum)
-    return Deep(values, [finite.min().item(), finite.max().item(), *full], is_whole)
+    value_range = ValueRange(finite.min().item(), finite.max().item(), *_type_range(values.dtype, stored, maximum))
+    return Deep(values, value_range, is_whole)
 
 
-def _full_range(dtype: np.dtype, stored: str, maximum: int) -> tuple[int, int]:
+def _type_range(dtype: np.dtype, stored: str, maximum: int) -> tuple[int, int]:
     if dtype.kind == "f":
         return 0, 1
     if stored.startswith("I;1") or maximum:  # in memory they may have 32 bits; Pillow scales Netpbm's values to 16
@@ -112,7 +132,10 @@ def reopened(image: Any) -> Any:
 
 
 def _both_bytes(image: Image.Image, stored: str) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint16, without transparency; read in the other byte order, the lower byte is the upper."""
+    """(H, W) or (H, W, 3) uint16, without transparency.
+
+    Pillow keeps the upper byte of each value; reading with swapped byte order yields the lower one.
+    """
 
     def read(raw_mode: str) -> np.ndarray:
         with reopened(image) as again:
@@ -131,27 +154,25 @@ def narrow(ranges: Mapping[str, Sequence[float]], together: bool) -> str | None:
     """Says which images use less than a quarter of their type's range, or values outside it; None if none do.
 
     Args:
-        ranges: the name of each image with more than 8 bits a channel -> its `Deep.range`.
+        ranges: the name of each image with more than 8 bits a channel -> the numbers of its `ValueRange`.
         together: whether to look at the range of all images of a type, not at each image's own.
     """
-    for full in dict.fromkeys(tuple(each[2:]) for each in ranges.values()):
-        used = {name: (each[0], each[1]) for name, each in ranges.items() if tuple(each[2:]) == full}
+    every = {name: ValueRange(*each) for name, each in ranges.items()}
+    for type_range in dict.fromkeys((each.type_low, each.type_high) for each in every.values()):
+        of_type = {name: each for name, each in every.items() if (each.type_low, each.type_high) == type_range}
         if together:
-            lows, highs = zip(*used.values())
-            used = dict.fromkeys(used, (min(lows), max(highs)))
-        start, stop = full
-        fits = {name: start <= low <= high - (stop - start) / 4 and high <= stop for name, (low, high) in used.items()}
-        found = [name for name in used if not fits[name]]
+            lowest, highest = min(each.low for each in of_type.values()), max(each.high for each in of_type.values())
+            of_type = dict.fromkeys(of_type, ValueRange(lowest, highest, *type_range))
+        found = [name for name, each in of_type.items() if each.is_narrow or not each.is_inside_type]
         if found:
-            (low, high), more = used[found[0]], f"{len(found):,} images such as " if len(found) > 1 else ""
-            return (
-                f"{more}{found[0]}: values from {low:,g} to {high:,g}, where the full range is {start:,g} to {stop:,g}"
-            )
+            first, more = of_type[found[0]], f"{len(found):,} images such as " if len(found) > 1 else ""
+            full = f"where the full range is {first.type_low:,g} to {first.type_high:,g}"
+            return f"{more}{found[0]}: values from {first.low:,g} to {first.high:,g}, {full}"
     return None
 
 
 def check_ranges(names: Sequence[str], ranges: Mapping[int, Sequence[float]]) -> None:
-    """Checks images whose `depth` was not chosen: index into the names -> its `Deep.range`.
+    """Checks images whose `depth` was not chosen: index into the names -> the numbers of its `ValueRange`.
 
     Logs single images that use less than a quarter of their type's range. Raises ArgumentError (`depth`) if that is
     true of all images of a type together.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from transfer_learning.utilities.files import file_sha256, read_json, write_json
+from transfer_learning.utilities.files import file_sha256, read_checked_json, write_checked_json
 from transfer_learning.utilities.locks import waiting_lock
 
 UNREADABLE = "unreadable"
@@ -28,7 +28,7 @@ class FileDigests:
 
     def __call__(self, paths: Sequence[Path]) -> list[str]:
         """SHA-256 (hex) of each file; for one that cannot be read, a text that begins with `UNREADABLE`."""
-        kept = (read_json(self.file) if self.file else None) or {}
+        kept = (read_checked_json(self.file) if self.file else None) or {}
         keys, states = [os.path.abspath(path) for path in paths], [_state(path) for path in paths]
         digests = {key: kept[key][-1] for key, state in zip(keys, states) if state and kept.get(key, [])[:-1] == state}
         missing = {key: path for key, path in zip(keys, paths) if key not in digests}
@@ -39,7 +39,7 @@ class FileDigests:
         if new and self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with waiting_lock(self.file.with_suffix(".lock"), "adds its digests"):
-                write_json(self.file, (read_json(self.file) or {}) | new)
+                write_checked_json(self.file, (read_checked_json(self.file) or {}) | new)
         return [digests[key] for key in keys]
 
 

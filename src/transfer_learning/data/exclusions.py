@@ -5,10 +5,12 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.data.delimiter import delimiter_of
 from transfer_learning.data.images import Images
 from transfer_learning.utilities.errors import ArgumentError, first_line
 from transfer_learning.utilities.validation import PathArgument
 
+COLUMNS = ("exclude", "sha256")
 YES, NO = ("x", "1", "yes", "true"), ("", "0", "no", "false")
 
 
@@ -22,14 +24,14 @@ def read_exclusions(path: PathArgument) -> set[str]:
     """
     try:
         with open(Path(path).expanduser(), newline="", encoding="utf-8-sig", errors="replace") as file:
-            delimiter = max(",;\t", key=file.readline().count)
+            delimiter = delimiter_of(file.readline(), COLUMNS)
             file.seek(0)
             reader = csv.DictReader(file, delimiter=delimiter, restval="", skipinitialspace=True)
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, csv.Error) as error:
         reason = f"not readable as a table ({first_line(error)}); expected the audit.csv of an audit."
         raise ArgumentError("exclude", str(path), reason) from error
-    if missing := [name for name in ("exclude", "sha256") if name not in columns]:
+    if missing := [name for name in COLUMNS if name not in columns]:
         reason = f"it has no column {' and no column '.join(missing)}; expected the audit.csv of an audit."
         raise ArgumentError("exclude", str(path), reason)
     for number, row in enumerate(rows, 2):  # as a spreadsheet counts
@@ -48,6 +50,6 @@ def excluded_images(images: Images, path: PathArgument | None) -> dict[int, tupl
     """
     excluded = set() if path is None else read_exclusions(path)
     if unknown := len(excluded.difference(images.digests)):
-        rank_zero_info(f"{path}: {unknown} of its {len(excluded)} excluded images are not among these images")
+        rank_zero_info(f"{path}: {unknown} of its {len(excluded)} excluded images are not in this data set")
     found = [index for index, digest in enumerate(images.digests) if digest in excluded]
     return dict.fromkeys(found, (f"excluded by {path}", ""))

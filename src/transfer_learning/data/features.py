@@ -82,11 +82,12 @@ def compute_features(
                 targets = torch.zeros(batch, dtype=torch.int64, device=device)
                 prepared = prepare(Batch(images, targets, targets, parameters), augmentation)
                 if prepared.targets is not targets:
-                    raise ArgumentError("views", len(views), "a step changes the targets, which needs fresh images: 0.")
+                    reason = "an augmentation step changes the targets, so features cannot be stored"
+                    raise ArgumentError("views", len(views), f"expected 0: {reason}.")
                 outputs = frozen_part.forward(prepared.inputs)[: len(chosen)]
                 if not outputs.isfinite().all():
                     way = "Look at its weights, or compute in another precision."
-                    raise UserError(f"the features of the frozen part are not finite, NaN or infinite. {way}")
+                    raise UserError(f"the features of the frozen part contain NaN or infinite values. {way}")
                 features.append(outputs)
             return features_to_rows(torch.cat(features)), {}
 

@@ -35,13 +35,13 @@ class Images:
     def take(self, indices: np.ndarray) -> "Images":
         """The images at (M,) indices, in that order."""
         columns: dict[str, Any] = {key: getattr(self, key) for key in ("names", "digests", "splits", "groups")}
-        taken: dict[str, Any] = {key: value and [value[n] for n in indices] for key, value in columns.items()}
+        taken: dict[str, Any] = {key: [value[n] for n in indices] if value else value for key, value in columns.items()}
         return replace(self, labels=self.labels[indices], read=lambda n: self.read(indices[n]), **taken)
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Lists labelled images. The data module calls it once, in `setup`."""
+    """Lists labelled images. `ImageDataModule.list_images` calls it once."""
 
     def list_images(self, file_digests: FileDigests) -> Images:
         """Sources of files compute their digests with `file_digests`. Raises UserError."""
@@ -103,8 +103,9 @@ def too_few_classes(images: Images, classes: Sequence[str] | None) -> str | None
     if len(found) > 1 and len(found) >= len(classes or ()):
         return None
     expected = " and ".join(classes) if classes else "at least two classes"
+    text = f"classes found: {some(found, 20) or 'none'}; expected {expected}."
     left_out = "; ".join(f"{why}: {some(names)}" for why, names in images.left_out.items())
-    return f"classes found: {some(found, 20) or 'none'}; expected {expected}.{left_out and f' Left out: {left_out}.'}"
+    return f"{text} Left out: {left_out}." if left_out else text
 
 
 def _is_pixels(array: np.ndarray) -> bool:

@@ -65,10 +65,10 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
 
 
 def log_case(names: Collection[str], class_names: Collection[str]) -> None:
-    """Logs which names that differ in case only are one class, of which only one is a class name, and which are not."""
+    """Logs names that differ only in case: which form one class, so that one is a class name, and which do not."""
     alike: dict[str, list[str]] = {}
     for name in sorted(names):
-        alike.setdefault(_form(name), []).append(name)
+        alike.setdefault(_normalized(name), []).append(name)
     groups = [each for each in alike.values() if len(each) > 1]
     for are_one, what in ((True, "one class"), (False, "different classes")):
         texts = [
@@ -143,7 +143,7 @@ def _spellings(places: Iterable[Place], splits: Collection[Path] = (), join: boo
     """
     alike: dict[str, dict[Place, None]] = {}
     for place in places:
-        alike.setdefault(_form(place[1]), {})[place] = None
+        alike.setdefault(_normalized(place[1]), {})[place] = None
     spelling: dict[Place, str] = {}
     for group in alike.values():
         names = list(dict.fromkeys(name for _, name in group))
@@ -158,14 +158,15 @@ def _matches(names: Iterable[str], wanted: Sequence[str]) -> Mapping[str, str]:
     is none, its plural. Where names differ in case only, the one that is spelled like the wanted class is taken.
     """
     names = set(names)
-    forms = {_form(name) for name in names}
-    wanted_forms = {_form(each): each for each in wanted}
+    forms = {_normalized(name) for name in names}
+    wanted_forms = {_normalized(each): each for each in wanted}
     plurals = {form + "s": each for form, each in wanted_forms.items() if form not in forms}
-    exact = {_form(each) for each in wanted if each in names}
-    found = {name: {**plurals, **wanted_forms}.get(_form(name)) for name in names if _form(name) not in exact}
+    exact = {_normalized(each) for each in wanted if each in names}
+    of_form = {**plurals, **wanted_forms}
+    found = {name: of_form.get(_normalized(name)) for name in names if _normalized(name) not in exact}
     return {name: each for name, each in found.items() if each} | {each: each for each in wanted if each in names}
 
 
-def _form(name: str) -> str:
+def _normalized(name: str) -> str:
     """What names have in common that differ only in case, in how accents are encoded, or in spaces around them."""
     return unicodedata.normalize("NFC", printable(name)).casefold().strip()

@@ -106,7 +106,8 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
 
     Returns:
         pixels, (N, image_size, image_size, 3) uint8, and remarks on positions: "unreadable", the reason why an image is
-        black; "range", the `Deep.range` of one with more than 8 bits a channel; "frames", how many if more than one.
+        black; "range", the numbers of the `ValueRange` of one with more than 8 bits a channel; "frames", how many if
+        more than one.
 
     Raises:
         UserError: a file changed after it was listed, or cannot be read any more; there is not enough memory.
@@ -117,20 +118,22 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
     def decode_one(position: int) -> None:
         index = indices[position]
         try:
-            with images.read(index) as image, ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
-                deep = read_deep(image)
-                if deep:
-                    remarks["range"][position] = deep.range
-                pixels[position] = preprocessing.resized(image, deep)
-                frames = count_frames(image)
-                if frames > 1:
-                    remarks["frames"][position] = frames
+            with images.read(index) as image:
+                memory_lock = ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext()
+                with memory_lock:
+                    deep = read_deep(image)
+                    if deep:
+                        remarks["range"][position] = list(deep.value_range)
+                    pixels[position] = preprocessing.resized(image, deep)
+                    frames = count_frames(image)
+                    if frames > 1:
+                        remarks["frames"][position] = frames
         except UserError:
             raise
         except Exception as error:  # decoders raise many kinds of errors for a broken file
             is_memory = isinstance(error, MemoryError)
             if (is_memory or getattr(error, "errno", None)) and not images.digests[index].startswith(UNREADABLE):
-                what = "not enough memory to decode it" if is_memory else "disappeared after it was listed"
+                what = "not enough memory to decode it" if is_memory else "it cannot be read any more"
                 raise UserError(f"{images.names[index]}: {what} ({first_line(error)}). Run it again.") from error
             reason = first_line(error)
             if isinstance(error, UnidentifiedImageError):

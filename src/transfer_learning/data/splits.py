@@ -65,7 +65,7 @@ class PerClass:
         Raises:
             ArgumentError: a class has fewer images than asked for, or a split would be empty.
         """
-        return _divide(images, self.sizes, self.seed)
+        return _divide_per_class(images, self.sizes, self.seed)
 
 
 class Given(PerClass):
@@ -106,7 +106,7 @@ class Given(PerClass):
         if missing or self.sizes["train"] is not None:
             train = splits["train"]
             sizes = {split: size for split, size in self.sizes.items() if split == "train" or split in missing}
-            taken = _divide(images.take(train), sizes, self.seed, may_lack_classes=True)
+            taken = _divide_per_class(images.take(train), sizes, self.seed, may_lack_classes=True)
             splits |= {split: train[rows] for split, rows in taken.items()}
         if images.groups:
             _log_divided_groups(images.groups, splits)
@@ -169,7 +169,7 @@ def check_kept_splits(images: Images, used: np.ndarray) -> None:
         raise UserError(f"{reason}, for the reasons above. Correct them, or split all images anew (per_class).")
 
 
-def _divide(
+def _divide_per_class(
     images: Images, sizes: Mapping[str, int | float | None], seed: int, may_lack_classes: bool = False
 ) -> dict[str, np.ndarray]:
     """Splits of these sizes per class. Raises ArgumentError for a class without images unless they may lack classes."""
@@ -195,9 +195,8 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
     asked = ", ".join(f"{split}_per_class={size}" for split, size in sizes.items() if size is not None)
     given = [size for size in sizes.values() if size is not None]
     shares = all(isinstance(size, float) for size in given)
-    filled: dict[str, Any] = {
-        split: 1 - sum(given) if size is None and shares else size for split, size in sizes.items()
-    }
+    rest = 1 - sum(given) if shares else None
+    filled: dict[str, Any] = {split: rest if size is None else size for split, size in sizes.items()}
     counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n or 0 for split, n in filled.items()}
     if None in filled.values():
         counts["train"] = available - sum(counts.values())
@@ -213,7 +212,8 @@ def _counts(sizes: Mapping[str, int | float | None], available: int, class_name:
         reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
         largest = max((split for split in sizes if split != empty), key=counts.__getitem__)
         named = empty if sizes[empty] is not None else largest
-        ways = f": add images, or ask for a count, such as {named}_per_class=1" * isinstance(sizes[empty], float)
+        is_share = isinstance(sizes[empty], float)
+        ways = f": add images, or ask for a count, such as {named}_per_class=1" if is_share else ""
         raise ArgumentError(f"{named}_per_class", sizes[named], f"{reason}; it needs at least one image{ways}.")
     return counts
 

@@ -73,7 +73,8 @@ def log_images_left_out(images: Images, left_out: Mapping[int, tuple[str, str]])
     """Logs what the source left out, and what was left out later: index of an image -> the reason, a detail or ""."""
     reasons = {reason: list(names) for reason, names in images.left_out.items()}
     for index, (reason, detail) in left_out.items():
-        reasons.setdefault(reason, []).append(images.names[index] + (detail and f" ({detail})"))
+        name = images.names[index]
+        reasons.setdefault(reason, []).append(f"{name} ({detail})" if detail else name)
     log_left_out(reasons)
 
 

@@ -1,1 +1,1 @@
-"""Training: the LightningModule, its objective, metrics and predictions, checkpoints, and `train`."""
+"""Training, evaluation, inference, audits and export: the LightningModule, its objective, metrics and checkpoints."""

@@ -14,7 +14,7 @@ from transfer_learning.data.images import Images
 from transfer_learning.data.splits import SPLITS, SplitStrategy, keeps_splits
 from transfer_learning.engine.label_errors import out_of_fold, suspect_labels
 from transfer_learning.engine.near_duplicates import groups, near_duplicates, nearest, thumbnails
-from transfer_learning.engine.unusual_images import odd_sizes, outliers, read_headers, summary, unusable
+from transfer_learning.engine.unusual_images import flat_dark_or_bright, odd_sizes, outliers, read_headers, summary
 from transfer_learning.reporting.audit import KINDS, Audit, Finding
 from transfer_learning.utilities.errors import ArgumentError
 
@@ -84,7 +84,7 @@ def audit(data: ImageDataModule, frozen_part: FrozenPart) -> Audit:
     for row, code, given, likely in zip(*suspect_labels(probabilities, labels)):
         found.append(Finding("label", int(rows[row]), float(given - likely), f"looks like {names[code]}"))
     sizes = odd_sizes(headers, data.preprocessing.image_size)
-    for kind, unusual in {"outlier": outliers(neighbours), **unusable(small), **sizes}.items():
+    for kind, unusual in {"outlier": outliers(neighbours), **flat_dark_or_bright(small), **sizes}.items():
         for row, score in zip(*unusual):
             size = f"{headers[row].width} × {headers[row].height}" if kind in sizes else ""
             found.append(Finding(kind, int(rows[row]), float(score), size))

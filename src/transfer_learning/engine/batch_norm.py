@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from transfer_learning.data.batch import used_batches
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.models.network import Network, pass_black_image
 from transfer_learning.utilities.errors import ArgumentError
@@ -20,9 +21,9 @@ def check_last_batch(data: ImageDataModule, network: Network, trainer: pl.Traine
     """
     count, devices = len(data.splits["train"]), trainer.world_size
     images, size = math.ceil(count / devices), max(1, data.batch_size // devices)  # of each device
-    batches, limit = math.ceil(images / size), trainer.limit_train_batches
-    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    smallest = size if used < batches else images - (batches - 1) * size
+    batches = math.ceil(images / size)
+    is_complete = used_batches(batches, trainer.limit_train_batches) == batches
+    smallest = images - (batches - 1) * size if is_complete else size
     name = single_valued_batch_norm(network, data.training_size) if smallest == 1 else None
     if name:
         sizes = [each for each in range(2, images + 1) if images % each != 1 and each * devices <= count]
@@ -33,17 +34,21 @@ def check_last_batch(data: ImageDataModule, network: Network, trainer: pl.Traine
 
 
 def single_valued_batch_norm(network: Network, image_size: int) -> str | None:
-    """The first batch norm in training mode that gets one value per channel of one image; None if there is none.
+    """The first batch norm that gets one value per channel of one image in training; None if there is none.
 
     One black image, (1, 3, image_size, image_size), passes the network in evaluation mode, which changes no statistics.
+    Afterwards the network is in the mode of before.
     """
     found: list[str] = []
+    was_training = network.training
 
     def record(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if inputs[0].numel() == inputs[0].shape[1]:
             found.append(name)
 
+    network.train()  # frozen batch norms stay in evaluation mode
     norms = {name: each for name, each in network.named_modules() if isinstance(each, _BatchNorm) and each.training}
+    network.train(was_training)
     hooks = [layer.register_forward_pre_hook(partial(record, name)) for name, layer in norms.items()]
     pass_black_image(network, image_size)
     for hook in hooks:
@@ -66,11 +71,11 @@ def check_synchronized(network: Network, trainer: pl.Trainer) -> None:
 
 
 def share_running_statistics(layers: nn.Module, trainer: pl.Trainer) -> None:
-    """Gives all processes those of the first one, which checkpoints hold too, so that all validate the same network.
+    """Broadcasts the running statistics of the first process, which checkpoints hold, so that all validate the same.
 
     In training, DDP does so before each batch only.
     """
     if trainer.world_size > 1:
-        for layer in layers.modules():
-            for statistic in layer.buffers(recurse=False) if isinstance(layer, _BatchNorm) else ():
+        for norm in [layer for layer in layers.modules() if isinstance(layer, _BatchNorm)]:
+            for statistic in norm.buffers(recurse=False):
                 torch.distributed.broadcast(statistic, src=0)

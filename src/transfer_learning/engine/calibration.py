@@ -6,7 +6,7 @@ import torch
 
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.utilities.errors import UserError
-from transfer_learning.utilities.files import file_sha256, read_json, write_json
+from transfer_learning.utilities.files import file_sha256, read_checked_json, write_checked_json
 
 LOG2_RANGE = (-6.0, 6.0)  # of the temperature
 
@@ -41,7 +41,7 @@ def read_temperature(checkpoint: str | Path) -> float:
     file = temperature_file(checkpoint)
     if not file.exists():
         return 1.0
-    saved = read_json(file)
+    saved = read_checked_json(file)
     if not saved or saved["checkpoint_sha256"] != file_sha256(checkpoint):
         reason = "of another checkpoint" if saved else "damaged"
         raise UserError(f"{file}: this calibration is {reason}. Delete it, and calibrate again.")
@@ -51,4 +51,4 @@ def read_temperature(checkpoint: str | Path) -> float:
 def write_temperature(checkpoint: str | Path, temperature: float) -> None:
     """Writes the temperature of a checkpoint beside it, atomically. Raises OSError."""
     saved = {"temperature": temperature, "checkpoint_sha256": file_sha256(checkpoint)}
-    write_json(temperature_file(checkpoint), saved)
+    write_checked_json(temperature_file(checkpoint), saved)

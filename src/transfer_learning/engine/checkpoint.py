@@ -1,4 +1,4 @@
-"""Checkpoints: writing and reading their files, and rebuilding a trained model.
+"""Reads checkpoints, and rebuilds trained models from them.
 
 A checkpoint consists of tensors and plain values (`Classifier.on_save_checkpoint`). Frozen weights that come from a
 published name or a file are not in it: it names their source.
@@ -40,7 +40,7 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
             frozen weights are not available.
     """
     path = find_checkpoint(path)
-    saved = read(path)
+    saved = read_checkpoint(path)
     about, frozen = saved["model"], saved["model"]["frozen_weights"]
     try:
         source = {"weights": weights or frozen["name"], "sha256": frozen["sha256"]} if frozen else {}
@@ -80,7 +80,7 @@ def _check_shapes(network_class: type[Network], arguments: dict, state: dict[str
 
 def read_weights(model: Classifier, path: str | Path) -> None:
     """Gives a model the weights of a checkpoint of the same network. Raises UserError as `load`."""
-    _set_weights(model, read(path))
+    _set_weights(model, read_checkpoint(path))
 
 
 def _set_weights(model: Classifier, saved: dict) -> None:
@@ -98,14 +98,12 @@ def find_checkpoint(run: str | Path) -> Path:
     if path.is_file():
         return path
     if not any((path / name).exists() for name in ("checkpoints", "metrics.json", "FAILED")):
-        several = next(path.glob("*/checkpoints"), None) if path.is_dir() else None
-        what = (
-            f"a folder of runs, such as {several.parent}"
-            if several
-            else "not a run"
-            if path.is_dir()
-            else "no such run"
-        )
+        if not path.is_dir():
+            what = "no such run"
+        elif several := next(path.glob("*/checkpoints"), None):
+            what = f"a folder of runs, such as {several.parent}"
+        else:
+            what = "not a run"
         expected = "expected the folder of a run, with metrics.json and checkpoints/, or a checkpoint"
         raise UserError(f"{run}: {what}; {expected}.")
     best = path / "checkpoints" / "best.ckpt"
@@ -133,7 +131,7 @@ def _network_class(saved: dict[str, str], networks: Sequence[type[Network]]) -> 
     raise UserError(f"{saved['module']}.{saved['class']} is not a network of {models.__name__}. {own}")
 
 
-def read(path: str | Path) -> dict:
+def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint, on the CPU: tensors and plain values, every byte as it was written.
 
     Raises:
@@ -155,7 +153,8 @@ def read(path: str | Path) -> dict:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if missing := KEYS - set(saved["model"]):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        saved["state_dict"].items()
+        if not isinstance(saved.get("state_dict"), dict):
+            raise ValueError("it has no state_dict")
     except Exception as error:  # zipfile and torch raise many kinds of errors
         raise UserError(f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}).") from error
     return saved

@@ -10,7 +10,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.plugins.io import CheckpointIO, TorchCheckpointIO
 
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import atomic_write
 
@@ -70,7 +70,7 @@ def _copy(checkpoint: Mapping[str, Any]) -> Any:
 
 
 class CheckpointFile(TorchCheckpointIO):
-    """Writes checkpoints atomically, and reads them with `read`.
+    """Writes checkpoints atomically, and reads them with `read_checkpoint`.
 
     Lightning's own plugin gathers the file in memory, then in the folder for temporary files: slower, and not atomic.
 
@@ -95,11 +95,14 @@ class CheckpointFile(TorchCheckpointIO):
             raise UserError(f"{path}: {first_line(reason)}. {ways}") from error
 
     def load_checkpoint(self, path: str | Path, map_location=None, weights_only: bool | None = None) -> dict:
-        """Raises UserError as `read`. ModelCheckpoint's files become those beside this one: a run's folder may move."""
-        checkpoint, folder = read(path), os.path.realpath(Path(path).parent)
+        """ModelCheckpoint's files become those beside this one, since the folder of a run may move.
+
+        Raises UserError as `read_checkpoint`.
+        """
+        checkpoint, folder = read_checkpoint(path), os.path.realpath(Path(path).parent)
 
         def here(file: str) -> str:
-            return file and os.path.join(folder, os.path.basename(file))
+            return os.path.join(folder, os.path.basename(file)) if file else file
 
         for state in checkpoint.get("callbacks", {}).values():
             if state.get("dirpath"):

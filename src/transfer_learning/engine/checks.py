@@ -11,17 +11,20 @@ import pytorch_lightning as pl
 import torch
 
 from transfer_learning.callbacks.run_end import monitoring_checkpoint
+from transfer_learning.data.batch import used_batches
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, pass_black_image
-from transfer_learning.optim.schedules import endless, never_learns
+from transfer_learning.optim.schedules import endless_error, never_learns_error
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.hardware import check_gpu
+
+EPOCH_WITH_VALIDATION = "expected at least one epoch that ends with a validation."
 
 
 def check_training(
@@ -38,8 +41,8 @@ def check_training(
     check_epochs(model, trainer)
     check_arguments(model.network)
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
-    saved = read(resume) if resume else {}
-    check_unused(trainer, saved)
+    saved = read_checkpoint(resume) if resume else {}
+    check_not_reused(trainer, saved)
     if compile:
         check_compiler(trainer.strategy.root_device)
     if resume:
@@ -55,13 +58,20 @@ def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, s
     if (clipped := trainer.gradient_clip_val) is not None and not clipped >= 0:
         raise ArgumentError("gradient_clip_val", clipped, "expected 0 or more.")
     data.list_images()
+    check_not_empty(data, splits)
     data.check_batch_size(trainer.world_size)
     check_same("model", model.class_names, model.preprocessing, data)
     check_number_of_batches(data, trainer, splits)
     check_image_size(data, model.network)
     check_synchronized(model.network, trainer)
-    model.train()  # a loaded model is in evaluation mode
     check_last_batch(data, model.network, trainer)
+
+
+def check_not_empty(data: ImageDataModule, splits: Sequence[str]) -> None:
+    """Raises UserError if one of the splits has no images."""
+    for split in splits:
+        if not len(data.splits[split]):
+            raise UserError(f"there are no {split} images; expected at least one in each of {', '.join(splits)}.")
 
 
 def check_same(where: str, class_names: Sequence[str], preprocessing: Preprocessing, data: ImageDataModule) -> None:
@@ -84,10 +94,11 @@ def check_arguments(network: Network) -> None:
         raise UserError(f"the network {type(network).__qualname__}: {expected}, but {error}.") from error
 
 
-def check_unused(trainer: pl.Trainer, saved: Mapping) -> None:
-    """Raises UserError if the state of another training is left that the checkpoint `saved`, if any, will not replace.
+def check_not_reused(trainer: pl.Trainer, saved: Mapping) -> None:
+    """Raises UserError if the trainer or a callback has state of an earlier training that `saved` does not replace.
 
-    With it, a training would go on from there, or take an epoch of the other one for its best.
+    Otherwise the training would continue from that state, or report an epoch of the earlier training as the best.
+    `saved` is a checkpoint's content, or empty.
     """
     checkpoints: Any = trainer.checkpoint_callbacks
     with_state: list[Any] = [each for each in checkpoints if each.best_model_path or each.last_model_path]
@@ -109,12 +120,16 @@ def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, 
         return
     if isinstance(trainer.strategy.checkpoint_io, (BackgroundWriter, CheckpointFile)):  # the folder may have moved
         best = path.with_name(best.name)
-    if not best.is_file() and not {*path.parent.glob("*.ckpt")} - {path}:  # a newer one may have replaced it
-        ways = "Restore it, or begin in another folder."
-        raise UserError(f"{best}: no such checkpoint, and it has the best epoch so far. {ways}")
-    if best.is_file() and -1 < (trainer.max_epochs or -1) < (epoch := read(best)["epoch"] + 1):
-        reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
-        raise ArgumentError("max_epochs", trainer.max_epochs, reason)
+    if not best.is_file():
+        others = set(path.parent.glob("*.ckpt")) - {path}  # a newer one may have replaced it
+        if not others:
+            ways = "Restore it, or begin in another folder."
+            raise UserError(f"{best}: no such checkpoint, and it has the best epoch so far. {ways}")
+    elif (epochs := trainer.max_epochs or -1) > 0:
+        epoch = read_checkpoint(best)["epoch"] + 1
+        if epoch > epochs:
+            reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
+            raise ArgumentError("max_epochs", epochs, reason)
 
 
 def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:
@@ -122,16 +137,16 @@ def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:
     epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
     if epochs is None or epochs < 0:
         if model.schedule and trainer.max_steps < 0:
-            raise endless()
+            raise endless_error()
         return
     if every is not None and every > epochs > 0:
         raise ArgumentError("check_val_every_n_epoch", every, f"expected at most max_epochs={epochs}.")
     if epochs == 0 or trainer.max_steps == 0:
         name = "max_steps" if epochs else "max_epochs"
-        raise ArgumentError(name, 0, "expected at least one epoch that ends with a validation.")
+        raise ArgumentError(name, 0, EPOCH_WITH_VALIDATION)
     for group in model.network.parameter_groups():
         if epochs <= group.from_epoch:
-            raise never_learns(group)
+            raise never_learns_error(group)
 
 
 def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: Sequence[str]) -> None:
@@ -140,10 +155,10 @@ def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: 
         images, name = len(data.splits[split]), f"limit_{split}_batches"
         share = trainer.world_size if split != "train" else 1  # a training batch is shared among the devices
         batches, limit = math.ceil(images / (data.batch_size * share)), getattr(trainer, name)
-        if isinstance(limit, float) and batches and int(batches * limit) == 0:
+        used = used_batches(batches, limit)
+        if not used:
             reason = f"it leaves none of {batches} batches; expected {1 / batches:.2g} or more."
             raise ArgumentError(name, limit, reason)
-        used = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         interval = trainer.val_check_interval
         every_epoch = trainer.check_val_every_n_epoch is not None
         if split == "train" and isinstance(interval, int) and interval > used and every_epoch:

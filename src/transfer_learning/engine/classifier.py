@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -129,8 +128,10 @@ class Classifier(pl.LightningModule):
     def _step(self, batch: Batch, batch_index: int, split: str) -> torch.Tensor:
         features = batch.inputs if batch.is_features else self.network.frozen(batch.inputs.to(self.dtype))
         logits = checked_logits(self.network.trainable(features).float(), len(self.class_names))
-        of_training = partial(self.objective.training_losses, class_weights=self.class_weights)
-        losses = (of_training if split == "train" else self.objective.losses)(logits, batch.targets)
+        if split == "train":
+            losses = self.objective.training_losses(logits, batch.targets, class_weights=self.class_weights)
+        else:
+            losses = self.objective.losses(logits, batch.targets)
         self._record(batch, batch_index, split, logits.detach(), losses.detach())
         loss = losses.mean()
         if split != "test":
@@ -140,7 +141,7 @@ class Classifier(pl.LightningModule):
     def _record(self, batch: Batch, index: int, split: str, logits: torch.Tensor, losses: torch.Tensor) -> None:
         codes = batch.targets.argmax(dim=1) if batch.targets.ndim == 2 else batch.targets
         correct = self.objective.predicted(logits) == codes
-        self.metrics.add_batch(split, losses, correct, partial(self.objective.probabilities, logits), codes)
+        self.metrics.add_batch(split, losses, correct, lambda: self.objective.probabilities(logits), codes)
         if index == 0:  # once per epoch: Lightning computes a logged metric at its end
             for key, metric in self.metrics.of(split).items():
                 self.log(key, metric, on_step=False, on_epoch=True, batch_size=len(losses))
@@ -167,6 +168,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.finite = FiniteLosses(self.device)
+        self.metrics.reset("train")
 
     def on_train_epoch_end(self) -> None:
         self._check_finite()
@@ -175,9 +177,15 @@ class Classifier(pl.LightningModule):
         self.log("step", float(self.current_epoch + 1), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
-        share_running_statistics(self.network.trainable, self.trainer)
+        self._start_evaluation("val")
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation("test")
+
+    def _start_evaluation(self, split: str) -> None:
+        share_running_statistics(self.network.trainable, self.trainer)
+        self.metrics.reset(split)
+        self._evaluated.clear()
 
     def on_validation_epoch_end(self) -> None:
         self._check_finite()
@@ -192,14 +200,8 @@ class Classifier(pl.LightningModule):
         self.log("step", float(self.current_epoch + (split == "val")), sync_dist=True)  # a test comes after the fit
 
     def _check_finite(self) -> None:
-        """After an epoch's training and its validation, before a checkpoint of it is written: in all processes."""
-        batch = self.finite.first_not_finite(self.trainer.strategy)
-        if batch is not None:
-            window = self.trainer.accumulate_grad_batches
-            where = f"step {batch // window + 1}" if batch < self.trainer.num_training_batches else "in validation"
-            way = "try a lower learning rate" if self.current_epoch or batch else "look at the weights and the images"
-            kept = f"The checkpoints of earlier epochs are kept; {way}."
-            raise UserError(f"epoch {self.current_epoch + 1}, {where}: the loss is not finite. {kept}")
+        """After an epoch's training and its validation, before a checkpoint of it is written."""
+        self.finite.check(self.trainer)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and the scheduler if the learning rate changes or groups differ in it."""
@@ -225,7 +227,7 @@ class Classifier(pl.LightningModule):
             "class_names": list(self.class_names),
             "preprocessing": asdict(self.preprocessing),
             "precision": str(self.trainer.precision),
-            "frozen_weights": source and asdict(source),
+            "frozen_weights": asdict(source) if source else None,
         }
         state, left_out = with_averages(self.trainer, checkpoint["state_dict"]), network.keys_of_source()
         checkpoint["state_dict"] = {key: state[key] for key in state if key.removeprefix("network.") not in left_out}

@@ -55,7 +55,7 @@ def evaluate_images(inference: Inference, images: Images) -> Evaluated:
     named = {images.names[index]: reason for index, reason in unreadable.items()}
     if not indices:
         file, reason = next(iter(named.items()))
-        raise UserError(f"{file}: not readable as an image ({reason}), and neither are all others.")
+        raise UserError(f"{file}: not readable as an image ({reason}), and no other image is readable either.")
     found = images.take(np.array(indices, dtype=np.int64))
     return Evaluated(found, [torch.cat(each) for each in zip(*versions)], named)
 

@@ -106,7 +106,7 @@ def metadata(model: Classifier) -> dict[str, str]:
     return {
         "class_names": json.dumps(model.class_names, ensure_ascii=False),
         "input": f"images: (N, {size}, {size}, 3) uint8, RGB, upright as EXIF says, resized with Pillow",
-        "output": f"probabilities: (N, {count}) float32, logits divided by the temperature",
+        "output": f"probabilities: (N, {count}) float32 in [0, 1], of the logits divided by the temperature",
         "temperature": repr(model.temperature),
         **{key: str(value) for key, value in asdict(model.preprocessing).items()},
     }

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from transfer_learning.utilities.errors import UserError
+
 
 class FiniteLosses:
     """The losses of one epoch, in one process.
@@ -30,3 +32,14 @@ class FiniteLosses:
         found = torch.stack([self.all_finite.long(), self.steps])
         all_finite, steps = strategy.reduce(found, reduce_op="min").tolist()
         return None if all_finite else steps
+
+    def check(self, trainer: Any) -> None:
+        """Raises UserError, in all processes, if the loss of a batch of the trainer's current epoch was not finite."""
+        batch, epoch = self.first_not_finite(trainer.strategy), trainer.current_epoch
+        if batch is None:
+            return
+        step = batch // trainer.accumulate_grad_batches + 1
+        where = f"step {step}" if batch < trainer.num_training_batches else "in validation"
+        way = "try a lower learning rate" if epoch or batch else "look at the weights and the images"
+        kept = f"The checkpoints of earlier epochs are kept; {way}."
+        raise UserError(f"epoch {epoch + 1}, {where}: the loss is not finite. {kept}")

@@ -19,7 +19,7 @@ from transfer_learning.data.images import Images, unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
-from transfer_learning.utilities.hardware import check_gpu, memory_format
+from transfer_learning.utilities.hardware import accelerator_errors, check_gpu, memory_format
 
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
@@ -57,10 +57,8 @@ class Inference:
         if tta not in get_args(Tta):
             raise ArgumentError("tta", tta, f"expected one of {', '.join(map(repr, get_args(Tta)))}.")
         self.tta = tta
-        try:
+        with accelerator_errors(accelerator):
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=model.trained_precision or "32-true")
-        except (ValueError, RuntimeError) as error:
-            raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
         check_gpu(self.fabric.device)
         self.model = model.eval().to(self.fabric.device, TRUE_PRECISIONS.get(model.trained_precision))
         self.model.network.to(memory_format=memory_format(self.fabric.device))

@@ -60,7 +60,7 @@ def find_learning_rate(
         if not valid:
             raise ArgumentError(name, value, expected)
     check_steps(data, model, trainer, ["train"])
-    prepare(data, model, trainer)
+    prepare(data, model, trainer, ["train"])
     data.store_features(frozen_part(model, trainer), ["train"])
     test = _RangeTest(model)
     try:

@@ -31,25 +31,22 @@ class Monitor(NamedTuple):
     def check(self, logged: Sequence[str], trainer: Any, chosen: str | None = None) -> None:
         """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics.
 
-        If the user has `chosen` a metric, also if the mode of a callback that monitors another one would choose its
-        worst value; otherwise that is logged.
+        A callback whose mode selects the worst value of its metric is an error if the user has `chosen` a monitor,
+        unless it monitors that; else it is logged.
         """
         monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None)]
         for callback in monitoring:
-            if callback.monitor != chosen and is_worst(callback.monitor, getattr(callback, "mode", "")):
-                _report_worst(callback, refuse=bool(chosen))
+            name, expected = callback.monitor, default_mode(callback.monitor)
+            mode = getattr(callback, "mode", expected)
+            if name == chosen or not is_worst(name, mode):
+                continue
+            better = f"{name} is better the {'lower' if expected == 'min' else 'higher'} it is"
+            if chosen:
+                raise ArgumentError("mode", mode, f"{better}; expected {expected}.")
+            rank_zero_info(f"{type(callback).__name__}(mode='{mode}') takes the worst epoch for the best: {better}")
         for name in [self.name, *(callback.monitor for callback in monitoring)]:
             if name not in logged:
                 raise ArgumentError("monitor", name, f"no such metric; expected one of {', '.join(logged)}.")
-
-
-def _report_worst(callback: Any, refuse: bool) -> None:
-    """Logs that a callback's mode chooses the worst value of its monitor, or raises ArgumentError."""
-    name, mode = callback.monitor, callback.mode
-    better = f"{name} is better the {'lower' if mode == 'max' else 'higher'} it is"
-    if refuse:
-        raise ArgumentError("mode", mode, f"{better}; expected {default_mode(name)}.")
-    rank_zero_info(f"{type(callback).__name__}(mode='{mode}') takes the worst epoch for the best: {better}")
 
 
 class Metrics(nn.ModuleDict):
@@ -60,6 +57,7 @@ class Metrics(nn.ModuleDict):
 
     def __init__(self, further: Mapping[str, MetricFactory], num_classes: int):
         super().__init__()
+        self.further = list(further)
         for split in ("train", "val", "test"):
             # Means over images. "disable" lets a loss that is not finite show, and does not wait for the device at each
             # step. torchmetrics ignores `weight` then, so each image is a value of its own.
@@ -70,11 +68,20 @@ class Metrics(nn.ModuleDict):
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
 
+    def reset(self, split: str) -> None:
+        """Forgets what the metrics of a split have accumulated, such as an interrupted epoch's batches."""
+        for metric in self.of(split).values():
+            metric.reset()
+
     def add_batch(self, split: str, losses: Tensor, correct: Tensor, probabilities: Callable, codes: Tensor) -> None:
         """Updates the metrics of a split: losses (N,), correct (N,) bool, class codes (N,).
 
         `probabilities` returns the (N, C) probabilities; it is only called for further metrics.
         """
-        basic = {f"{split}/loss": losses, f"{split}/acc": correct}
-        for key, metric in self.of(split).items():
-            metric.update(*([basic[key]] if key in basic else [probabilities(), codes]))
+        metrics = self.of(split)
+        metrics[f"{split}/loss"].update(losses)
+        metrics[f"{split}/acc"].update(correct)
+        if self.further:
+            computed = probabilities()
+            for name in self.further:
+                metrics[f"{split}/{name}"].update(computed, codes)

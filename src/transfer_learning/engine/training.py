@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,8 +17,8 @@ from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_check
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
 from transfer_learning.engine.batch_norm import check_last_batch
-from transfer_learning.engine.checkpoint import read, read_weights
-from transfer_learning.engine.checks import check_training
+from transfer_learning.engine.checkpoint import read_checkpoint, read_weights
+from transfer_learning.engine.checks import EPOCH_WITH_VALIDATION, check_not_empty, check_training
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
@@ -79,11 +79,12 @@ def train(
     """
     start = time.perf_counter() if started is None else started
     check_training(data, model, trainer, compile, resume, monitor, test)
-    prepare(data, model, trainer)
+    splits = ("train", "val", "test") if test else ("train", "val")
+    prepare(data, model, trainer, splits)
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     before_features = time.perf_counter()
-    data.store_features(frozen_part(model, trainer, compile), ("train", "val", "test") if test else ("train", "val"))
+    data.store_features(frozen_part(model, trainer, compile), splits)
     before_fit = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     after_fit = time.perf_counter()
@@ -113,14 +114,19 @@ def train(
     return metrics
 
 
-def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer) -> None:
-    """Decodes the images, and gives the model the class weights of the data. Raises UserError."""
+def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
+    """Decodes the images, and gives the model the class weights of the data.
+
+    Raises UserError as `data.setup` and `check_last_batch`, and if one of the splits has no readable images.
+    """
     configure_process()
     Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     cores = f"threads: {torch.get_num_threads()}, usable cores: {usable_cores()}"
     rank_zero_info(f"{device_name(trainer.strategy.root_device)}, precision {trainer.precision}; {cores}")
     data.setup()
-    check_last_batch(data, model.network, trainer)  # there may be fewer images than were listed
+    check_not_empty(data, splits)  # there may be fewer images than were listed
+    check_last_batch(data, model.network, trainer)
+    model.train()  # a loaded model is in evaluation mode
     if data.class_weights:
         model.set_class_weights(data.class_weights)
 
@@ -161,18 +167,16 @@ def _best_epoch(
     """The history's row of the best epoch, and its checkpoint."""
     rows = {row["epoch"]: dict(row) for row in model.history.rows if "val/acc" in row}
     if not rows:
-        raise ArgumentError(
-            "max_epochs", trainer.max_epochs, "expected at least one epoch that ends with a validation."
-        )
+        raise ArgumentError("max_epochs", trainer.max_epochs, EPOCH_WITH_VALIDATION)
     callback = monitoring_checkpoint(trainer)
     if not callback or not callback.best_model_path:
         return rows[max(rows)], None
     path, score = callback.best_model_path, callback.best_model_score
-    epoch = read(path)["epoch"] + 1
+    epoch = read_checkpoint(path)["epoch"] + 1
     best = rows.get(epoch, {"epoch": epoch, monitor.name: score.item()})
     if "val/acc" not in best or best.get(monitor.name, score) != score:
-        # An epoch without a validation. Or an interrupted one saved it and was repeated, on a device that does not
-        # repeat bits.
+        # The epoch had no validation; or it was interrupted after the checkpoint was saved, and then repeated with
+        # slightly different results.
         best |= trainer.validate(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
     return best, path
 

@@ -12,8 +12,11 @@ from transfer_learning.engine.near_duplicates import Neighbours
 from transfer_learning.utilities.cores import usable_cores
 
 FAR = 3.5  # the modified z-score above which a value is an outlier (Iglewicz and Hoaglin 1993)
-FLAT, DARK, BRIGHT = 4, 60, 200  # of 255: of the standard deviation, and of percentiles of the brightness
-ENLARGEMENT, RATIO = 4, 3  # of a very small image to what the network gets; of the sides of a very wide or tall one
+FLAT = 4  # of 255: the standard deviation of the colours below which an image is of one colour
+DARK = 60  # of 255: the 95th percentile of the brightness below which an image is dark
+BRIGHT = 200  # of 255: the 5th percentile of the brightness above which an image is bright
+ENLARGEMENT = 4  # of a very small image to what the network gets
+RATIO = 3  # of the sides of a very wide or tall image
 
 
 class Header(NamedTuple):
@@ -39,10 +42,11 @@ def outliers(neighbours: Neighbours) -> Unusual:
     distances = 1 - neighbours.cosines.mean(axis=1) if neighbours.cosines.size else np.zeros(len(neighbours.cosines))
     median = np.median(distances)
     deviation = 1.4826 * np.median(np.abs(distances - median))  # of a normal distribution, the standard deviation
-    return _first(-distances, (distances > median + FAR * deviation) & (deviation > 0))
+    is_far = (distances > median + FAR * deviation) & (deviation > 0)
+    return _sorted(distances, is_far, descending=True)
 
 
-def unusable(thumbnails: np.ndarray) -> dict[str, Unusual]:
+def flat_dark_or_bright(thumbnails: np.ndarray) -> dict[str, Unusual]:
     """From thumbnails (N, h, w, 3) uint8.
 
     "one colour": the largest standard deviation of the three colours is below 4. Of other images, "dark": the 95th
@@ -51,8 +55,11 @@ def unusable(thumbnails: np.ndarray) -> dict[str, Unusual]:
     colours = thumbnails.reshape(len(thumbnails), -1, 3).astype(np.float32)
     deviation, (low, high) = colours.std(axis=1).max(axis=1), np.percentile(colours.mean(axis=2), (5, 95), axis=1)
     flat = deviation < FLAT
-    dark, bright = _first(high, ~flat & (high < DARK)), _first(-low, ~flat & (low > BRIGHT))
-    return {"one colour": _first(deviation, flat), "dark": dark, "bright": bright}
+    return {
+        "one colour": _sorted(deviation, flat),
+        "dark": _sorted(high, ~flat & (high < DARK)),
+        "bright": _sorted(low, ~flat & (low > BRIGHT), descending=True),
+    }
 
 
 def odd_sizes(headers: Sequence[Header], image_size: int) -> dict[str, Unusual]:
@@ -61,7 +68,10 @@ def odd_sizes(headers: Sequence[Header], image_size: int) -> dict[str, Unusual]:
     """
     sides = np.array([(each.width, each.height) for each in headers], dtype=float).reshape(-1, 2)
     shorter, ratio = sides.min(axis=1), sides.max(axis=1) / sides.min(axis=1)
-    return {"small": _first(shorter, shorter * ENLARGEMENT < image_size), "stretched": _first(-ratio, ratio > RATIO)}
+    return {
+        "small": _sorted(shorter, shorter * ENLARGEMENT < image_size),
+        "stretched": _sorted(ratio, ratio > RATIO, descending=True),
+    }
 
 
 def read_headers(images: Images, indices: np.ndarray) -> list[Header]:
@@ -85,8 +95,9 @@ def summary(headers: Sequence[Header]) -> dict[str, str]:
     return found
 
 
-def _first(order: np.ndarray, is_found: np.ndarray) -> Unusual:
-    """The images that were found, in ascending order; scores are not negative."""
+def _sorted(scores: np.ndarray, is_found: np.ndarray, descending: bool = False) -> Unusual:
+    """The images that were found, by their scores."""
     indices = np.flatnonzero(is_found)
-    indices = indices[np.argsort(order[indices], kind="stable")]
-    return Unusual(indices, np.abs(order[indices]))
+    order = -scores[indices] if descending else scores[indices]
+    indices = indices[np.argsort(order, kind="stable")]
+    return Unusual(indices, scores[indices])

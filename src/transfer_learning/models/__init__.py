@@ -1,1 +1,1 @@
-"""Networks: a frozen part, then a trainable part. Backbones and their weights."""
+"""Networks: a frozen part, then a trainable part. Backbones, their weights, and Grad-CAM."""

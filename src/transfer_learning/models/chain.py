@@ -24,8 +24,11 @@ class Part(nn.Module):
         self.network, self.steps = network, steps
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = inputs if self.steps == "head" else self.network.forward_features(inputs)
-        return outputs if self.steps == "features" else self.network.forward_head(outputs, pre_logits=True)
+        if self.steps != "head":
+            inputs = self.network.forward_features(inputs)
+        if self.steps != "features":
+            inputs = self.network.forward_head(inputs, pre_logits=True)
+        return inputs
 
     def extra_repr(self) -> str:
         return f"{self.steps} of {self.network.__class__.__name__}"

@@ -87,7 +87,10 @@ def num_logits(num_classes: int) -> int:
 
 
 def checked_logits(logits: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """The same. Raises UserError unless they are (N, C), or (N, 1) for two classes: others may train, for nothing."""
+    """Returns the logits. Raises UserError unless they are (N, C), or (N, 1) for two classes.
+
+    Other shapes could train without an error, but uselessly.
+    """
     allowed = sorted({num_logits(num_classes), num_classes})
     if logits.ndim != 2 or logits.shape[1] not in allowed:
         expected = f"expected (N, {' or '.join(map(str, allowed))}) for {num_classes} classes"

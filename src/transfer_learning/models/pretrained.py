@@ -121,7 +121,7 @@ class Pretrained(Network):
         learning = OrderedDict((name, layers.pop(name)) for name in list(layers)[cut:])
         source = built.source if cut > 1 else None  # if everything learns, checkpoints hold all weights
         arguments = dict(
-            num_classes=num_classes, image_size=image_size, backbone=backbone, weights=source and source.name,
+            num_classes=num_classes, image_size=image_size, backbone=backbone, weights=source.name if source else None,
             unfreeze=unfreeze, preprocess=preprocess, pool=pool, layer_norm=layer_norm, dense=list(dense),
             dropout=dropout, batch_norm=batch_norm, unfreeze_at_epoch=unfreeze_at_epoch,
             backbone_lr_scale=backbone_lr_scale, layer_decay=layer_decay,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line, needs
 from transfer_learning.utilities.files import file_sha256
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -22,7 +22,7 @@ class WeightsSource:
     sha256: str
 
 
-def file_of(network: str, weights: str | None) -> str | None:
+def resolve_weights_file(network: str, weights: str | None) -> str | None:
     """`weights`; but if they are a folder, the file in it that is named after the network.
 
     That is NAME.pth, else NAME-….pth (torchvision's files), else NAME_….pth; `.pt` and `.safetensors` too. For
@@ -62,7 +62,7 @@ def read_state_dict(path: str | Path, weights: str, sha256: str | None = None) -
         sha256: what the file must hash to; None accepts any.
 
     Raises:
-        UserError: another SHA-256, or not a state_dict.
+        UserError: another SHA-256, not a state_dict, or safetensors is not installed.
     """
     path = Path(path)
     found = weights_sha256(path)
@@ -70,13 +70,16 @@ def read_state_dict(path: str | Path, weights: str, sha256: str | None = None) -
         raise UserError(f"{path}: its SHA-256 is {found}, expected {sha256}: not the weights of the training.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # not installed without timm
+            needs("safetensors", "timm")
+            from safetensors.torch import load_file
 
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise ValueError("not all of its values are tensors")
+    except UserError as error:
+        raise ArgumentError("weights", weights, str(error)) from error
     except Exception as error:  # torch raises many kinds of errors for damaged and foreign files
         reason = f"{path} is not a state_dict that can be read safely ({first_line(error)})."
         raise ArgumentError("weights", weights, reason) from error

@@ -1,1 +1,1 @@
-"""Optimizers, learning-rate schedules and parameter groups."""
+"""Optimizers, learning-rate schedules and gradient accumulation."""

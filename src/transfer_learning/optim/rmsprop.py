@@ -44,7 +44,7 @@ class RMSprop(torch.optim.Optimizer):
 
     @cached_property  # not an attribute of `__init__`, since pickled optimizers lack those
     def _steps(self) -> dict[torch.device, torch.Tensor]:
-        """For each device the number of steps that Adam is told, (); counting on changes no bit of it."""
+        """For each device the step count passed to Adam, (): 1e12, so large that float32 + 1 does not change it."""
         return {}
 
     @torch.no_grad()

@@ -66,12 +66,12 @@ def optimizer_groups(groups: Sequence[ParameterGroup]) -> list[dict]:
     return [{"params": list(group.parameters), **decay} for group, decay in zip(groups, decays)]
 
 
-def endless() -> ArgumentError:
+def endless_error() -> ArgumentError:
     """The error about a schedule in a fit without an end."""
     return ArgumentError("max_epochs", -1, "a learning-rate schedule needs to know the end of the fit.")
 
 
-def never_learns(group: ParameterGroup) -> ArgumentError:
+def never_learns_error(group: ParameterGroup) -> ArgumentError:
     """The error about a group whose first epoch is after the end of the fit."""
     reason = f"the fit is not longer than that, so the {group.name} would never learn."
     return ArgumentError("unfreeze_at_epoch", group.from_epoch, reason)
@@ -100,10 +100,10 @@ class GroupSchedule(torch.optim.lr_scheduler.LambdaLR):
         steps_per_epoch: int,
     ):
         if schedule and math.isinf(steps):
-            raise endless()
+            raise endless_error()
         for group in groups:
             if group.from_epoch and group.from_epoch * steps_per_epoch >= steps:
-                raise never_learns(group)
+                raise never_learns_error(group)
         super().__init__(optimizer, [_group_factor(group, schedule, steps, steps_per_epoch) for group in groups])
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.data.datamodule import ImageDataModule
-from transfer_learning.engine.checkpoint import read
+from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.runs.config import differ_in_epochs, flat, read_config
 from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
@@ -165,11 +165,11 @@ class RunFolder:
 
     def _saved(self) -> tuple[int, dict[str, Any]]:
         """The number of epochs that `last` has, and what it says about its run. Raises UserError as `claim`."""
-        last = read(self.last)
+        last = read_checkpoint(self.last)
         if "run" not in last:
             raise UserError(f"{self.last}: written by another program, which names no run. Move it away.")
         for path in sorted(self.last.parent.glob("*.ckpt")):
-            if path != self.last and read(path).get("run", {}).get("id") != last["run"]["id"]:
+            if path != self.last and read_checkpoint(path).get("run", {}).get("id") != last["run"]["id"]:
                 ways = "Move one of them away: the run that last.ckpt belongs to can go on."
                 raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
         return last["epoch"] + 1, last["run"]

@@ -1,1 +1,1 @@
-"""Errors, argument checks, atomic file writes and hardware."""
+"""Errors, argument checks, atomic file writes, locks, names in messages, and hardware."""

@@ -98,13 +98,13 @@ def write_csv(path: str | Path, rows: Iterable[Iterable]) -> None:
         text.detach()  # writes the rest, and leaves the file open
 
 
-def write_json(path: str | Path, value: dict) -> None:
-    """Writes plain values with their SHA-256, so that `read_json` notices every change."""
+def write_checked_json(path: str | Path, value: dict) -> None:
+    """Writes plain values with their SHA-256, so that `read_checked_json` notices every change."""
     write_text(path, json.dumps(value | {"sha256": sha256_of(value)}))
 
 
-def read_json(path: str | Path) -> dict | None:
-    """Reads what `write_json` wrote; None if the file is missing or damaged."""
+def read_checked_json(path: str | Path) -> dict | None:
+    """Reads what `write_checked_json` wrote; None if the file is missing or damaged."""
     try:
         value = json.loads(Path(path).read_bytes())
         return value if value.pop("sha256") == sha256_of(value) else None

@@ -1,4 +1,4 @@
-"""What this machine is, and process settings for computing on its CPU."""
+"""What this machine is, and process settings for computing on its CPU and GPUs."""
 
 import ctypes
 import multiprocessing
@@ -6,6 +6,8 @@ import os
 import platform
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,8 +15,8 @@ import torch
 from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import ArgumentError
 
-# Types of devices on which torch up to 2.12 trains channels-last networks wrongly, and cannot repeat an image's border.
-LIMITED = {"mps"}
+# Types of devices on which torch up to 2.12 trains channels-last networks wrongly, or cannot repeat an image's border
+WITHOUT_CHANNELS_LAST, WITHOUT_BORDER_PADDING = {"mps"}, {"mps"}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's <malloc.h>
 # The last builds for compute capability 5.0 to 7.0
 OLDER_GPUS = "another build: torch below 2.15 for CUDA 12.6 (cu126), as pytorch.org's installation page shows"
@@ -43,7 +45,8 @@ def configure_process() -> None:
         torch.set_num_threads(usable_cores())
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the limit before glibc 2.35
+        if not libc.mallopt(M_MMAP_THRESHOLD, 2**30):
+            libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the limit before glibc 2.35
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -51,7 +54,7 @@ def configure_process() -> None:
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """How images, maps and weights lie in the memory of a device."""
-    return torch.contiguous_format if device.type in LIMITED else torch.channels_last
+    return torch.contiguous_format if device.type in WITHOUT_CHANNELS_LAST else torch.channels_last
 
 
 def seed_generators(device: torch.device, seed: int) -> None:
@@ -81,15 +84,24 @@ def default_precision(accelerator: str) -> str:
 
 
 def count_gpus(accelerator: str) -> int:
-    """The GPUs among which Lightning would choose, 0 for those of the CPU. `accelerator` is Lightning's name."""
+    """The number of GPUs among which Lightning would choose for its `accelerator`; 0 if it would use the CPU."""
     nvidia = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     return nvidia or int(accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available())
 
 
 def gpu_of_worker(accelerator: str) -> list[int] | None:
-    """The GPU of this process if it is a joblib worker, which take turns; None if there is nothing to choose."""
+    """The GPU of this process if it is a joblib worker; workers get the GPUs in turn. None if there is no choice."""
     worker, gpus = re.fullmatch(r"LokyProcess-(\d+)", multiprocessing.current_process().name), count_gpus(accelerator)
     return [int(worker[1]) % gpus] if worker and gpus > 1 else None
+
+
+@contextmanager
+def accelerator_errors(accelerator: str) -> Iterator[None]:
+    """Turns Lightning's error of the block about an accelerator into an ArgumentError."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
 
 
 def check_gpu(device: torch.device) -> None:

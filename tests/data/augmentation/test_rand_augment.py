@@ -41,7 +41,7 @@ def test_one_transformation_is_torchvisions(height, width, kind, value):
     image, targets = torch.rand(3, height, width), torch.tensor([1])
     parameters = torch.zeros(1, 5)
     parameters[0, kind] = value
-    (result,), same = RandAugment(count=1).apply(image[None], targets, parameters)
+    (result,), same = RandAugment(num_ops=1).apply(image[None], targets, parameters)
     inside = torchvisions(torch.ones(1, height, width), kind, value)[0] == 1  # torchvision fills with black
     assert same is targets and inside.float().mean() > 0.5
     torch.testing.assert_close(result[:, inside], torchvisions(image, kind, value)[:, inside], atol=1e-3, rtol=0)
@@ -71,7 +71,7 @@ def test_magnitudes_are_torchvisions():
 
 
 def test_the_six_transformations_and_both_directions_are_equally_likely():
-    parameters = RandAugment(count=3).sample(10_000, np.random.default_rng(0))
+    parameters = RandAugment(num_ops=3).sample(10_000, np.random.default_rng(0))
     assert parameters.shape == (10_000, 15) and parameters.dtype == np.float32
     each = parameters.reshape(-1, 5)
     assert (np.count_nonzero(each, axis=1) <= 1).all()
@@ -89,7 +89,7 @@ def test_without_magnitude_images_stay_as_they_are_and_results_stay_in_range():
         assert result.min() >= 0 and result.max() <= 1
 
 
-@pytest.mark.parametrize("settings", [{"count": 0}, {"count": 1.5}, {"magnitude": 31}, {"magnitude": -1}])
+@pytest.mark.parametrize("settings", [{"num_ops": 0}, {"num_ops": 1.5}, {"magnitude": 31}, {"magnitude": -1}])
 def test_ranges_without_a_meaning_are_refused(settings):
     (name,) = settings
     with pytest.raises(ArgumentError, match=f"^{name}=.*: expected"):

@@ -33,7 +33,7 @@ def test_where_borders_cannot_be_repeated_positions_are_clamped_to_the_outermost
     images, targets = torch.rand(20, 3, 15, 18), torch.zeros(20)
     parameters = torch.from_numpy(step.sample(20, np.random.default_rng(0)))
     expected, _ = step.apply(images, targets, parameters)
-    monkeypatch.setattr(hardware, "LIMITED", {"cpu"})
+    monkeypatch.setattr(hardware, "WITHOUT_BORDER_PADDING", {"cpu"})
     monkeypatch.setattr(F, "grid_sample", without_border(F.grid_sample))
     result, _ = step.apply(images, targets, parameters)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)

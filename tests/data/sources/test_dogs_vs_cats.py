@@ -128,6 +128,14 @@ def test_nothing_is_downloaded_into_a_folder_that_is_named_as_root(tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("argument", ["root", "download_to"])
+def test_the_folder_without_photographs_of_dogs_is_named_as_it_was_given(tmp_path, write_image, argument):
+    write_image(tmp_path / "Cat" / "0.jpg", 0)
+    with pytest.raises(ArgumentError, match="classes found: cat; expected cat and dog") as error:
+        DogsVsCats(**{argument: tmp_path}).list_images(FileDigests())
+    assert (error.value.argument, error.value.value) == (argument, str(tmp_path))
+
+
 def test_without_a_root_the_photographs_are_downloaded_when_they_are_listed(tmp_path, serve, monkeypatch, write_image):
     asked = []
 

@@ -227,6 +227,14 @@ def test_labelled_images_in_the_flat_layout_have_digests(tmp_path, write_image):
     assert labelled_images(tmp_path, ("dog", "cat")).digests == expected
 
 
+def test_labelled_images_below_the_home_folder(tmp_path, write_image, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write_image(tmp_path / "photos" / "cat" / "1.png", 0)
+    assert labelled_images("~/photos", ("cat", "dog")).names == [str(file)]
+    with pytest.raises(UserError, match="^~/nowhere: no such folder"):
+        labelled_images("~/nowhere", ("cat", "dog"))
+
+
 def test_folders_without_images_of_known_classes_are_refused(tmp_path, write_image):
     write_image(tmp_path / "bird" / "1.jpg", 0)
     with pytest.raises(UserError, match="no images of cat, dog; expected a folder of class folders"):

@@ -32,8 +32,9 @@ class ColorJitter:
 
     def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """(N, 4) float32: factors of brightness, contrast and saturation, >= 0, and the shift of the hue."""
-        high = 1 + np.array([self.brightness, self.contrast, self.saturation, self.hue - 1])
-        low = np.append(np.maximum(0, 2 - high[:3]), -self.hue)
+        largest = 1 + np.array([self.brightness, self.contrast, self.saturation])
+        low = np.array([*np.maximum(0, 2 - largest), -self.hue])
+        high = np.array([*largest, 1 + (self.hue - 1)])  # self.hue with the rounding that samples have always had
         return (low + (high - low) * generator.random((count, 4))).astype(np.float32)
 
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
@@ -42,7 +43,9 @@ class ColorJitter:
         images = (images * brightness).clamp_(0, 1)
         images = _grey(images).mean(dim=(2, 3), keepdim=True).lerp(images, contrast).clamp_(0, 1)
         images = _grey(images).lerp(images, saturation).clamp_(0, 1)
-        return _shift_hue(images, hue) if self.hue else images, targets
+        if self.hue:
+            images = _shift_hue(images, hue)
+        return images, targets
 
 
 def _grey(images: torch.Tensor) -> torch.Tensor:

@@ -23,21 +23,21 @@ class RandAugment:
     transformation, and fills with black; here, pixels outside the image repeat its border.
 
     Args:
-        count: of transformations of an image.
+        num_ops: the number of transformations of an image.
         magnitude: of each; 30 shears by 0.3, translates by 0.45 of a side and rotates by 30 degrees.
     """
 
     version: ClassVar[int] = 1
 
-    def __init__(self, count: Annotated[int, Field(ge=1)] = 2, magnitude: Annotated[float, Field(ge=0, le=30)] = 9.0):
-        self.count, self.magnitude = count, magnitude
+    def __init__(self, num_ops: Annotated[int, Field(ge=1)] = 2, magnitude: Annotated[float, Field(ge=0, le=30)] = 9.0):
+        self.num_ops, self.magnitude = num_ops, magnitude
 
     def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
-        """(N, 5 * self.count) float32: for each transformation shear x, y, right, down (fractions), angle (radians).
+        """(N, 5 * num_ops) float32: for each transformation shear x, y, right, down (fractions), angle (radians).
 
         At most one of the five is not 0.
         """
-        uniform = generator.random((count, self.count, 2))
+        uniform = generator.random((count, self.num_ops, 2))
         chosen = np.eye(6)[(6 * uniform[..., 0]).astype(int)]
         sign = np.where(uniform[..., 1:] < 0.5, -1, 1)
         return (chosen * sign * LARGEST * self.magnitude / 30)[..., 1:].reshape(count, -1).astype(np.float32)

@@ -21,7 +21,7 @@ def warp(images: torch.Tensor, matrices: torch.Tensor, size: tuple[int, int] | N
     positions = _centres(height, width, images.dtype, images.device)
     # One product; affine_grid's N products of small matrices have the same results in many times the time on a CPU.
     grid = (matrices.reshape(-1, 3) @ positions).view(-1, 2, height, width).permute(0, 2, 3, 1)
-    if images.device.type in hardware.LIMITED:
+    if images.device.type in hardware.WITHOUT_BORDER_PADDING:
         return F.grid_sample(images, clamp_to_centres(grid, images), padding_mode="zeros", align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 

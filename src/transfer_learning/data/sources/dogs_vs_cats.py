@@ -37,11 +37,11 @@ class DogsVsCats:
         """Raises UserError as `download` and `Folder` do."""
         if self.root is None:
             download(self.download_to)
-        root = self.root or self.download_to
+        argument, folder = ("download_to", self.download_to) if self.root is None else ("root", self.root)
         try:
-            return Folder(root, classes=("cat", "dog")).list_images(file_digests)
+            return Folder(folder, classes=("cat", "dog")).list_images(file_digests)
         except ArgumentError as error:  # the user has not chosen the classes
-            raise ArgumentError("root", str(root), error.message) from error
+            raise ArgumentError(argument, str(folder), error.message) from error
 
 
 def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:

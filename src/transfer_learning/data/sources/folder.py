@@ -63,9 +63,11 @@ class Folder:
     def _groups(self, names: Sequence[str]) -> list[str]:
         """The group of each file; its own name if the pattern tells none."""
         pattern, groups = re.compile(self.group_pattern or ""), []
+        part = 1 if pattern.groups else 0  # of a match: its first group, or the whole
         for name in names:
             match = pattern.match(Path(name).name)
-            groups.append((match and (match[1] if pattern.groups else match[0])) or name)
+            group = match[part] if match else None
+            groups.append(group or name)
         alone = [name for name, group in zip(names, groups) if group == name]
         if len(alone) == len(names):
             expected = f"gives no group for any file; one is {Path(names[0]).name}."
@@ -80,9 +82,10 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
 
     Logs classes that are missing, and what is left out. Raises UserError: no such folder, or no image of these classes.
     """
-    if not Path(root).is_dir():
-        raise UserError(f"{root}: {_no_folder(Path(root))}; {LAYOUTS}.")
-    images = _images_below(Path(root), class_names, FileDigests())
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{root}: {_no_folder(folder)}; {LAYOUTS}.")
+    images = _images_below(folder, class_names, FileDigests())
     log_left_out(images.left_out)
     log_given_splits(images.splits or (), "all images are taken")
     if not len(images.labels):

@@ -3,9 +3,10 @@
 import csv
 import io
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
+from transfer_learning.data.delimiter import delimiter_of
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
@@ -131,15 +132,16 @@ class Table:
             reason = f"expected a table that is saved as UTF-8 text ({first_line(error)})"
             raise ArgumentError("table", str(self.table), f"{reason}.") from error
         columns = {key: column for key, column in self.columns.items() if column is not None}
-        delimiter = _delimiter(text.partition("\n")[0], set(columns.values()))
+        delimiter = delimiter_of(text.partition("\n")[0], set(columns.values()))
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="", skipinitialspace=True)
         try:
             reader.fieldnames = known = [name.strip() for name in reader.fieldnames or ()]
             for key, column in columns.items():
-                if known.count(column) != 1:
-                    found = f"{known.count(column) or 'no'} such column{'s' * (column in known)} in {self.table}"
+                number = known.count(column)
+                if number != 1:
+                    found = f"{number} such columns" if number else "no such column"
                     expected = f"it has {some(known, 20) or 'no header'}"
-                    raise ArgumentError(f"{key}_column", column, f"{found}; {expected}.")
+                    raise ArgumentError(f"{key}_column", column, f"{found} in {self.table}; {expected}.")
             for row in reader:
                 if None in row:
                     reason = f"line {reader.line_num} has more cells than the header"
@@ -150,17 +152,6 @@ class Table:
         except csv.Error as error:
             reason = f"line {reader.line_num} cannot be read ({error}); is a quote missing there or above?"
             raise ArgumentError("table", str(self.table), reason) from error
-
-
-def _delimiter(header: str, columns: Collection[str]) -> str:
-    """The character that separates the columns of a header: one with which it has these columns, or is frequent."""
-
-    def fits(delimiter: str) -> tuple[int, int]:
-        rows = csv.reader([header], delimiter=delimiter, skipinitialspace=True)
-        names = {name.strip() for row in rows for name in row}
-        return len(names.intersection(columns)), header.count(delimiter)
-
-    return max("\t;,|", key=fits)
 
 
 class FileNames:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from transfer_learning.models.weights import WeightsSource, file_of
+from transfer_learning.models.weights import WeightsSource, resolve_weights_file
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
@@ -40,7 +40,7 @@ class Backbone(NamedTuple):
 def input_spec(backbone: str, weights: str | None) -> InputSpec:
     """The input that the weights expect; they are as in `create`. Raises ArgumentError for an unknown backbone."""
     provider, name = _provider(backbone)
-    return provider.input_spec(name, file_of(name, weights))
+    return provider.input_spec(name, resolve_weights_file(name, weights))
 
 
 def create(backbone: str, weights: str | None, image_size: int, sha256: str | None = None) -> Backbone:
@@ -49,7 +49,7 @@ def create(backbone: str, weights: str | None, image_size: int, sha256: str | No
     Args:
         backbone: `provider/NAME`, or a name of torchvision's.
         weights: a name that the provider knows, a file with a state_dict in its layout, a folder that has such a file
-            named after the backbone (see `weights.file_of`), or None for random weights.
+            named after the backbone (see `weights.resolve_weights_file`), or None for random weights.
         image_size: side of the images in pixels.
         sha256: what the weights' file must hash to; None accepts any.
 
@@ -57,7 +57,7 @@ def create(backbone: str, weights: str | None, image_size: int, sha256: str | No
         UserError: no such backbone; weights that are missing, unreadable or of another network; an image size.
     """
     provider, name = _provider(backbone)
-    return provider.create(name, file_of(name, weights), image_size, sha256)
+    return provider.create(name, resolve_weights_file(name, weights), image_size, sha256)
 
 
 def _provider(backbone: str) -> tuple[ModuleType, str]:
