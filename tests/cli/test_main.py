@@ -9,6 +9,7 @@ import pytest
 from transfer_learning.cli.main import PROGRAM, main, parser
 from transfer_learning.cli.project import PROJECT
 from transfer_learning.cli.verbs import verbs
+from transfer_learning.utilities.errors import UserError
 
 
 def test_help_lists_every_verb_and_loads_no_torch():
@@ -56,6 +57,18 @@ def test_empty_arguments_are_refused(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code.startswith(f"{PROGRAM}: {shlex.join(arguments)}: the last argument is empty; expected")
+
+
+def test_tracebacks_of_errors_that_a_user_can_correct_are_shown_only_if_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRANSFER_LEARNING_TRACEBACKS", raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    arguments = ["cache", "--folder", str(tmp_path / "nowhere")]
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code.startswith(f"{PROGRAM}: {tmp_path}/nowhere: no such folder")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError):
+        main(arguments)
 
 
 def test_a_full_disk_behind_standard_output_is_named(monkeypatch):

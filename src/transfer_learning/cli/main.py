@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from transfer_learning.cli.errors import is_users, one_line
+from transfer_learning.cli.errors import is_user_error, one_line, tracebacks_wanted
 from transfer_learning.cli.output import ignore_broken_pipe, open_streams
 from transfer_learning.cli.verbs import verbs
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not is_users(error):
+        if tracebacks_wanted() or not is_user_error(error):
             raise
         message = one_line(error, "standard output")
         if isinstance(error, ArgumentError) and hasattr(options, error.argument):

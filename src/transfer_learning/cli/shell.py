@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.arguments import check_folder, prepare
-from transfer_learning.cli.errors import data_hint, is_users, one_line
+from transfer_learning.cli.errors import data_hint, is_user_error, one_line, pass_on_errors, tracebacks_wanted
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import open_streams
 from transfer_learning.cli.overrides import as_override
@@ -70,11 +70,11 @@ def call(main: Callable[[], None]) -> None:
     except Exception as error:
         # Hydra's logging wraps the error of a folder that cannot be written.
         shown = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        if not is_users(shown):
+        if tracebacks_wanted() or not is_user_error(shown):
             raise
-        sys.exit(
-            " ".join(dict.fromkeys(one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each))
-        )
+        message = one_line(shown, folder_key=FOLDER_KEY)
+        cause = one_line(shown.__cause__, folder_key=FOLDER_KEY) if shown.__cause__ else message
+        sys.exit(message if cause == message else f"{message} {cause}")
 
 
 def _is_started_by_another() -> bool:
@@ -107,8 +107,9 @@ def run(cfg: DictConfig) -> float:
         return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
         message = one_line(error, folder, FOLDER_KEY)
-        log.error(message + data_hint(message), exc_info=not is_users(error))
-        if is_users(error):
+        shows_traceback = tracebacks_wanted() or not is_user_error(error)
+        log.error(message + data_hint(message), exc_info=shows_traceback)
+        if not shows_traceback:
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
         if single:
@@ -129,9 +130,7 @@ def run(cfg: DictConfig) -> float:
 
 def configure_process() -> None:
     """Sets up logging and errors, in this process and in those that it starts; repeating it is harmless."""
-    wanted = "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else ""
-    os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", wanted)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes all errors on, and `call` shows them
+    pass_on_errors()  # `call` shows them
     logging.raiseExceptions = False  # on a full disk, a log line that is lost is no second error ...
     threading.excepthook = _ignore_system_errors  # ... and neither is that of TensorBoard's thread, raised again later
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)  # adds it once
