@@ -66,7 +66,8 @@ def built(monkeypatch, tmp_path):
     def build(cfg) -> None:
         with name_keys(cfg):
             check_added_keys(cfg, list(HydraConfig.get().overrides.task))
-            job.complete(cfg, None, single=True)
+            job.check_mode(cfg, is_single=True)
+            job.fill_in(cfg, {})
             job.recorded(cfg)
             job.build_and_train(cfg, RunFolder(tmp_path / "run"), True, [], 0.0)
 
