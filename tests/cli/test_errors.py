@@ -17,7 +17,11 @@ def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
 
 
 @pytest.mark.parametrize(
-    "value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"]
+    "value",
+    [
+        *("/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"),
+        *("a\\'b", "ends in \\", "\\", "\\\\", "\\'", r"(\d+)\\' \"x\" \\"),
+    ],
 )
 def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
     (argument,) = shlex.split(as_override("data.root", value))
