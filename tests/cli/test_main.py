@@ -34,6 +34,26 @@ def test_each_verb_explains_itself_with_two_examples_that_can_be_parsed(name, ca
         parser().parse_args(arguments)
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["predict", "~/run", "~/other run", "~/photos/**/*.jpg", "--out=~/table.csv", "--explain=~/maps"],
+        ["evaluate", "~/run", "~/photos", "--out=~/results"],
+        ["export", "~/run", "--verify=~/photos", "--out=~/model.onnx"],
+        ["audit", "~/run", "--out=~/audit"],
+        ["report", "~/sweeps", "~/run", "--out=~/page.html"],
+        ["demo", "~/run"],
+        ["cache", "--folder=~/cache"],
+    ],
+)
+def test_paths_may_begin_with_a_tilde(typed, monkeypatch):
+    """A shell does not replace it in quotes and after =."""
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = [each.replace("~", "/home/me") for each in typed]
+    assert vars(parser().parse_args(typed)) == vars(parser().parse_args(expected))
+    assert parser().parse_args(["demo", "~nobody-here/run"]).run_path == "~nobody-here/run"
+
+
 def test_unknown_verbs_and_options_are_refused(capsys):
     for arguments in (["train"], ["predict", "--colour"], []):
         with pytest.raises(SystemExit) as stopped:

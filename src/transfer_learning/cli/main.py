@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import logging
+import os
 import re
 import shlex
 import sys
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n{examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        each.register("type", "path", os.path.expanduser)
         verb.add_arguments(each)
         each.set_defaults(run=verb.run)
     return top

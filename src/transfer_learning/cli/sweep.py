@@ -17,7 +17,7 @@ class Leaderboard(Callback):
     """Exits with 1 unless all jobs in the folder of the sweep have finished and the leaderboard could be written."""
 
     def on_multirun_start(self, config: DictConfig, **_) -> None:
-        """Exits with 1 if joblib's default number of jobs at a time is larger than the number of GPUs."""
+        """Exits with 1 if a negative `n_jobs` of joblib's means more jobs at a time than there are GPUs."""
         n_jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
         if n_jobs < 0:
             check_workers(n_jobs, OmegaConf.select(config, "trainer.accelerator"))

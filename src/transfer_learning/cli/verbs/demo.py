@@ -28,7 +28,7 @@ CSS = ".image-frame img {width: 100%; height: 100%; object-fit: contain}"  # sma
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_path", metavar="RUN", help="a run or a checkpoint")
+    parser.add_argument("run_path", type="path", metavar="RUN", help="a run or a checkpoint")
     parser.add_argument("--port", type=int, metavar="N", help="port of the page (the first free one from 7860 on)")
     parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
 

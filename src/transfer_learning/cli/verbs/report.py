@@ -18,15 +18,15 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
-    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type="path", help="a run, a sweep, or a folder above them")
+    parser.add_argument("--out", metavar="FILE", type="path", default="report.html", help="default: report.html")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="images to compare on, default: val")
 
 
 def run(arguments: argparse.Namespace) -> int:
     out = check_new(arguments.out, arguments.overwrite)
-    print(write(arguments.paths, out, arguments.split))
+    print(write([Path(path) for path in arguments.paths], out, arguments.split))
     return 0
 
 
