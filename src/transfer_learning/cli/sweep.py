@@ -10,7 +10,7 @@ from transfer_learning.cli.errors import one_line
 from transfer_learning.cli.output import ignore_broken_pipe
 from transfer_learning.cli.project import REPLICATES
 from transfer_learning.cli.verbs import report
-from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
+from transfer_learning.runs.leaderboard import leaderboard_text, read_jobs, write_leaderboard
 
 
 class Leaderboard(Callback):
@@ -47,11 +47,11 @@ def check_workers(n_jobs: int, accelerator: str) -> None:
 
 def write(folder: Path) -> bool:
     """Prints and writes the leaderboard and the report of a sweep. Returns whether all have finished, if any."""
-    found = jobs(folder)
-    finished = sum(job.state == "finished" for job in found)
+    jobs = read_jobs(folder)
+    finished = sum(job.state == "finished" for job in jobs)
     with ignore_broken_pipe():
-        print(f"{text(found, REPLICATES)}\n{finished} of {len(found)} jobs in {folder} finished", flush=True)
-    write_leaderboard(folder, found, REPLICATES)
+        print(f"{leaderboard_text(jobs, REPLICATES)}\n{finished} of {len(jobs)} jobs in {folder} finished", flush=True)
+    write_leaderboard(folder, jobs, REPLICATES)
     try:
         report.write([folder], folder / "report.html")
         end = f"report: {folder / 'report.html'}"
@@ -59,4 +59,4 @@ def write(folder: Path) -> bool:
         end = f"no report, {type(error).__name__}: {one_line(error)}"
     with ignore_broken_pipe():
         print(end, flush=True)
-    return finished == len(found) > 0
+    return finished == len(jobs) > 0

@@ -61,8 +61,9 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--top {options.top}: expected 1 or more.")
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
-    explain = options.explain
-    explain = None if explain is None else check_new(explain, options.overwrite, True, "--explain")
+    explain = None
+    if options.explain is not None:
+        explain = check_new(options.explain, options.overwrite, is_folder=True, option="--explain")
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     if explain and out and explain.resolve() == out.resolve():
