@@ -34,7 +34,7 @@ class Leaderboard(Callback):
 
 
 def check_workers(n_jobs: int, accelerator: str) -> None:
-    """Exits with 1 if `n_jobs` below 0, which are counted from the number of cores, are more than the GPUs."""
+    """Exits with 1 if a negative `n_jobs`, which joblib adds to the number of cores, is too many for the GPUs."""
     from joblib import effective_n_jobs
 
     from transfer_learning.utilities.hardware import count_gpus  # imports torch
