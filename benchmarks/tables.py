@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.reporting.intervals import wilson_interval
 from transfer_learning.runs.leaderboard import markdown, read_job
 from transfer_learning.runs.results import find_runs
 from transfer_learning.utilities.files import write_csv, write_text

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from benchmarks import tables
-from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.reporting.intervals import wilson_interval
 
 
 @pytest.fixture

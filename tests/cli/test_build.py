@@ -5,6 +5,7 @@ import torch
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm
 
 from transfer_learning.cli.build import absolute_paths, build, check_added_keys
+from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.hardware import default_precision
 
 TINY = ["data=cartoons", "data.image_size=32"]
@@ -65,6 +66,51 @@ def test_paths_are_absolute_and_lead_where_the_shell_goes(composed, tmp_path, mo
         cfg = composed("data=image_folder", f"data.root={typed}")
         absolute_paths(cfg)
         assert cfg.data.root == str(tmp_path / expected), typed
+
+
+@pytest.mark.parametrize(
+    "typed, is_path",
+    [
+        ("DEFAULT", False),
+        ("resnet50.a1_in1k", False),
+        ("resnet50.pth", True),
+        ("weights/resnet50.a1_in1k", True),
+        ("~/resnet50", True),
+        ("copied.weights", True),
+        (".", True),
+    ],
+)
+def test_weights_that_are_a_name_with_dots_stay_as_they_are(composed, tmp_path, monkeypatch, typed, is_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "copied.weights").touch()
+    cfg = composed("data=cartoons")
+    cfg.model = {"_target_": "transfer_learning.models.pretrained.Pretrained", "weights": typed}
+    absolute_paths(cfg)
+    expected = tmp_path / typed.removeprefix("~/") if is_path else typed
+    assert cfg.model.weights == str(expected)
+
+
+@pytest.mark.parametrize(
+    "key, target",
+    [
+        ("objective", "transfer_learning.engine.objective.CrossEntropy"),
+        ("optimizer", "transfer_learning.optim.rmsprop.RMSprop"),  # called with `try_with`, not by Hydra
+    ],
+)
+def test_the_causes_of_an_error_end(composed, monkeypatch, key, target):
+    def refuse(*_, **__):
+        raise UserError("refused") from ValueError("the reason")
+
+    cfg = composed(*TINY)
+    assert cfg[key]._target_ == target
+    monkeypatch.setattr(f"{target}.__init__", refuse)
+    with pytest.raises(UserError) as raised:
+        build(cfg, key, try_with=([torch.nn.Parameter(torch.zeros(1))],) if key == "optimizer" else ())
+    causes: list[BaseException] = [raised.value]
+    while causes[-1].__cause__ and len(causes) < 9:
+        causes.append(causes[-1].__cause__)
+    assert [str(each) for each in causes] == ["refused", "the reason"]
 
 
 @pytest.mark.parametrize("typed", ["hydra.run.dir=", "resume=", "data.root=", "data.cache_dir="])

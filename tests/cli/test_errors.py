@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from transfer_learning.cli.errors import is_users, name_keys, one_line
+from transfer_learning.cli.errors import is_user_error, name_keys, one_line
 from transfer_learning.cli.overrides import as_override, as_typed
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
@@ -17,7 +17,11 @@ def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
 
 
 @pytest.mark.parametrize(
-    "value", ["/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"]
+    "value",
+    [
+        *("/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"),
+        *("a\\'b", "ends in \\", "\\", "\\\\", "\\'", r"(\d+)\\' \"x\" \\"),
+    ],
 )
 def test_a_shown_override_means_the_same_to_shell_and_hydra(value):
     (argument,) = shlex.split(as_override("data.root", value))
@@ -32,7 +36,8 @@ def test_an_interpolation_of_a_key_that_is_not_there_is_named_as_typed(in_proces
 
 def test_a_killed_process_of_a_sweep_is_one_line():
     error = TerminatedWorkerError("A worker process was unexpectedly terminated.\n\nThe exit codes are {SIGKILL(-9)}")
-    assert is_users(error) and one_line(error).startswith("a process of the sweep was killed, perhaps since memory")
+    assert is_user_error(error)
+    assert one_line(error).startswith("a process of the sweep was killed, perhaps because memory ran out. ")
 
 
 @pytest.mark.parametrize("key, value", [("data.file_column", 0), ("data.label_column", True)])
@@ -57,5 +62,6 @@ def test_a_number_that_should_be_a_text_is_shown_in_quotes(composed, key, value)
 )
 def test_an_error_of_the_system_is_one_line(code, way):
     error = OSError(code, os.strerror(code), "/a\x1b/b")
-    assert is_users(error) and one_line(error) == f"/a\\x1b/b: {os.strerror(code)}. {way}, or choose another folder."
+    assert is_user_error(error)
+    assert one_line(error) == f"/a\\x1b/b: {os.strerror(code)}. {way}, or choose another folder."
     assert one_line(OSError(code, os.strerror(code)), "standard output").startswith("standard output: ")

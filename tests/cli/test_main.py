@@ -9,6 +9,7 @@ import pytest
 from transfer_learning.cli.main import PROGRAM, main, parser
 from transfer_learning.cli.project import PROJECT
 from transfer_learning.cli.verbs import verbs
+from transfer_learning.utilities.errors import UserError
 
 
 def test_help_lists_every_verb_and_loads_no_torch():
@@ -31,6 +32,26 @@ def test_each_verb_explains_itself_with_two_examples_that_can_be_parsed(name, ca
         program, *arguments = example.replace("'", "").split()
         assert program == PROGRAM and arguments[0] == name
         parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["predict", "~/run", "~/other run", "~/photos/**/*.jpg", "--out=~/table.csv", "--explain=~/maps"],
+        ["evaluate", "~/run", "~/photos", "--out=~/results"],
+        ["export", "~/run", "--verify=~/photos", "--out=~/model.onnx"],
+        ["audit", "~/run", "--out=~/audit"],
+        ["report", "~/sweeps", "~/run", "--out=~/page.html"],
+        ["demo", "~/run"],
+        ["cache", "--folder=~/cache"],
+    ],
+)
+def test_paths_may_begin_with_a_tilde(typed, monkeypatch):
+    """A shell does not replace it in quotes and after =."""
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = [each.replace("~", "/home/me") for each in typed]
+    assert vars(parser().parse_args(typed)) == vars(parser().parse_args(expected))
+    assert parser().parse_args(["demo", "~nobody-here/run"]).run_path == "~nobody-here/run"
 
 
 def test_unknown_verbs_and_options_are_refused(capsys):
@@ -56,6 +77,18 @@ def test_empty_arguments_are_refused(arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code.startswith(f"{PROGRAM}: {shlex.join(arguments)}: the last argument is empty; expected")
+
+
+def test_tracebacks_of_errors_that_a_user_can_correct_are_shown_only_if_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("TRANSFER_LEARNING_TRACEBACKS", raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    arguments = ["cache", "--folder", str(tmp_path / "nowhere")]
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code.startswith(f"{PROGRAM}: {tmp_path}/nowhere: no such folder")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError):
+        main(arguments)
 
 
 def test_a_full_disk_behind_standard_output_is_named(monkeypatch):

@@ -1,3 +1,4 @@
+import logging
 import os
 import shlex
 import subprocess
@@ -5,6 +6,7 @@ import sys
 
 import pytest
 
+from transfer_learning.cli.output import without_device_notices, without_notices
 from transfer_learning.cli.project import PROJECT
 
 SIZES = ["data.image_size=32", "data.train_per_class=9", "data.val_per_class=4", "data.test_per_class=4"]
@@ -54,3 +56,18 @@ def test_names_that_the_locale_cannot_write(tmp_path, write_image, in_shell):
     assert "1 of 2 jobs" in result.stdout and "\\u732b" in result.stdout, result.stdout
     for log in (tmp_path / "sweep").glob("*/train.log"):
         assert "猫" in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "message, of_run, of_verb",
+    [
+        ("GPU available: True (cuda), used: True", True, False),
+        ("Using bfloat16 Automatic Mixed Precision (AMP)", True, False),
+        ("TPU available: False, using: 0 TPU cores", False, False),
+        ("💡 Tip: For seamless cloud logging, install litlogger", False, False),
+        ("photos: no images of cat", True, True),
+    ],
+)
+def test_notices_of_lightning_that_are_hidden(message, of_run, of_verb):
+    record = logging.LogRecord("name", logging.INFO, "path", 1, message, None, None)
+    assert (without_notices(record), without_notices(record) and without_device_notices(record)) == (of_run, of_verb)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from transfer_learning.cli import job
 from transfer_learning.cli.arguments import prepare
 from transfer_learning.cli.build import check_added_keys
-from transfer_learning.cli.errors import is_users, name_keys, one_line
+from transfer_learning.cli.errors import is_user_error, name_keys, one_line
 from transfer_learning.cli.overrides import as_typed
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.runs.config import flat
@@ -66,7 +66,8 @@ def built(monkeypatch, tmp_path):
     def build(cfg) -> None:
         with name_keys(cfg):
             check_added_keys(cfg, list(HydraConfig.get().overrides.task))
-            job.complete(cfg, None, single=True)
+            job.check_mode(cfg, is_single=True)
+            job.fill_in(cfg, {})
             job.recorded(cfg)
             job.build_and_train(cfg, RunFolder(tmp_path / "run"), True, [], 0.0)
 
@@ -97,7 +98,7 @@ def test_each_value_is_accepted_or_is_one_line_that_begins_with_its_key(composed
                 pass
             except Exception as error:
                 line = one_line(error)
-                if not is_users(error):
+                if not is_user_error(error):
                     wrong.append(f"{typed}  ->  {type(error).__name__}: {line[:200]}")
                 elif not line.startswith((f"{key}=", f"{key}:")):
                     wrong.append(f"{typed}  ->  {line[:200]}")

@@ -7,7 +7,15 @@ import pytest
 from omegaconf import OmegaConf
 
 from transfer_learning.cli.sweep import Leaderboard
-from transfer_learning.runs.leaderboard import Job, jobs, markdown, repetition_table, table, text, write_leaderboard
+from transfer_learning.runs.leaderboard import (
+    Job,
+    leaderboard_text,
+    markdown,
+    read_jobs,
+    repetition_table,
+    table,
+    write_leaderboard,
+)
 
 COLUMNS = ["seed", "state", "val/acc_best", "test/acc", "seconds", "reason"]
 
@@ -54,7 +62,7 @@ def test_jobs_may_lie_deeper_in_the_folder_of_a_sweep(tmp_path, add_job):
     (tmp_path / "a").mkdir()
     add_job("a/0", ["seed=0"], results(0.5))
     add_job("a/1", ["seed=1"], failed="why")
-    assert [(job.folder, job.state) for job in jobs(tmp_path)] == [("a/0", "finished"), ("a/1", "failed")]
+    assert [(job.folder, job.state) for job in read_jobs(tmp_path)] == [("a/0", "finished"), ("a/1", "failed")]
 
 
 def test_a_sweep_without_jobs_is_not_complete(tmp_path):
@@ -66,13 +74,13 @@ def test_a_sweep_without_jobs_is_not_complete(tmp_path):
 def test_folder_of_the_learning_rate_finder_is_no_unfinished_run_until_it_trains(tmp_path, add_job):
     add_job("run", ["find_lr=true"])
     (tmp_path / "run" / "lr_find.json").write_text("{}")
-    assert [job.state for job in jobs(tmp_path)] == ["learning-rate finder"]
+    assert [job.state for job in read_jobs(tmp_path)] == ["learning-rate finder"]
     (tmp_path / "run" / "checkpoints").mkdir()
-    assert [job.state for job in jobs(tmp_path)] == ["unfinished"]
+    assert [job.state for job in read_jobs(tmp_path)] == ["unfinished"]
 
 
 def test_best_job_is_first_and_unfinished_jobs_are_last(sweep):
-    found = jobs(sweep)
+    found = read_jobs(sweep)
     assert [(job.folder, job.state, job.reason) for job in found] == [
         ("model=cnn,seed=1", "finished", None),
         ("model=cnn,seed=0", "finished", None),
@@ -85,7 +93,7 @@ def test_best_job_is_first_and_unfinished_jobs_are_last(sweep):
 
 
 def test_table_has_the_settings_that_vary_and_the_results(sweep):
-    assert table(jobs(sweep)) == [
+    assert table(read_jobs(sweep)) == [
         COLUMNS,
         ["1", "finished", 0.875, 0.625, 12.3, None],
         ["0", "finished", 0.75, 0.5, 12.3, None],
@@ -98,28 +106,28 @@ def test_table_has_the_settings_that_vary_and_the_results(sweep):
 def test_setting_that_only_some_jobs_have_varies(add_job, tmp_path):
     add_job("a", ["seed=1", "+trainer.x=2"], results(0.5))
     add_job("b", ["seed=1"], results(0.75))
-    header, *rows = table(jobs(tmp_path))
+    header, *rows = table(read_jobs(tmp_path))
     assert header[:2] == ["trainer.x", "state"] and [row[0] for row in rows] == [None, "2"]
 
 
 def test_a_single_job_has_no_settings_that_vary(add_job, tmp_path):
     add_job("seed=1", ["seed=1"], results(0.5))
-    assert table(jobs(tmp_path)) == [["state", *COLUMNS[2:]], ["finished", 0.5, 0.5, 12.3, None]]
+    assert table(read_jobs(tmp_path)) == [["state", *COLUMNS[2:]], ["finished", 0.5, 0.5, 12.3, None]]
 
 
 def test_metrics_that_should_be_small_are_sorted_ascending(add_job, tmp_path):
     for name, loss in (("a", 0.5), ("b", 0.25), ("c", 1.5)):
         add_job(name, [f"seed={name}"], results(loss, None, "val/loss", "min"))
-    header, *rows = table(jobs(tmp_path))
+    header, *rows = table(read_jobs(tmp_path))
     assert header == ["seed", "state", "val/loss_best", "seconds", "reason"]
     assert [row[0] for row in rows] == ["b", "a", "c"]
 
 
 def test_test_column_is_there_if_some_job_was_tested(add_job, tmp_path):
     add_job("a", ["test=false"], results(0.75, None))
-    assert "test/acc" not in table(jobs(tmp_path))[0]
+    assert "test/acc" not in table(read_jobs(tmp_path))[0]
     add_job("b", ["test=true"], results(0.5, 0.25))
-    header, *rows = table(jobs(tmp_path))
+    header, *rows = table(read_jobs(tmp_path))
     assert [row[header.index("test/acc")] for row in rows] == [None, 0.25]
 
 
@@ -127,7 +135,7 @@ def test_jobs_of_several_monitors_are_grouped(add_job, tmp_path):
     add_job("a", ["monitor=val/loss"], results(0.5, None, "val/loss", "min"))
     add_job("b", ["monitor=val/acc"], results(0.75, None))
     add_job("c", ["monitor=val/loss", "seed=1"], results(0.25, None, "val/loss", "min"))
-    header, *rows = table(jobs(tmp_path))
+    header, *rows = table(read_jobs(tmp_path))
     assert header[:4] == ["monitor", "seed", "state", "monitor_best"]
     assert [row[0] for row in rows] == ["val/acc", "val/loss", "val/loss"] and [row[3] for row in rows[1:]] == [
         0.25,
@@ -147,7 +155,7 @@ def test_jobs_that_differ_in_seed_and_fold_alone_are_one_row(add_job, tmp_path):
         for n, accuracy in enumerate(accuracies):
             settings = [f"data.fold={n // 2}", f"model={model}", f"+seed={n % 2}", "data.folds=2"]
             add_job(f"{model} {n}", settings[n % 2 :] + settings[: n % 2], results(accuracy, accuracy - 0.25))
-    header, *rows = repetition_table(jobs(tmp_path), ("seed", "data.fold"))
+    header, *rows = repetition_table(read_jobs(tmp_path), ("seed", "data.fold"))
     assert header == ["model", *GROUPED] and [row[0] for row in rows] == ["one", "vgg", "cnn"]
     for model, n, *numbers in rows:
         tests = [value - 0.25 for value in values[model]]
@@ -161,7 +169,7 @@ def test_groups_say_how_many_of_their_jobs_have_finished(add_job, tmp_path):
     for model, seed, value in (("a", 0, 0.5), ("a", 1, 0.75), ("a", 2, None), ("b", 0, None), ("b", 1, None)):
         failed = "no memory" if (model, seed) == ("b", 0) else None
         add_job(f"{model}{seed}", [f"model={model}", f"seed={seed}"], value and results(value, None), failed)
-    header, *rows = repetition_table(jobs(tmp_path), ("seed",))
+    header, *rows = repetition_table(read_jobs(tmp_path), ("seed",))
     assert header == ["model", "n", "val/acc_best, mean", "val/acc_best, standard deviation"]
     assert rows == [["a", "2 of 3", 0.625, pytest.approx(0.125 * 2**0.5)], ["b", "0 of 2", None, None]]
 
@@ -173,7 +181,7 @@ def test_groups_with_a_small_loss_are_first_and_monitors_are_not_mixed(add_job, 
         for seed in (0, 1):
             settings = [f"monitor={monitor}", f"seed={seed}", f"lr={n}"]
             add_job(f"{n} {seed}", settings, results(loss + seed / 10, None, monitor, mode))
-    header, *rows = repetition_table(jobs(tmp_path), ("seed",))
+    header, *rows = repetition_table(read_jobs(tmp_path), ("seed",))
     assert header[:4] == ["monitor", "lr", "n", "monitor_best, mean"]
     assert [row[:2] for row in rows] == [["val/acc", "2"], ["val/loss", "1"], ["val/loss", "0"]]
 
@@ -181,8 +189,8 @@ def test_groups_with_a_small_loss_are_first_and_monitors_are_not_mixed(add_job, 
 def test_without_repetitions_there_is_one_table(add_job, tmp_path):
     for n in range(3):
         add_job(f"{n}", [f"lr={n}", f"seed={n}"], results(0.5))
-    assert repetition_table(jobs(tmp_path), ("seed",))[1:] == []
-    assert text(jobs(tmp_path), ("seed",)) == markdown(table(jobs(tmp_path)))
+    assert repetition_table(read_jobs(tmp_path), ("seed",))[1:] == []
+    assert leaderboard_text(read_jobs(tmp_path), ("seed",)) == markdown(table(read_jobs(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +198,7 @@ def test_without_repetitions_there_is_one_table(add_job, tmp_path):
 )
 def test_metrics_that_cannot_be_read_are_a_failure(add_job, tmp_path, content):
     add_job("a", ["seed=1"], content)
-    (job,) = jobs(tmp_path)
+    (job,) = read_jobs(tmp_path)
     assert job == Job("a", {"seed": "1"}, "failed", "metrics.json is damaged")
 
 
@@ -202,10 +210,10 @@ def test_a_folder_that_cannot_be_read_is_one_row_and_the_others_are_as_they_are(
     (tmp_path / "2" / "FAILED").write_bytes(b"\xff\xfe not UTF-8")
     (tmp_path / "3" / "config.yaml").write_text("overrides: 7\ndata: {a: 1}")
     (tmp_path / "4" / "metrics.json").write_text(results(0.5).replace('"val/acc"', "7"))
-    assert {job.folder: job.state for job in jobs(tmp_path)} == {
+    assert {job.folder: job.state for job in read_jobs(tmp_path)} == {
         "0": "finished", "1": "failed", "2": "failed", "3": "finished", "4": "finished"
     }  # fmt: skip
-    table(jobs(tmp_path))
+    table(read_jobs(tmp_path))
 
 
 def test_markdown_is_aligned_and_escapes_bars():
@@ -214,7 +222,7 @@ def test_markdown_is_aligned_and_escapes_bars():
 
 
 def test_csv_also_names_the_folders(sweep):
-    write_leaderboard(sweep, jobs(sweep), ("seed",))
+    write_leaderboard(sweep, read_jobs(sweep), ("seed",))
     with open(sweep / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*COLUMNS, "folder"]

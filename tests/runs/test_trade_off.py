@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from transfer_learning.reporting.report import wilson_interval
-from transfer_learning.runs.overview import report
+from transfer_learning.reporting.intervals import wilson_interval
+from transfer_learning.runs.comparison_report import write_comparison_report
 from transfer_learning.runs.results import Keys
 
 KEYS = Keys(
@@ -36,7 +36,7 @@ def table(tmp_path):
     """table(split) -> (page, rows of the table on the terminal: a dict each; headings are shortened)."""
 
     def make(split="val"):
-        shown = report([tmp_path / "runs"], tmp_path / "page.html", split, KEYS)
+        shown = write_comparison_report([tmp_path / "runs"], tmp_path / "page.html", split, KEYS)
         text = (tmp_path / "page.html").read_text(encoding="utf-8")
         section = text.partition("<h2>Accuracy against speed and size</h2>")[2].partition("<h2>")[0]
         cells = [re.findall(r"<td[^>]*>\s*([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section, re.S)]
@@ -101,6 +101,19 @@ def test_interval_of_folds_is_for_the_images_of_all_of_them(add_run, table):
 def test_runs_without_a_test_have_no_column_for_it(add_measured, table):
     add_measured("resnet", 224, 0, 2, 10.0, 9.0, **{"test/acc": None, "images_test": None})
     assert "test accuracy" not in table()[1][0]
+
+
+@pytest.mark.parametrize("key", ["seconds_features", "device", "precision", "megabytes"])
+def test_a_run_that_lacks_a_measurement_is_left_out(add_measured, table, key):
+    add_measured("complete", 224, 0, 2, 10.0, 9.0)
+    add_measured("lacking", 224, 0, 4, 10.0, 9.0, **{key: None})
+    assert [row["model.backbone"] for row in table()[1]] == ["complete"]
+
+
+def test_accuracies_on_an_unknown_number_of_images_have_no_interval(add_measured, table):
+    add_measured("resnet", 224, 0, 2, 10.0, 9.0, images_test=None)
+    (row,) = table()[1]
+    assert row["validation accuracy"].startswith("0.950 (") and row["test accuracy"] == "0.950"
 
 
 def test_without_measurements_there_is_no_section(add_run, add_measured, table):

@@ -23,9 +23,11 @@ def prepare(arguments: list[str]) -> list[str]:
     """What Hydra gets in the place of the arguments that the user typed. Raises UserError."""
     check_modes(arguments)
     check_form(arguments)
-    arguments = [quoted(each) for each in arguments]
-    empty = {form: f"{group}=none" for group in LIST_GROUPS for form in (f"{group}=[]", f"{group}=null", f"~{group}")}
-    arguments = [empty.get(argument, argument) for argument in arguments if argument not in DEFAULTS]
+    as_none = dict[str, str]()
+    for group in LIST_GROUPS:  # three ways to ask for no member of a group
+        as_none |= dict.fromkeys((f"{group}=[]", f"{group}=null", f"~{group}"), f"{group}=none")
+    arguments = [quoted(each) for each in arguments if each not in DEFAULTS]
+    arguments = [as_none.get(argument, argument) for argument in arguments]
     for argument in arguments:
         check_group(argument)
     return resume_or_rerun(arguments)

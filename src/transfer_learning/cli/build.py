@@ -20,6 +20,7 @@ from transfer_learning.cli.overrides import as_typed
 from transfer_learning.cli.project import PROJECT, options
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
+from transfer_learning.models.weights import SUFFIXES as WEIGHTS_SUFFIXES
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.validation import NAME_OR_PATH, PATH, check_types, is_marked
@@ -41,7 +42,7 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
         group, _, name = key.rpartition(".")
         raise UserError(f"{key}: {name} has not been chosen; {group.replace('.', '/')}=[{name}] does so.")
     arguments = {name: value for name, value in _plain(node).items() if name[0] != "_" and name not in leave_out}
-    called = located(cfg, f"{key}._target_")
+    called = resolve_target(cfg, f"{key}._target_")
     target = {"_target_": node["_target_"], "_partial_": node.get("_partial_", False), "_convert_": "all"}
 
     def make(arguments: Mapping[str, Any]) -> Any:
@@ -58,7 +59,7 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
         except Exception as error:
             cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
             if isinstance(cause, UserError):
-                raise cause from error
+                raise cause from cause.__cause__  # not from `error`, whose cause it is
             message = " ".join(str(cause).split())
             wrong = _wrong_argument(make, arguments, message)
             if wrong:
@@ -100,26 +101,29 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     Raises UserError for a wrong value, or for a key that no object reads.
     """
     settings = {key: value for key, value in _plain(cfg.data).items() if key not in ("source", "split", "augmentation")}
-    made: dict[str, Any] = {"augmentation": list(build_all(cfg, "data.augmentation").values())}
-    unread = set(settings)
+
+    def accepted(cls: type) -> dict[str, Any]:
+        """The settings that are arguments of its constructor."""
+        return {key: settings[key] for key in inspect.signature(cls).parameters if key in settings}
+
+    augmentation = list(build_all(cfg, "data.augmentation").values())
     with name_keys(cfg, "data"):
-        for name, cls in {**_data_classes(cfg), "module": ImageDataModule}.items():
-            arguments = {key: settings[key] for key in inspect.signature(cls).parameters if key in settings}
-            unread -= set(arguments)
-            if name != "module":
-                made[name] = cls(**arguments)
-        for key in sorted(unread):
-            expected = ", ".join(sorted(set(settings) - unread))
-            raise ArgumentError(key, settings[key], f"nothing reads it; expected one of {expected}.")
-        return ImageDataModule(**arguments, **made)
+        classes = _part_classes(cfg)
+        parts: dict[str, Any] = {name: cls(**accepted(cls)) for name, cls in classes.items()}
+        read = {key for cls in (*classes.values(), ImageDataModule) for key in accepted(cls)}
+        if unread := settings.keys() - read:
+            key = min(unread)
+            raise ArgumentError(key, settings[key], f"nothing reads it; expected one of {', '.join(sorted(read))}.")
+        return ImageDataModule(**parts, augmentation=augmentation, **accepted(ImageDataModule))
 
 
-def _data_classes(cfg: DictConfig) -> dict[str, type]:
-    classes = {key: located(cfg, f"data.{key}") for key in ("source", "split")}
+def _part_classes(cfg: DictConfig) -> dict[str, type]:
+    """The classes of the objects that the data module gets, by its arguments."""
+    classes = {key: resolve_target(cfg, f"data.{key}") for key in ("source", "split")}
     return {**classes, "preprocessing": Preprocessing}
 
 
-def located(cfg: DictConfig, key: str) -> Any:
+def resolve_target(cfg: DictConfig, key: str) -> Any:
     """The class or function whose full name is at `key`. Raises UserError: no such one, or its module has an error."""
     name = OmegaConf.select(cfg, key)
     try:
@@ -133,15 +137,25 @@ def located(cfg: DictConfig, key: str) -> Any:
 
 def absolute_paths(cfg: DictConfig) -> None:
     """Makes the paths of data and model absolute: arguments that are annotated as `PathArgument` or `NameOrPath`."""
-    classes = [("data", cls) for cls in (*_data_classes(cfg).values(), ImageDataModule)]
-    for group, cls in [*classes, ("model", located(cfg, "model._target_"))]:
+    classes = [("data", cls) for cls in (*_part_classes(cfg).values(), ImageDataModule)]
+    for group, cls in [*classes, ("model", resolve_target(cfg, "model._target_"))]:
         for argument, annotation in get_type_hints(cls.__init__, include_extras=True).items():  # type: ignore[misc]
             value = cfg[group].get(argument)
-            may_be_name = is_marked(annotation, NAME_OR_PATH) and re.search(r"[./\\]", str(value))
-            if isinstance(value, (str, int, float)) and value != "" and (is_marked(annotation, PATH) or may_be_name):
-                path = os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(str(value)))
+            if not isinstance(value, (str, int, float)) or value == "":
+                continue
+            path = os.path.join(HydraConfig.get().runtime.cwd, os.path.expanduser(str(value)))
+            is_path = is_marked(annotation, PATH)
+            if is_marked(annotation, NAME_OR_PATH):
+                is_path = looks_like_path(str(value), path)
+            if is_path:
                 # `LINK/..` is the parent of what the link points to.
                 cfg[group][argument] = os.path.realpath(path) if ".." in Path(path).parts else os.path.normpath(path)
+
+
+def looks_like_path(typed: str, path: str) -> bool:
+    """Whether the text of a name or a path is a path; `path` is where it would lead. Names may have dots."""
+    has_folder = re.search(r"[/\\]", typed) is not None
+    return has_folder or typed.endswith(WEIGHTS_SUFFIXES) or ("." in typed and os.path.exists(path))
 
 
 def check_added_keys(cfg: DictConfig, overrides: list[str]) -> None:

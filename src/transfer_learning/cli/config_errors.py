@@ -43,9 +43,12 @@ def _unknown_file(path: str) -> str | None:
 
 def _several_values(override: str, may_be_meant: bool) -> str:
     """For several values without -m. `may_be_meant`: one value, a list or with commas, may have been meant."""
+    message = f"{override}: several values are a sweep, which needs -m: python train.py -m ..."
+    if not may_be_meant:
+        return f"{message}."
     key, _, value = override.partition("=")
-    ways = f"; a list needs brackets, '{key}=[{value}]', a value with commas quotes, {as_override(key, value)}"
-    return f"{override}: several values are a sweep, which needs -m: python train.py -m ...{ways * may_be_meant}."
+    ways = f"a list needs brackets, '{key}=[{value}]', a value with commas quotes, {as_override(key, value)}"
+    return f"{message}; {ways}."
 
 
 def _unknown_key(error: Any) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from transfer_learning.utilities.text import printable
 
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 SYSTEM_ERRORS |= {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENOENT}
+TRACEBACKS = "TRANSFER_LEARNING_TRACEBACKS"  # HYDRA_FULL_ERROR as the user has set it
 
 
 @contextmanager
@@ -52,12 +54,18 @@ def config_key(cfg: DictConfig, argument: str, value: Any, prefix: str = "") -> 
         named = [each for each in raw if each.rpartition(".")[2] == argument]
         named.sort(key=lambda each: (str(OmegaConf.select(cfg, each)) != str(value), each.startswith("recipe.")))
         key = named[0] if named else key
-    while (source := str(raw.get(key))[2:-1]) in raw and str(raw[key]).startswith("${"):  # order_seed: ${seed}
+    while (source := _referenced_key(raw.get(key))) in raw:  # order_seed: ${seed}
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         if source.startswith("recipe.") and source not in keys_of(overrides):
             break
         key = source
     return key
+
+
+def _referenced_key(value: Any) -> str | None:
+    """The key that a value such as ${seed} refers to; None for other values."""
+    found = re.fullmatch(r"\$\{([^{}]+)\}", str(value))
+    return found[1] if found else None
 
 
 def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str:
@@ -69,11 +77,13 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
         return printable(message)
     if isinstance(error, BrokenProcessPool):
         ways = "Fewer jobs at a time (hydra.launcher.n_jobs) need less memory; the same command does what is missing."
-        return f"a process of the sweep was killed, perhaps since memory was full. {ways}"
+        return f"a process of the sweep was killed, perhaps because memory ran out. {ways}"
     if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
         way = {errno.ENAMETOOLONG: "Choose a shorter name", errno.ENOENT: "Make its folder"}.get(error.errno)
         ways = f"{way or 'Make room or make it writable'}, or choose another folder"
-        return printable(f"{error.filename or place}: {error.strerror}. {ways}{folder_key and f': {folder_key}=...'}.")
+        if folder_key:
+            ways += f": {folder_key}=..."
+        return printable(f"{error.filename or place}: {error.strerror}. {ways}.")
     return printable(" ".join(str(error).split()))
 
 
@@ -86,8 +96,18 @@ def data_hint(message: str) -> str:
     return " Without data=image_folder (or data=table), the images are those of Dogs vs Cats." if is_meant else ""
 
 
-def is_users(error: BaseException) -> bool:
-    """Whether the user can correct it, so that it is shown without a traceback. HYDRA_FULL_ERROR=1 shows them all."""
+def is_user_error(error: BaseException) -> bool:
+    """Whether the user can correct it, so that one line is enough."""
     known = isinstance(error, (UserError, OmegaConfBaseException, HydraException, BrokenProcessPool))
-    system = isinstance(error, OSError) and error.errno in SYSTEM_ERRORS
-    return (known or system) and not os.environ.get("TRANSFER_LEARNING_TRACEBACKS")
+    return known or (isinstance(error, OSError) and error.errno in SYSTEM_ERRORS)
+
+
+def tracebacks_wanted() -> bool:
+    """Whether the user has set HYDRA_FULL_ERROR=1."""
+    return os.environ.get(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+def pass_on_errors() -> None:
+    """Makes Hydra raise errors instead of showing them; the user's HYDRA_FULL_ERROR is kept in another variable."""
+    os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", ""))
+    os.environ["HYDRA_FULL_ERROR"] = "1"

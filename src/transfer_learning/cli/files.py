@@ -11,12 +11,13 @@ def check_new(
 ) -> Path:
     """The path of an output that `option` names, a file or a folder, if it does not exist or may be overwritten.
 
-    `what` says of an existing one what it is. A symbolic link exists, wherever it leads; what it leads to is written.
+    `what` describes an existing output, for the message. A symbolic link exists, wherever it leads; what it leads to is
+    written.
 
-    Raises UserError if it exists, is of the other kind or the folder of a run, or cannot be written. Missing folders
+    Raises UserError if it exists, is of the other kind or the folder of a run, or is not writable. Missing folders
     above a file are a mistake; those above a folder are made with it.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     is_alike = not path.exists() or (path.is_dir() if is_folder else path.is_file())
     if os.path.lexists(path) and (not overwrite or not is_alike):
         kind, ways = (what, ", or add --overwrite") if is_alike else (", as another kind of file", "")
@@ -29,5 +30,5 @@ def check_new(
     if not above.is_dir():
         raise UserError(f"{path}: there is no folder {above if path.is_symlink() else path.parent}.")
     if not os.access(above, os.W_OK):
-        raise UserError(f"{path}: the folder {above} cannot be written.")
+        raise UserError(f"{path}: the folder {above} is not writable.")
     return path

@@ -39,46 +39,57 @@ OUTPUT_DIR = "${hydra:runtime.output_dir}"
 log = logging.getLogger("train")
 
 
-def run_job(cfg: DictConfig, single: bool, command: list[str], started: float) -> float:
+def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float) -> float:
     """Begins, continues or skips a run, depending on what is in its folder. Returns the best value of the monitor.
 
-    `command` and `started` are the command line, and `time.perf_counter()` when it began.
+    Args:
+        is_single: whether it is a run of its own, not a job of a sweep.
+        command, started: the command line, and `time.perf_counter()` when it began.
     """
     configure_process()
     folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
         check_added_keys(cfg, overrides)
         before = folder.config() or {}
-        complete(cfg, before, single)
+        check_mode(cfg, is_single)
+        fill_in(cfg, before)
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         kept = [override for override in cfg.overrides if not keys_of([override]) & keys_of(overrides)]  # of resume=
         extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(hydra_keys)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
         new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
-        if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=single, given=new):
+        if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=is_single, given=new):
             metrics: Any = read_metrics(folder.path)
             longer = metrics["epochs"] > (cfg.trainer.max_epochs or math.inf)
             epochs = f" after {metrics['epochs']} epochs" if longer else ""
-            more = f" A larger {MAY_GROW} extends it." if single else ""
+            more = f" A larger {MAY_GROW} extends it." if is_single else ""
             result = f"{metrics['monitor']} {metrics['monitor_best']:.4f}"
             log.info(f"{folder.path}: finished already{epochs}, {result}.{more}")
             return metrics["monitor_best"]
-        return build_and_train(cfg, folder, single, command, started)
+        return build_and_train(cfg, folder, is_single, command, started)
 
 
-def complete(cfg: DictConfig, before: dict, single: bool) -> None:
-    """Sets what depends on this machine and moment. `before` is the config of the run that goes on, or empty."""
-    if cfg.sweep is not None and single:
+def check_mode(cfg: DictConfig, is_single: bool) -> None:
+    """Raises UserError for a sweep without -m, and for a learning-rate finder with -m."""
+    if cfg.sweep is not None and is_single:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
     hydra_config = HydraConfig.get()
     for key, values in (hydra_config.sweeper.get("params") or {}).items():  # of an experiment such as the tutorial
-        if single and key not in keys_of(hydra_config.overrides.task):
+        if is_single and key not in keys_of(hydra_config.overrides.task):
             experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
             raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
     if type(cfg.find_lr) is not bool:
         raise UserError(f"find_lr={as_typed(cfg.find_lr)}: expected true or false.")
-    if cfg.find_lr and not single:
+    if cfg.find_lr and not is_single:
         raise UserError("find_lr=true: trains nothing that a sweep could compare; leave out -m.")
+
+
+def fill_in(cfg: DictConfig, before: dict) -> None:
+    """Makes paths absolute, adds the monitored metric, and resolves the precision "auto".
+
+    `before` is the config of the run that goes on, which keeps its precision, or empty. Raises UserError for an unknown
+    monitor.
+    """
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)
     add_monitored_metric(cfg)
@@ -126,34 +137,42 @@ def recorded(cfg: DictConfig) -> dict[str, Any]:
     return merge(OmegaConf.to_container(cfg), OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
 
 
-def build_and_train(cfg: DictConfig, folder: RunFolder, single: bool, command: list[str], started: float) -> float:
+def build_and_train(cfg: DictConfig, folder: RunFolder, is_single: bool, command: list[str], started: float) -> float:
     """Builds everything, what is cheap first, and trains it."""
-    optimizer = build(cfg, "optimizer", try_with=([torch.nn.Parameter(torch.zeros(1))],))
-    schedule, objective, metrics = build(cfg, "scheduler"), build(cfg, "objective"), build_all(cfg, "metrics")
+    of_classifier: dict[str, Any] = {
+        "optimizer": build(cfg, "optimizer", try_with=([torch.nn.Parameter(torch.zeros(1))],)),
+        "schedule": build(cfg, "scheduler"),
+        "objective": build(cfg, "objective"),
+        "metrics": build_all(cfg, "metrics"),
+    }
     trainer = build_trainer(cfg, folder)
-    if trainer.world_size > 1 and not single:
+    if trainer.world_size > 1 and not is_single:
         raise UserError("trainer: several devices in a sweep are not supported; use one, or start single runs.")
     data = build_data(cfg)
     data.list_images()
     pl.seed_everything(cfg.seed, verbose=False)  # initial weights; everything else is a function of seed, epoch, ...
     network = build(cfg, "model", num_classes=len(data.class_names), image_size=data.preprocessing.image_size)
-    settings = optimizer, schedule, objective, metrics, cfg.seed
-    model = Classifier(network, data.class_names, data.preprocessing, *settings)
+    model = Classifier(network, data.class_names, data.preprocessing, seed=cfg.seed, **of_classifier)
     last = folder.last if folder.last.exists() else None
+    of_training: dict[str, Any] = dict(compile=cfg.trainer.compile, resume=last, monitor=cfg.monitor, test=cfg.test)
     if not cfg.find_lr:
-        check_training(data, model, trainer, cfg.trainer.compile, last, cfg.monitor, cfg.test)
+        check_training(data, model, trainer, **of_training)
     data.setup()
     suggest_balance(data)
     folder.record(data, attempt(command, PROJECT, trainer.strategy.root_device), cfg.repeats)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    shown = {**plain["choices"], "augment": cfg.data.augment, "epochs": cfg.trainer.max_epochs, "seed": cfg.seed}
-    shown["lr"] = plain["optimizer"].get("lr")
-    shown["other"] = {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")}
+    logged_settings = {
+        **plain["choices"],
+        "augment": cfg.data.augment,
+        "epochs": cfg.trainer.max_epochs,
+        "seed": cfg.seed,
+        "lr": plain["optimizer"].get("lr"),
+        "other": {group: plain[group] for group in ("data", "model", "optimizer", "scheduler", "trainer")},
+    }
     try:
         if cfg.find_lr:
             return find_lr(data, model, trainer)
-        results = train(data, model, trainer, shown, cfg.trainer.compile, started, last, cfg.monitor, cfg.test)
-        return results["monitor_best"]
+        return train(data, model, trainer, logged_settings, started=started, **of_training)["monitor_best"]
     except MisconfigurationException as error:
         raise UserError(f"trainer: {error}") from error
     except SystemExit as error:  # Lightning's, after an interrupt
@@ -178,14 +197,14 @@ def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
         check_types(Classifier, {"seed": cfg.seed})
     callbacks = [RunGuard(folder), *build_all(cfg, "callbacks").values()]
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
-    gpu = cfg.trainer.devices == 1 and gpu_of_worker(cfg.trainer.accelerator)
-    given: dict[str, Any] = {"devices": gpu} if gpu else {}
-    given |= {
+    given: dict[str, Any] = {
         "callbacks": callbacks,
         "plugins": [BackgroundWriter(CheckpointFile(folder.stamp))],
         "logger": list(build_all(cfg, "logger").values()),
+        # Lightning adds its own unless it is told not to.
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
     }
-    # Lightning adds its own unless it is told not to.
-    given["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    given["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    if cfg.trainer.devices == 1 and (gpu := gpu_of_worker(cfg.trainer.accelerator)):
+        given["devices"] = gpu
     return build(cfg, "trainer", leave_out=("compile",), **given)

@@ -1,15 +1,22 @@
-"""Predict, evaluate, compare, export and try out models that were trained with train.py."""
+"""Use models that train.py has trained, audit labelled images, and manage the cache."""
 
 import argparse
 import inspect
 import logging
+import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 
-from transfer_learning.cli.errors import is_users, one_line
-from transfer_learning.cli.output import ignore_broken_pipe, open_streams
+from transfer_learning.cli.errors import is_user_error, one_line, tracebacks_wanted
+from transfer_learning.cli.output import (
+    LIGHTNING_LOGGER,
+    ignore_broken_pipe,
+    open_streams,
+    without_device_notices,
+    without_notices,
+)
 from transfer_learning.cli.verbs import verbs
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
@@ -22,9 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    reports = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    reports = logging.getLogger(LIGHTNING_LOGGER)
     reports.setLevel(logging.INFO)
-    reports.addFilter(_is_news)
+    reports.addFilter(without_notices)
+    reports.addFilter(without_device_notices)
     try:
         check_not_empty(sys.argv[1:] if arguments is None else arguments)
         with ignore_broken_pipe():
@@ -33,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not is_users(error):
+        if tracebacks_wanted() or not is_user_error(error):
             raise
         message = one_line(error, "standard output")
         if isinstance(error, ArgumentError) and hasattr(options, error.argument):
@@ -63,11 +71,7 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n{examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        each.register("type", "path", os.path.expanduser)
         verb.add_arguments(each)
         each.set_defaults(run=verb.run)
     return top
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is not Lightning's, which tells the precision, the devices and tips."""
-    return not re.search("Automatic Mixed Precision|PU available: |💡 Tip", record.getMessage())

@@ -1,10 +1,16 @@
-"""Standard output and standard error that are closed, that nobody reads, or that lack characters."""
+"""What reaches the terminal: closed streams, characters that an encoding lacks, and Lightning's notices."""
 
 import io
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+LIGHTNING_LOGGER = "pytorch_lightning.utilities.rank_zero"  # `rank_zero_info` logs with it
+NOTICES = r"TPU available: |💡 Tip|to estimate number of stepping|`weights_only` was not set|\.lr_find_"
+DEVICE_NOTICES = "PU available: |Automatic Mixed Precision"
 
 
 @contextmanager
@@ -26,3 +32,13 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open until the process ends)
         elif isinstance(getattr(sys, name), io.TextIOWrapper):
             getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def without_notices(record: logging.LogRecord) -> bool:
+    """A filter of logging, which hides what Lightning says and nobody needs."""
+    return not re.search(NOTICES, record.getMessage())
+
+
+def without_device_notices(record: logging.LogRecord) -> bool:
+    """A filter of logging, which hides Lightning's lines on GPU and precision. Runs show them, verbs do not."""
+    return not re.search(DEVICE_NOTICES, record.getMessage())

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
+
 
 def keys_of(overrides: Iterable[str]) -> set[str]:
     """The keys and groups that overrides set."""
@@ -20,8 +22,7 @@ def as_typed(value: Any) -> str:
 
 def hydra_quoted(text: str) -> str:
     """A text in the quotes of Hydra's grammar."""
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def as_override(key: str, value: str) -> str:

@@ -4,7 +4,6 @@ import gc
 import logging
 import math
 import os
-import re
 import shlex
 import signal
 import sys
@@ -22,9 +21,9 @@ from omegaconf import DictConfig
 
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.arguments import check_folder, prepare
-from transfer_learning.cli.errors import data_hint, is_users, one_line
+from transfer_learning.cli.errors import data_hint, is_user_error, one_line, pass_on_errors, tracebacks_wanted
 from transfer_learning.cli.imports import import_lightning
-from transfer_learning.cli.output import open_streams
+from transfer_learning.cli.output import LIGHTNING_LOGGER, open_streams, without_notices
 from transfer_learning.cli.overrides import as_override
 from transfer_learning.cli.project import check_installation
 
@@ -60,7 +59,7 @@ def call(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, interrupt)
     sys.unraisablehook = interrupt_again
     open_streams()
-    configure_process()
+    configure_messages()
     try:
         check_installation()
         sys.argv[1:] = prepare(sys.argv[1:])
@@ -70,11 +69,10 @@ def call(main: Callable[[], None]) -> None:
     except Exception as error:
         # Hydra's logging wraps the error of a folder that cannot be written.
         shown = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        if not is_users(shown):
+        if tracebacks_wanted() or not is_user_error(shown):
             raise
-        sys.exit(
-            " ".join(dict.fromkeys(one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each))
-        )
+        messages = [one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each]
+        sys.exit(" ".join(dict.fromkeys(messages)))  # each once
 
 
 def _is_started_by_another() -> bool:
@@ -94,32 +92,35 @@ def run(cfg: DictConfig) -> float:
 
     An error that the user can correct is logged on one line, and its traceback is only in train.log.
     """
-    configure_process()
+    configure_messages()
     hydra_config = HydraConfig.get()
-    single, folder = hydra_config.mode == RunMode.RUN, hydra_config.runtime.output_dir
+    is_single, folder = hydra_config.mode == RunMode.RUN, hydra_config.runtime.output_dir
     try:
-        check_folder(f"{FOLDER_KEY if single else 'hydra.sweep.dir'}={folder}", folder)
+        check_folder(f"{FOLDER_KEY if is_single else 'hydra.sweep.dir'}={folder}", folder)
         import_lightning()  # and torch, for which --help should not wait
         from transfer_learning.cli.job import run_job
 
-        if single:
-            return run_job(cfg, single, invocation.command, invocation.started)
-        return run_job(cfg, single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
+        if is_single:
+            return run_job(cfg, is_single, invocation.command, invocation.started)
+        return run_job(cfg, is_single, ["python", "train.py", *hydra_config.overrides.task], time.perf_counter())
     except Exception as error:
         message = one_line(error, folder, FOLDER_KEY)
-        log.error(message + data_hint(message), exc_info=not is_users(error))
-        if is_users(error):
+        shows_traceback = tracebacks_wanted() or not is_user_error(error)
+        log.error(message + data_hint(message), exc_info=shows_traceback)
+        if not shows_traceback:
             with suppress(OSError), open(f"{folder}/train.log", "a", encoding="utf-8") as file:
                 traceback.print_exc(file=file)
-        if single:
+        if is_single:
             time.sleep(GRACE if _is_started_by_another() else 0)
             sys.exit(1)
         return math.nan  # the other jobs of the sweep go on
     except KeyboardInterrupt:
         again = f"the same command with {as_override('hydra.sweep.dir', hydra_config.sweep.dir)}"
-        again = f"python train.py resume={shlex.quote(folder)}" if single else again
-        goes_on = not single or (os.path.exists(f"{folder}/config.yaml") and not cfg.get("find_lr"))
-        log.warning("interrupted" + goes_on * f"; the epochs that had ended are kept. To go on: {again}")
+        if is_single:
+            again = f"python train.py resume={shlex.quote(folder)}"
+        can_go_on = not is_single or (os.path.exists(f"{folder}/config.yaml") and not cfg.get("find_lr"))
+        hint = f"; the epochs that had ended are kept. To go on: {again}" if can_go_on else ""
+        log.warning(f"interrupted{hint}")
         raise
     finally:  # free memory before the next job
         gc.collect()
@@ -127,22 +128,14 @@ def run(cfg: DictConfig) -> float:
             sys.modules["torch"].cuda.empty_cache()
 
 
-def configure_process() -> None:
-    """Sets up logging and errors, in this process and in those that it starts; repeating it is harmless."""
-    wanted = "1" if os.environ.get("HYDRA_FULL_ERROR") == "1" else ""
-    os.environ.setdefault("TRANSFER_LEARNING_TRACEBACKS", wanted)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes all errors on, and `call` shows them
+def configure_messages() -> None:
+    """Sets up which errors and log lines are shown; repeating it is harmless."""
+    pass_on_errors()  # `call` shows them
     logging.raiseExceptions = False  # on a full disk, a log line that is lost is no second error ...
     threading.excepthook = _ignore_system_errors  # ... and neither is that of TensorBoard's thread, raised again later
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)  # adds it once
+    logging.getLogger(LIGHTNING_LOGGER).addFilter(without_notices)  # adds it once
 
 
 def _ignore_system_errors(hook: threading.ExceptHookArgs) -> None:
     if not isinstance(hook.exc_value, OSError):
         threading.__excepthook__(hook)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record is neither a tip or estimate of Lightning's nor about TPUs or its finder's temporary file."""
-    expected = r"TPU available: |💡 Tip|to estimate number of stepping|`weights_only` was not set|\.lr_find_"
-    return not re.search(expected, record.getMessage())

@@ -10,14 +10,14 @@ from transfer_learning.cli.errors import one_line
 from transfer_learning.cli.output import ignore_broken_pipe
 from transfer_learning.cli.project import REPLICATES
 from transfer_learning.cli.verbs import report
-from transfer_learning.runs.leaderboard import jobs, text, write_leaderboard
+from transfer_learning.runs.leaderboard import leaderboard_text, read_jobs, write_leaderboard
 
 
 class Leaderboard(Callback):
     """Exits with 1 unless all jobs in the folder of the sweep have finished and the leaderboard could be written."""
 
     def on_multirun_start(self, config: DictConfig, **_) -> None:
-        """Exits with 1 if joblib's default number of jobs at a time is larger than the number of GPUs."""
+        """Exits with 1 if a negative `n_jobs` of joblib's means more jobs at a time than there are GPUs."""
         n_jobs = OmegaConf.select(config, "hydra.launcher.n_jobs") or 1
         if n_jobs < 0:
             check_workers(n_jobs, OmegaConf.select(config, "trainer.accelerator"))
@@ -34,7 +34,7 @@ class Leaderboard(Callback):
 
 
 def check_workers(n_jobs: int, accelerator: str) -> None:
-    """Exits with 1 if `n_jobs` below 0, which are counted from the number of cores, are more than the GPUs."""
+    """Exits with 1 if a negative `n_jobs`, which joblib adds to the number of cores, is too many for the GPUs."""
     from joblib import effective_n_jobs
 
     from transfer_learning.utilities.hardware import count_gpus  # imports torch
@@ -47,11 +47,11 @@ def check_workers(n_jobs: int, accelerator: str) -> None:
 
 def write(folder: Path) -> bool:
     """Prints and writes the leaderboard and the report of a sweep. Returns whether all have finished, if any."""
-    found = jobs(folder)
-    finished = sum(job.state == "finished" for job in found)
+    jobs = read_jobs(folder)
+    finished = sum(job.state == "finished" for job in jobs)
     with ignore_broken_pipe():
-        print(f"{text(found, REPLICATES)}\n{finished} of {len(found)} jobs in {folder} finished", flush=True)
-    write_leaderboard(folder, found, REPLICATES)
+        print(f"{leaderboard_text(jobs, REPLICATES)}\n{finished} of {len(jobs)} jobs in {folder} finished", flush=True)
+    write_leaderboard(folder, jobs, REPLICATES)
     try:
         report.write([folder], folder / "report.html")
         end = f"report: {folder / 'report.html'}"
@@ -59,4 +59,4 @@ def write(folder: Path) -> bool:
         end = f"no report, {type(error).__name__}: {one_line(error)}"
     with ignore_broken_pipe():
         print(end, flush=True)
-    return finished == len(found) > 0
+    return finished == len(jobs) > 0

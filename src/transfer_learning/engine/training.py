@@ -22,7 +22,8 @@ from transfer_learning.engine.checks import EPOCH_WITH_VALIDATION, check_not_emp
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
-from transfer_learning.reporting.report import summary, wilson_interval, write_report
+from transfer_learning.reporting.intervals import wilson_interval
+from transfer_learning.reporting.run_summary import summary, write_results
 from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import ArgumentError
 from transfer_learning.utilities.hardware import configure_process, device_name, memory_format
@@ -109,7 +110,7 @@ def train(
         rank_zero_info("fast_dev_run: everything works; the results of single batches are not kept")
         return metrics
     if trainer.is_global_zero:
-        write_report(trainer.default_root_dir, metrics, model.history.rows)
+        write_results(trainer.default_root_dir, metrics, model.history.rows)
     rank_zero_info(summary(trainer.default_root_dir, metrics))
     return metrics
 

@@ -1,1 +1,1 @@
-"""What results look like: metric names, curves and the summary. Works on plain values."""
+"""Metrics and comparisons of predictions; figures, tables and pages of results. Works on plain values and arrays."""

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
+from transfer_learning.reporting.intervals import wilson_interval
 from transfer_learning.reporting.metric_names import label
-from transfer_learning.reporting.report import wilson_interval
 
 TEXT = "#010203"  # in the SVG it becomes the page's text colour, light or dark
 # Okabe and Ito's colours, which colour-blind people can tell apart, without yellow, which is hard to see on white.

@@ -1,4 +1,4 @@
-"""Which differences are real: two models on the same images, and many such comparisons at once."""
+"""Which differences are statistically significant: two models on the same images, and many such comparisons."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -10,7 +10,7 @@ from scipy.special import bdtr, stdtrit
 from transfer_learning.reporting.prediction_table import PredictionTable
 
 RESAMPLES = 2000
-LEVEL = 0.05  # a difference whose p-value is smaller is called real
+SIGNIFICANCE_LEVEL = 0.05
 
 
 class Comparison(NamedTuple):
@@ -104,7 +104,7 @@ class Comparisons:
         if variance == 0:
             return difference, difference, difference
         freedom = np.array([len(each) - 1 for each in (differences, *repetitions)])
-        half = float(stdtrit(variance**2 / np.sum(variances**2 / freedom), 1 - LEVEL / 2)) * variance**0.5
+        half = float(stdtrit(variance**2 / np.sum(variances**2 / freedom), 1 - SIGNIFICANCE_LEVEL / 2)) * variance**0.5
         return difference, difference - half, difference + half
 
     def verdict(self, model: int) -> str:
@@ -114,7 +114,8 @@ class Comparisons:
         images = f" of set {self.sets[model] + 1}" if self.sets[model] else ""  # type: ignore[operator]
         if model not in self.with_best:
             return f"best{images}"
-        return f"{'≈' if self.with_best[model][1] >= LEVEL else 'below'} best{images}"
+        is_significant = self.with_best[model][1] < SIGNIFICANCE_LEVEL
+        return f"{'below' if is_significant else '≈'} best{images}"
 
 
 def _images(table: PredictionTable) -> tuple:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torchmetrics.functional import classification
 
-from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.reporting.intervals import wilson_interval
 
 BINS = 15  # of the calibration error and the reliability diagram
 

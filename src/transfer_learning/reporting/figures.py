@@ -39,8 +39,7 @@ def confusion_matrix(table: PredictionTable) -> Figure:
 
     Of more than 120 classes it names only every second, third ... so that names do not cover each other.
     """
-    count = len(table.class_names)
-    matrix = np.bincount(table.labels * count + table.predicted, minlength=count**2).reshape(count, count)
+    count, matrix = len(table.class_names), table.confusion_counts()
     names = [_shortened(name) for name in table.class_names]
     longest = max(map(len, names))
     side, margin, rotated = min(4 + 0.25 * count, 20), 0.55 + 0.08 * longest, count * longest > 30  # inches

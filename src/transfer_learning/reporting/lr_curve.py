@@ -23,7 +23,7 @@ class LearningRateCurve:
     losses: Sequence[float]
 
     @property
-    def begin(self) -> np.ndarray:
+    def first_losses(self) -> np.ndarray:
         """The losses of the first steps, which tell the noise."""
         return np.array(self.losses[: max(2, int(BEGIN * len(self.losses)))])
 
@@ -43,7 +43,8 @@ class LearningRateCurve:
         None if the loss does not fall clearly: by less than the standard deviation of single steps' losses.
         """
         losses, lowest = self.smoothed, int(self.smoothed.argmin())
-        if lowest == 0 or self.begin.mean() - losses[lowest] <= max(self.begin.std(), 1e-6):
+        noise = max(self.first_losses.std(), 1e-6)
+        if lowest == 0 or self.first_losses.mean() - losses[lowest] <= noise:
             return None
         falls = np.gradient(losses, np.log10(self.rates[: len(losses)]))[: lowest + 1]
         return float(self.rates[int(falls.argmin())])
@@ -72,7 +73,7 @@ def lr_figure(curve: LearningRateCurve) -> Figure:
     if curve.suggestion is not None:
         height = smoothed[list(curve.rates).index(curve.suggestion)]
         axes.plot(curve.suggestion, height, "o", color="tab:red", label=f"suggestion {curve.suggestion:.1e}")
-    shown = [*curve.begin, smoothed.min()]  # not up to where the loss explodes
+    shown = [*curve.first_losses, smoothed.min()]  # not up to where the loss explodes
     margin = 0.1 * (max(shown) - min(shown)) + 1e-6
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title="Learning-rate finder")
     axes.set_ylim(min(shown) - margin, max(shown) + margin)

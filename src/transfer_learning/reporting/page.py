@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs no other file and no network."""
+"""HTML pages that need no other file and no network."""
 
 import base64
 import io
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
@@ -18,8 +17,11 @@ WIDTH = 800  # pixels of an embedded picture, at most
 MOST_CLASSES = 20  # of a confusion matrix as a table
 
 
-def write_page(path: str | Path, content: Mapping[str, Any], template: str = "report.html.jinja") -> None:
-    """Writes a page atomically. `content`: variables of the template, which escapes texts. Raises OSError."""
+def write_page(path: str | Path, content: Mapping[str, Any], template: str) -> None:
+    """Writes a page atomically. `content`: variables of the template, which escapes texts. Raises OSError.
+
+    `template` is a file in the folder of this module.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -44,10 +46,6 @@ def jpeg_address(picture: Image.Image, quality: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def confusion_matrix(table: PredictionTable) -> list[list[int]] | None:
-    """Counts of images, a row a true class, a column a predicted one; None if there are more than 20 classes."""
-    if len(table.class_names) > MOST_CLASSES:
-        return None
-    counts = np.zeros((len(table.class_names),) * 2, dtype=int)
-    np.add.at(counts, (table.labels, table.predicted), 1)
-    return counts.tolist()
+def confusion_rows(table: PredictionTable) -> list[list[int]] | None:
+    """`confusion_counts` for an HTML table; None if there are more than 20 classes."""
+    return table.confusion_counts().tolist() if len(table.class_names) <= MOST_CLASSES else None

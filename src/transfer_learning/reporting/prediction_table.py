@@ -30,6 +30,11 @@ class PredictionTable:
         """The code of each image's most probable class, (N,) int64."""
         return self.probabilities.argmax(axis=1)
 
+    def confusion_counts(self) -> np.ndarray:
+        """How many images of each class (rows) were predicted as each class (columns), (C, C) int64."""
+        count = len(self.class_names)
+        return np.bincount(self.labels * count + self.predicted, minlength=count**2).reshape(count, count)
+
     def take(self, indices: np.ndarray) -> "PredictionTable":
         """The rows at (M,) indices, in that order."""
         files, digests, splits = ([column[n] for n in indices] for column in (self.files, self.digests, self.splits))

@@ -1,1 +1,1 @@
-"""What a run leaves: its folder, its provenance, and the leaderboard of a sweep."""
+"""What runs leave: their folders and provenance, the leaderboard of a sweep, and the report that compares runs."""

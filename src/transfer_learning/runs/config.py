@@ -54,8 +54,13 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], given: Collec
     """
     before, now = flat(old), flat(new)
     differing = [key for key in sorted(before | now) if before.get(key, "absent") != now.get(key, "absent")]
-    groups = {key: [key[:n] for n in range(len(key) + 1) if n == len(key) or key[n] == "."] for key in differing}
-    return [key for key in differing if not before or key in before or set(groups[key]) & set(given)]
+    return [key for key in differing if not before or key in before or _with_groups(key) & set(given)]
+
+
+def _with_groups(key: str) -> set[str]:
+    """A key with dots, and the groups that it is in: a, a.b and a.b.c for a.b.c."""
+    parts = key.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
 def differ_in_epochs(

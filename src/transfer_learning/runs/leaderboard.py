@@ -26,7 +26,7 @@ class Job(NamedTuple):
     metrics: dict[str, Any] = {}  # noqa: RUF012
 
 
-def jobs(folder: Path) -> list[Job]:
+def read_jobs(folder: Path) -> list[Job]:
     """The jobs anywhere in a sweep's folder: the best by the monitored metric first, unfinished ones last."""
     found = {log.parent: read_job(log.parent)[0] for log in sorted(folder.rglob("train.log"))}
     return sorted((job._replace(folder=str(path.relative_to(folder))) for path, job in found.items()), key=_rank)
@@ -88,10 +88,13 @@ def repetition_table(found: Sequence[Job], replicates: Collection[str]) -> list[
     """
     keys, best, tested = _columns(found)
     keys = [key for key in keys if key not in replicates]
+    header = [*keys, "n", *(f"{name}, {text}" for name in (best, *tested) for text in ("mean", "standard deviation"))]
     groups: dict[frozenset, list[Job]] = {}
     for job in found:
         fixed = frozenset(each for each in job.settings.items() if each[0] not in replicates)
         groups.setdefault(fixed, []).append(job)
+    if len(groups) == len(found):
+        return [header]
     rows = []
     for members in groups.values():
         metrics = [job.metrics for job in members if job.metrics]
@@ -100,8 +103,7 @@ def repetition_table(found: Sequence[Job], replicates: Collection[str]) -> list[
         numbers = [number for each in values for number in _mean_and_deviation(each)]
         summary = members[0]._replace(metrics={**metrics[0], "monitor_best": numbers[0]} if metrics else {})
         rows.append((_rank(summary), [*(summary.settings.get(key) for key in keys), n, *numbers]))
-    header = [*keys, "n", *(f"{name}, {text}" for name in (best, *tested) for text in ("mean", "standard deviation"))]
-    return [header, *(row for _, row in sorted(rows, key=lambda each: each[0]) if len(groups) < len(found))]
+    return [header, *(row for _, row in sorted(rows, key=lambda each: each[0]))]
 
 
 def _columns(found: Sequence[Job]) -> tuple[list[str], str, list[str]]:
@@ -119,12 +121,18 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | 
 
 def markdown(rows: Sequence[Sequence[Any]]) -> str:
     """Rows, the header first, as a Markdown table."""
-    texts = [["" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    header, *cells = [[text.replace("|", "\\|") for text in row] for row in texts]
+    header, *cells = [[_cell(value) for value in row] for row in rows]
     return tabulate(cells, header, "github", disable_numparse=True) + "\n"
 
 
-def text(found: Sequence[Job], replicates: Collection[str]) -> str:
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")
+
+
+def leaderboard_text(found: Sequence[Job], replicates: Collection[str]) -> str:
     """The table of all jobs and, if some are repeated, that of the groups."""
     tables = [table(found), repetition_table(found, replicates)]
     return "\n".join(markdown(rows) for rows in tables if rows[1:])
@@ -137,4 +145,4 @@ def write_leaderboard(folder: Path, found: Sequence[Job], replicates: Collection
         folder / "leaderboard.csv",
         ([*row, name] for row, name in zip(rows, ["folder", *(job.folder for job in found)])),
     )
-    write_text(folder / "leaderboard.md", text(found, replicates))
+    write_text(folder / "leaderboard.md", leaderboard_text(found, replicates))

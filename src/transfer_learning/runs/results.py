@@ -66,7 +66,7 @@ def read_run(path: Path, split: str) -> Run:
     """Reads the folder of a run. Only a finished run has results; they are those on a split, "val" or "test"."""
     job, config = read_job(path, refused="finished")
     refused = job.state == "finished" and (path / "FAILED").exists()
-    missing = ["a later command in this folder was refused; these are the results of before"] if refused else []
+    missing = ["a later command in this folder was refused; these results are from before that"] if refused else []
     epochs: list[dict[str, float]] = []
     predictions = accuracy = None
     if job.state == "finished":
@@ -128,7 +128,8 @@ def differing_settings(runs: Sequence[Run], keys: Keys) -> list[str]:
 
 def repetitions(runs: Sequence[Run], keys: Keys) -> list[list[Run]]:
     """Groups of runs that differ in seed or fold alone, in the order of their first runs."""
-    left_out, groups = [*keys.replicates, *keys.ignored], {}  # type: ignore[var-annotated]
+    left_out = [*keys.replicates, *keys.ignored]
+    groups: dict[Any, list[Run]] = {}
     for run in runs:
         fixed = tuple(sorted((key, _text(run.config[key])) for key in run.config if not _among(key, left_out)))
         groups.setdefault(fixed or run.path, []).append(run)  # a run without a config is a group of its own

@@ -5,18 +5,19 @@ from statistics import mean, median, stdev
 
 from transfer_learning.reporting.charts import TradeOff, trade_off_chart
 from transfer_learning.reporting.comparison import Comparisons, pareto_front
+from transfer_learning.reporting.intervals import wilson_interval
 from transfer_learning.reporting.metric_names import SPLITS
-from transfer_learning.reporting.report import wilson_interval
 from transfer_learning.runs.results import MEASURES, Keys, Run, repetitions
 
 AXES = {"images_per_second": "images/s", "megabytes": "MB"}  # keys of metrics.json and headings
+NEEDED = (*AXES, "seconds_features", "device", "precision")
 FEWER_IS_BETTER = {"megabytes"}
 
 
 def trade_off(
     runs: Sequence[Run], settings: Sequence[str], keys: Keys, split: str, comparisons: Comparisons
 ) -> tuple[list[list[str]], list[str], list[str]]:
-    """Of runs with `images_per_second` and `megabytes` in metrics.json, repetitions of a run together.
+    """Of runs with images whose metrics.json has all keys in `NEEDED`, repetitions of a run together.
 
     Accuracies and seconds of the fit are means of repetitions, speed and size medians, seconds of features the longest.
 
@@ -32,7 +33,7 @@ def trade_off(
         elements, accuracy on `split` against speed and against size; devices and precisions of the measurements.
     """
     place = {run: index for index, run in enumerate(runs)}
-    measured = [run for run in runs if AXES.keys() <= run.job.metrics.keys()]
+    measured = [run for run in runs if run.images and all(run.job.metrics.get(key) is not None for key in NEEDED)]
     groups = sorted(repetitions(measured, keys), key=lambda group: -mean(run.accuracy or 0 for run in group))
     images = [sum({comparisons.sets[place[run]]: run.images for run in group}.values()) for group in groups]
     points = {axis: _points(groups, images, axis) for axis in AXES}
@@ -44,7 +45,7 @@ def trade_off(
     ]
     table[0] += [*AXES.values(), "features + fit, s", "Pareto front"]
     for row, group in enumerate(groups):
-        sizes = {each: images[row] if each == split else group[0].job.metrics[f"images_{each}"] for each in splits}
+        sizes = {each: group[0].job.metrics.get(f"images_{each}") for each in splits} | {split: images[row]}
         features = max(run.job.metrics["seconds_features"] for run in group)
         seconds = features + mean(run.job.metrics["seconds"] for run in group)
         front = [heading for axis, heading in AXES.items() if points[axis][row].on_front]
@@ -71,13 +72,16 @@ def _points(groups: Sequence[Sequence[Run]], images: Sequence[int], axis: str) -
     return [TradeOff(*each) for each in zip(costs, accuracies, bounds, front)]
 
 
-def _accuracy(values: Sequence[float | None], images: int) -> str:
+def _accuracy(values: Sequence[float | None], images: int | None) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    spread = f" ± {stdev(known):.3f}" if len(known) > 1 else ""
-    low, high = wilson_interval(round(mean(known) * images), images)
-    return f"{mean(known):.3f}{spread} ({low:.3f}–{high:.3f})"
+    text = f"{mean(known):.3f}"
+    if len(known) > 1:
+        text += f" ± {stdev(known):.3f}"
+    if images:
+        text += " ({:.3f}–{:.3f})".format(*wilson_interval(round(mean(known) * images), images))
+    return text
 
 
 def _digits(value: float) -> str:

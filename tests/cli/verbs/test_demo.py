@@ -86,6 +86,28 @@ def test_a_port_that_cannot_be_is_refused(small_run, port):
     assert raised.value.code == f"transfer-learning: --port {port}: expected 1 to 65535."
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "no free port from 7860 to 7959. Choose one with --port."),
+        (["--port", "8000"], "--port 8000: it cannot be used. Choose another, or leave it out."),
+    ],
+)
+def test_a_port_that_is_not_free_is_one_line(small_run, monkeypatch, arguments, message):
+    def no_port(*_):
+        raise OSError("Cannot find empty port")
+
+    monkeypatch.setattr(errors, "find_spec", lambda name: True)
+    monkeypatch.setattr(demo, "build_page", lambda *_: None)
+    monkeypatch.setattr(demo, "serve", no_port)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for name in (*demo.SETTINGS, "GRADIO_TEMP_DIR", "no_proxy"):
+        monkeypatch.setenv(name, "")  # is as before when the test ends
+    with pytest.raises(SystemExit) as raised:
+        main(["demo", str(small_run), *arguments])
+    assert raised.value.code == f"transfer-learning: {message}"
+
+
 def test_without_gradio_the_command_is_one_line(small_run, monkeypatch):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as raised:
@@ -162,7 +184,7 @@ def test_the_page_is_for_this_computer_only(small_run):
     pytest.importorskip("gradio")
     import httpx
 
-    page = demo.build(Inference(load(small_run), "cpu"), "run")
+    page = demo.build_page(Inference(load(small_run), "cpu"), "run")
     assert page.analytics_enabled is False
     try:
         address = demo.serve(page, None)
@@ -170,6 +192,6 @@ def test_the_page_is_for_this_computer_only(small_run):
         answer = httpx.get(address, trust_env=False)
         assert answer.headers["content-security-policy"].startswith("default-src 'self' ")
         with pytest.raises(OSError):
-            demo.serve(demo.build(Inference(load(small_run), "cpu"), "run"), urlsplit(address).port)
+            demo.serve(demo.build_page(Inference(load(small_run), "cpu"), "run"), urlsplit(address).port)
     finally:
         page.close(verbose=False)

@@ -38,7 +38,7 @@ def test_a_run_becomes_an_onnx_file_in_its_folder(run_folder, call):
     assert (code, errors) == (0, "")  # torch and onnxscript print and warn much
     first, second = output.splitlines()
     assert first == f"{run_folder}/model.onnx: {(run_folder / 'model.onnx').stat().st_size / 1e6:.2f} MB, float32"
-    assert re.fullmatch(r"largest difference on 16 cartoons: \d.\de-\d\d to the model in float32, .* trained", second)
+    assert re.fullmatch(r"largest difference on 16 cartoons: \d.\de-\d\d from the model in float32, .* trained", second)
     assert {file.name for file in run_folder.iterdir()} == {"checkpoints", "metrics.json", "model.onnx"}
 
 

@@ -141,5 +141,5 @@ def test_tutorial_without_a_multirun_is_one_line(in_process, tmp_path):
 def test_report_does_not_wait_for_torch_and_help_for_no_large_library():
     code = "import sys; from transfer_learning.cli import main; main.parser(); "
     code += "assert not {'torch', 'scipy', 'matplotlib'} & set(sys.modules); "
-    code += "import transfer_learning.runs.overview; assert 'torch' not in sys.modules"
+    code += "import transfer_learning.runs.comparison_report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

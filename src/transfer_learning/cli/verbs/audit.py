@@ -15,8 +15,10 @@ EXAMPLES = ("outputs/runs/RUN", "data=image_folder data.root=photographs/ --out 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_or_settings", metavar="RUN | KEY=VALUE", nargs="+", help="a run, or settings")
-    parser.add_argument("--out", metavar="FOLDER", help="for the results (RUN/audit; with settings, ./audit)")
+    parser.add_argument("run_or_settings", type="path", metavar="RUN | KEY=VALUE", nargs="+", help="a run, or settings")
+    parser.add_argument(
+        "--out", type="path", metavar="FOLDER", help="for the results (RUN/audit; with settings, ./audit)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER, filled in or not")
     parser.add_argument("--top", metavar="N", type=int, default=40, help="findings of each kind on the page (40)")
     parser.add_argument("--accelerator", help="auto (a GPU if there is one), cpu, gpu or mps (trainer.accelerator)")
@@ -35,12 +37,12 @@ def run(options: argparse.Namespace) -> int:
     given = options.run_or_settings
     if options.top < 0:
         raise ArgumentError("top", options.top, "expected 0 or more.")
-    is_run = len(given) == 1 and ("=" not in given[0] or Path(given[0]).expanduser().is_dir())
+    is_run = len(given) == 1 and ("=" not in given[0] or Path(given[0]).is_dir())
     if not is_run and (others := [each for each in given if "=" not in each]):
         raise UserError(
             f"{others[0]}: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."
         )
-    folder = Path(given[0]).expanduser() if is_run else None
+    folder = Path(given[0]) if is_run else None
     device = [f"trainer.accelerator={options.accelerator}"] if options.accelerator else []
     cfg = own_config(folder) if folder else composed([*given, *device])
     out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)

@@ -4,6 +4,7 @@ An array that a process is using is never removed. Runs compute again what they 
 """
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ EXAMPLES = ("", "--remove 30")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--remove", metavar="DAYS", help="remove what was not used for so many days; `all` removes all")
-    parser.add_argument("--folder", help="the folder of the cache (outputs/cache of this project)")
+    parser.add_argument("--folder", type="path", help="the folder of the cache (outputs/cache of this project)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
 
     if not options.folder:
         check_installation()
-    folder = Path(options.folder or PROJECT / "outputs" / "cache").expanduser()
+    folder = Path(options.folder or PROJECT / "outputs" / "cache")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --folder names another cache, data.cache_dir of the runs.")
     oldest = oldest_to_keep(options.remove)
@@ -32,8 +33,10 @@ def run(options: argparse.Namespace) -> int:
     for array in list_arrays(folder):
         state = ""
         if array.last_used <= oldest:
-            state = "removed" if remove_unused(array.path) else "in use, kept"
-            removed += array.size * (state == "removed")
+            state = "in use, kept"
+            if remove_unused(array.path):
+                state = "removed"
+                removed += array.size
         age = f"{(time.time() - array.last_used) / 86400:.1f}"
         rows.append([array.path.name, array.rows, f"{array.size / 1e6:,.1f}", age, array.about, state])
     header = ["array", "images or views", "MB", "days since use", "holds", "state" if options.remove else ""]
@@ -47,10 +50,12 @@ def oldest_to_keep(remove: str | None) -> float:
     """The time, in seconds since the epoch, up to which arrays are removed. Raises UserError for another text."""
     from transfer_learning.utilities.errors import UserError
 
+    if remove is None:
+        return -math.inf
     try:
-        days = float("inf" if remove is None else 0 if remove == "all" else remove)
-        if days >= 0:
-            return time.time() - days * 86400
+        days = 0.0 if remove == "all" else float(remove)
     except ValueError:
-        pass
-    raise UserError(f"--remove {remove}: expected a number of days, such as 30, or all.")
+        days = math.nan
+    if not days >= 0:  # also for NaN
+        raise UserError(f"--remove {remove}: expected a number of days, such as 30, or all.")
+    return time.time() - days * 86400

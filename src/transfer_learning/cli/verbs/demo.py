@@ -19,8 +19,9 @@ from transfer_learning.utilities.text import printable
 
 EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN --port 8000")
 ADDRESS = "127.0.0.1"
+FIRST_PORT, PORTS = 7860, 100  # among which Gradio chooses without --port
 SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-SETTINGS |= {"GRADIO_SERVER_PORT": "7860", "GRADIO_NUM_PORTS": "100"}  # --port chooses another one
+SETTINGS |= {"GRADIO_SERVER_PORT": str(FIRST_PORT), "GRADIO_NUM_PORTS": str(PORTS)}
 # The browser asks no other host, whatever the page's parts would load.
 POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 SHOWN = 10  # classes with their probability
@@ -28,7 +29,7 @@ CSS = ".image-frame img {width: 100%; height: 100%; object-fit: contain}"  # sma
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_path", metavar="RUN", help="a run or a checkpoint")
+    parser.add_argument("run_path", type="path", metavar="RUN", help="a run or a checkpoint")
     parser.add_argument("--port", type=int, metavar="N", help="port of the page (the first free one from 7860 on)")
     parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
 
@@ -49,11 +50,15 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the photographs are deleted then too
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {**SETTINGS, "GRADIO_TEMP_DIR": folder, "no_proxy": no_proxy}  # before Gradio is imported
-        page = build(inference, printable(Path(options.run_path).resolve().name))
+        page = build_page(inference, printable(Path(options.run_path).resolve().name))
         try:
             address = serve(page, options.port)
         except OSError as error:
-            raise UserError(f"--port {options.port}: it cannot be used. Choose another, or leave it out.") from error
+            if options.port is None:
+                reason = f"no free port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1}. Choose one with --port."
+            else:
+                reason = f"--port {options.port}: it cannot be used. Choose another, or leave it out."
+            raise UserError(reason) from error
         print(f"{address} shows the page; Ctrl-C ends it", flush=True)
         try:
             threading.Event().wait()
@@ -101,7 +106,7 @@ def explanation(inference: Any, pixels: np.ndarray, codes: np.ndarray) -> np.nda
         return None
 
 
-def build(inference: Any, name: str) -> Any:
+def build_page(inference: Any, name: str) -> Any:
     """The page as Gradio's Blocks."""
     import gradio
 
@@ -125,7 +130,7 @@ def build(inference: Any, name: str) -> Any:
             look: Any = dict(height=400, min_width=300, buttons=["fullscreen"])
             source: Any = dict(type="filepath", image_mode=None, sources=["upload", "clipboard"])
             photograph: Any = gradio.Image(label="Photograph", **source, **look)
-            photograph.preprocess = lambda uploaded: uploaded and uploaded.path  # `classify` reads it, as in training
+            photograph.preprocess = lambda file: file.path if file else None  # `classify` reads it, as in training
             shown = min(len(model.class_names), SHOWN)
             outputs: list[Any] = [gradio.Label(label="Class", num_top_classes=shown, min_width=300)]
             if has_maps:
@@ -145,13 +150,13 @@ def serve(page: Any, port: int | None) -> str:
     _, address, _ = page.launch(
         server_name=ADDRESS, server_port=port, share=False, prevent_thread_lock=True, quiet=True, ssr_mode=False,
         inbrowser=False, theme=theme, css=CSS, footer_links=[], pwa=False, mcp_server=False, enable_monitoring=False,
-        app_kwargs={"middleware": [Middleware(OnlyThisHost)]},
+        app_kwargs={"middleware": [Middleware(ContentSecurityPolicy)]},
     )  # fmt: skip
     return address
 
 
-class OnlyThisHost:
-    """ASGI middleware that adds the policy to every response."""
+class ContentSecurityPolicy:
+    """ASGI middleware that adds `POLICY` to the headers of every response."""
 
     def __init__(self, app: Any):
         self.app = app

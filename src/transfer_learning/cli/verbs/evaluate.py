@@ -22,10 +22,12 @@ KEYS = {"checkpoint", "checkpoint_sha256", "folder", "splits", "temperature", "t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_or_checkpoint", metavar="RUN")
-    parser.add_argument("path", metavar="PATH", nargs="?", help="a folder of labelled images")
+    parser.add_argument("run_or_checkpoint", type="path", metavar="RUN")
+    parser.add_argument("path", type="path", metavar="PATH", nargs="?", help="a folder of labelled images")
     parser.add_argument("--split", choices=["val", "test"], action="append", help="only this split of the run")
-    parser.add_argument("--out", metavar="FOLDER", help="for the results (RUN/evaluations/NAME: PATH or the splits)")
+    parser.add_argument(
+        "--out", type="path", metavar="FOLDER", help="for the results (RUN/evaluations/NAME: PATH or the splits)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER")
     parser.add_argument(
         "--calibrate", action="store_true", help="fit a temperature to the validation split, and keep it"
@@ -83,28 +85,31 @@ def described(checkpoint: Path, path: str | None, splits: Sequence[str]) -> dict
     return {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
-        "folder": None if path is None else printable(str(Path(path).expanduser().resolve())),
+        "folder": None if path is None else printable(str(Path(path).resolve())),
         "splits": list(splits) if path is None else [],
     }
 
 
 def set_name(path: str | None, splits: Sequence[str]) -> str:
     """A name for the evaluated images: their splits, or their folder's name, which is no key of evaluation.json."""
-    name = "-".join(splits) if path is None else printable(Path(path).expanduser().resolve().name)
+    name = "-".join(splits) if path is None else printable(Path(path).resolve().name)
     return f"folder-{name}" if name in KEYS else name
 
 
 def destination(
     options: argparse.Namespace, checkpoint: Path, about: dict[str, Any], name: str
 ) -> tuple[Path, Sequence[str]]:
-    """The folder for the results, and the files of an earlier evaluation there. Raises UserError if it may not be."""
+    """The folder for the results, and the files of an earlier evaluation there.
+
+    Raises UserError if it must not be overwritten.
+    """
     from transfer_learning.cli.files import check_new
     from transfer_learning.cli.runs import folder_of
     from transfer_learning.utilities.errors import UserError
 
     if options.out is None:
         options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, options)
-    before = earlier(Path(options.out).expanduser())
+    before = earlier(Path(options.out))
     out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
     if before == {}:
         raise UserError(f"{out}: its evaluation.json is damaged. Delete it, or choose another --out.")
@@ -131,10 +136,15 @@ def calibrate_and_print(model: Any, checkpoint: Path, validation: Any, evaluated
 
 def default_name(checkpoint: Path, name: str, options: argparse.Namespace) -> str:
     """The folder of an evaluation in RUN/evaluations: that of a split belongs to best.ckpt and the run's own images."""
-    of_checkpoint = [] if checkpoint.stem == "best" else [shortened(checkpoint.stem, 90)]
     is_like_split = options.path is not None and re.match(r"(?i)(val|test)(-|$)", name)
-    of_settings = (["calibrated"] if options.calibrate else []) + ([options.tta] if options.tta else [])
-    return "-".join([*of_checkpoint, *(["folder"] if is_like_split else []), shortened(name, 120), *of_settings])
+    parts = [
+        "" if checkpoint.stem == "best" else shortened(checkpoint.stem, 90),
+        "folder" if is_like_split else "",
+        shortened(name, 120),
+        "calibrated" if options.calibrate else "",
+        options.tta,
+    ]
+    return "-".join(filter(None, parts))
 
 
 def earlier(out: Path) -> dict[str, Any] | None:
@@ -150,12 +160,13 @@ def earlier(out: Path) -> dict[str, Any] | None:
 
 def difference(before: dict[str, Any] | None, about: dict[str, Any]) -> str:
     """What an earlier evaluation is of, for a message; "" if it is of the same checkpoint and images, or none."""
-    if not before or before | about == before:
+    if not before or all(before[key] == value for key, value in about.items()):
         return ""
-    name, digest = "checkpoint", "checkpoint_sha256"
-    is_changed = before[name] == about[name] and before[digest] != about[digest]
+    name = before["checkpoint"]
+    if name == about["checkpoint"] and before["checkpoint_sha256"] != about["checkpoint_sha256"]:
+        name = f"an earlier {name}"
     images = before["folder"] or f"the run's {' and '.join(before['splits'])} images"
-    return f", an evaluation of {'an earlier ' * is_changed}{before[name]} on {images}"
+    return f", an evaluation of {name} on {images}"
 
 
 def write_results(out: Path, inference: Any, evaluated: Mapping[str, Any], about: Mapping[str, Any]) -> None:

@@ -14,10 +14,12 @@ EXAMPLES = ("outputs/runs/RUN", "outputs/runs/RUN --verify photos/ --out cats.on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_path", metavar="RUN", help="a run or a checkpoint")
+    parser.add_argument("run_path", type="path", metavar="RUN", help="a run or a checkpoint")
     parser.add_argument("--format", default="onnx", choices=("onnx", "torch-export"), help="kind of the file (onnx)")
-    parser.add_argument("--out", metavar="FILE", help="the file (RUN/model.onnx or RUN/model.pt2)")
-    parser.add_argument("--verify", metavar="PATH", help="a folder of labelled images to compare the accuracies on")
+    parser.add_argument("--out", type="path", metavar="FILE", help="the file (RUN/model.onnx or RUN/model.pt2)")
+    parser.add_argument(
+        "--verify", type="path", metavar="PATH", help="a folder of labelled images to compare the accuracies on"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from transfer_learning.utilities.text import printable
 
     suffix = FORMATS[options.format].suffix
-    checkpoint, folder = find_checkpoint(options.run_path), Path(options.run_path).expanduser()
+    checkpoint, folder = find_checkpoint(options.run_path), Path(options.run_path)
     default = folder / f"model{suffix}" if folder.is_dir() else checkpoint.with_suffix(suffix)
     out = check_new(options.out or default, options.overwrite)
     if out.suffix != suffix:
@@ -46,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}: left out, not readable as an image ({reason})", file=sys.stderr)
     print(f"{printable(str(out))}: {out.stat().st_size / 1e6:,.2f} MB, float32")
     what = f"{check.images:,} {'images' if images else 'cartoons'}"
-    trained = f"{check.trained_difference:.1e} to that in {model.trained_precision}, as it was trained"
-    print(f"largest difference on {what}: {check.difference:.1e} to the model in float32, {trained}")
+    trained = f"{check.trained_difference:.1e} from that in {model.trained_precision}, as it was trained"
+    print(f"largest difference on {what}: {check.difference:.1e} from the model in float32, {trained}")
     if images:
         print(
             f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"

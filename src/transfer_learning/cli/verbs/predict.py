@@ -25,11 +25,17 @@ SHOWN = 10  # classes in the summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first_run", metavar="RUN", help="a run")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders or patterns; before them, more runs")
+    parser.add_argument("first_run", type="path", metavar="RUN", help="a run")
+    parser.add_argument(
+        "paths", type="path", nargs="+", metavar="PATH", help="images, folders or patterns; before them, more runs"
+    )
     parser.add_argument("--top", type=int, default=1, metavar="K", help="print the K most probable classes (1)")
-    parser.add_argument("--out", metavar="FILE", help="write all probabilities to this .csv or .jsonl file")
-    parser.add_argument("--explain", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder")
+    parser.add_argument(
+        "--out", type="path", metavar="FILE", help="write all probabilities to this .csv or .jsonl file"
+    )
+    parser.add_argument(
+        "--explain", type="path", metavar="FOLDER", help="write each image with its Grad-CAM to this new folder"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE, and files in FOLDER")
     parser.add_argument("--tta", choices=["flip"], help="average the probabilities of each image and its mirror image")
     parser.add_argument("--accelerator", default="auto", help="auto (a GPU if there is one), cpu, gpu or mps")
@@ -55,8 +61,9 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--top {options.top}: expected 1 or more.")
     if out and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
-    explain = options.explain
-    explain = None if explain is None else check_new(explain, options.overwrite, True, "--explain")
+    explain = None
+    if options.explain is not None:
+        explain = check_new(options.explain, options.overwrite, is_folder=True, option="--explain")
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
     if explain and out and explain.resolve() == out.resolve():

@@ -1,4 +1,4 @@
-"""Compare runs on one page and on the terminal: settings, results, curves, and which differences are real.
+"""Compare runs on one page and on the terminal: settings, results, curves, and which differences are significant.
 
 PATH is the folder of a run or of a sweep, or one above them. The page is one file that needs no network. Runs are
 compared on validation images; --split test compares them on test images.
@@ -18,22 +18,22 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
-    parser.add_argument("--out", metavar="FILE", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("paths", metavar="PATH", nargs="+", type="path", help="a run, a sweep, or a folder above them")
+    parser.add_argument("--out", metavar="FILE", type="path", default="report.html", help="default: report.html")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="images to compare on, default: val")
 
 
 def run(arguments: argparse.Namespace) -> int:
     out = check_new(arguments.out, arguments.overwrite)
-    print(write(arguments.paths, out, arguments.split))
+    print(write([Path(path) for path in arguments.paths], out, arguments.split))
     return 0
 
 
 def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
     """Writes the page of the runs at or below paths, and returns what the terminal shows. Raises UserError, OSError."""
     from transfer_learning.cli.project import MAY_CHANGE, REPLICATES
-    from transfer_learning.runs.overview import report
+    from transfer_learning.runs.comparison_report import write_comparison_report
     from transfer_learning.runs.results import Keys
 
     keys = Keys(
@@ -44,5 +44,5 @@ def write(paths: Sequence[Path], out: Path, split: str = "val") -> str:
         train_shares=("data.train_share",),
         shown=("model.backbone", "data.image_size"),
     )
-    text = f"{report(paths, out, split, keys)}\n\npage: {out}"
+    text = f"{write_comparison_report(paths, out, split, keys)}\n\npage: {out}"
     return "\n".join(map(printable, text.split("\n")))

@@ -1,7 +1,6 @@
-"""The files and lines that close a run: curves.png, metrics.json and a summary."""
+"""The files and lines that close a run: curves.png, epochs.csv, metrics.json and a summary."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +11,7 @@ from transfer_learning.reporting.metric_names import SPLITS, label
 from transfer_learning.utilities.files import atomic_write, write_csv, write_text
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % confidence interval of a proportion (Wilson 1927): low and high, in [0, 1]."""
-    share = correct / total
-    centre = share + z**2 / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
-    return (centre - half) / scale, (centre + half) / scale
-
-
-def write_report(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]) -> None:
+def write_results(folder: str | Path, metrics: Mapping, epochs: Sequence[Mapping]) -> None:
     """Writes `curves.png`, `epochs.csv`, and last `metrics.json`, which marks a finished run; each atomically.
 
     Args:

@@ -2,9 +2,8 @@ import csv
 import json
 
 import pytest
-from scipy.stats import binomtest
 
-from transfer_learning.reporting.report import curves, summary, wilson_interval, write_report
+from transfer_learning.reporting.run_summary import curves, summary, write_results
 
 EPOCHS = [
     {"epoch": n, "train/acc": n / 10, "val/acc": n / 20, "train/loss": 1 / n, "val/loss": 2 / n, "seconds": 1.0}
@@ -15,12 +14,6 @@ METRICS = {
     "images_test": 1000, "seconds": 65.4, "seconds_to_first_step": 7.25, "device": "cpu (x86_64)",
     "precision": "32-true", "monitor": "val/acc", "monitor_best": 0.75,
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("correct, total", [(0, 10), (7, 10), (10, 10), (965, 1000), (1, 3)])
-def test_wilson_interval_equals_scipys(correct, total):
-    expected = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
 
 @pytest.mark.parametrize("monitor", [None, "val/acc", "val/loss", "train/loss"])
@@ -44,9 +37,9 @@ def test_curves_show_another_monitored_metric():
 
 
 @pytest.mark.parametrize("monitor", [{}, {"monitor": "val/loss"}])
-def test_files_of_a_report(tmp_path, monitor):
+def test_files_of_a_run(tmp_path, monitor):
     metrics = {"test/acc": 0.5, "seconds_per_epoch": None} | monitor
-    write_report(tmp_path, metrics, EPOCHS)
+    write_results(tmp_path, metrics, EPOCHS)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "epochs.csv", newline="") as file:

@@ -1,4 +1,4 @@
-"""Several runs on one page and in one table: results, comparisons in pairs, curves and pictures."""
+"""The report that compares runs, on one page and on the terminal: results, comparisons in pairs, curves, pictures."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,9 @@ from tabulate import tabulate
 
 from transfer_learning.reporting.charts import curve_charts, dependence_chart, style
 from transfer_learning.reporting.comparison import Comparisons
+from transfer_learning.reporting.intervals import wilson_interval
 from transfer_learning.reporting.metric_names import SPLITS, label
-from transfer_learning.reporting.page import confusion_matrix, embedded, write_page
-from transfer_learning.reporting.report import wilson_interval
+from transfer_learning.reporting.page import confusion_rows, embedded, write_page
 from transfer_learning.runs.results import Keys, Run, differing_settings, find_runs, read_run, repetitions
 from transfer_learning.runs.trade_off import trade_off
 from transfer_learning.utilities.cores import usable_cores
@@ -32,7 +32,7 @@ PUBLISHED = {  # the published results that a config may name: heading and forma
 Table = list[list[str]]  # the header, and a row a run, or a row a group or pair of runs
 
 
-def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
+def write_comparison_report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
     """Writes the page of the runs at or below paths to `out`, and returns what the terminal shows of it.
 
     The runs are compared on the images of `split`, "val" or "test". Raises UserError if there is no run, and OSError.
@@ -67,14 +67,22 @@ def report(paths: Sequence[Path], out: Path, split: str, keys: Keys) -> str:
         "devices": devices,
         "dependences": [(Markup(chart), notes) for chart, notes in dependences],
     }
-    write_page(out, content)
+    write_page(out, content, "comparison_report.html.jinja")
     texts = [_for_terminal(*table) for table in shown.values() if table[1:]]
     texts += ["\n".join(notes) for _, notes in dependences if notes]
     texts += ["\n".join(f"run {number}: {run.path}" for number, run in enumerate(runs, 1))]
-    notes = [(str(run.path), note) for run in runs for note in run.missing] + left_out
-    alike = {note: [path for path, each in notes if each == note] for _, note in notes}
-    lines = [f"{path[0]}{f' and {len(path) - 1} more' * (len(path) > 1)}: {note}" for note, path in alike.items()]
-    return "\n\n".join([*texts, "\n".join(lines)]).strip()
+    texts += ["\n".join(_note_lines([(str(run.path), note) for run in runs for note in run.missing] + left_out))]
+    return "\n\n".join(texts).strip()
+
+
+def _note_lines(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each note, with the first path that has it, and how many more have."""
+    lines = []
+    for note in dict.fromkeys(note for _, note in notes):
+        first, *others = [path for path, each in notes if each == note]
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"{first}{more}: {note}")
+    return lines
 
 
 def _for_terminal(header: list[str], *rows: list[str]) -> str:
@@ -84,30 +92,27 @@ def _for_terminal(header: list[str], *rows: list[str]) -> str:
 
 def _run_table(runs: Sequence[Run], settings: list[str], keys: Keys, split: str, found: Comparisons) -> Table:
     monitors = sorted({run.job.metrics["monitor"] for run in runs} - {"val/acc"})
-    several = max((number or 0 for number in found.sets), default=0) > 0
-    table = [
-        ["run", *settings, f"{SPLITS[split]} accuracy (95 % interval)", *(f"best {label(key)}" for key in monitors)]
-    ]
-    table[0] += [*["images"] * several, "comparison", "difference from best (95 % interval)", "p (Holm)"]
-    table[0] += ["best epoch", "epochs", "s per epoch", "s"]
+    has_several_sets = max((number or 0 for number in found.sets), default=0) > 0
+    header = ["run", *settings, f"{SPLITS[split]} accuracy (95 % interval)"]
+    header += [f"best {label(key)}" for key in monitors]
+    if has_several_sets:
+        header.append("images")
+    header += ["comparison", "difference from best (95 % interval)", "p (Holm)"]
+    table = [[*header, "best epoch", "epochs", "s per epoch", "s"]]
     for number, run in enumerate(runs):
         metrics, accuracy, images = run.job.metrics, run.accuracy or 0.0, found.sets[number]
-        interval = (
-            " ({:.3f}–{:.3f})".format(*wilson_interval(round(accuracy * run.images), run.images)) if run.images else ""
-        )
+        result = f"{accuracy:.3f}"
+        if run.images:
+            result += " ({:.3f}–{:.3f})".format(*wilson_interval(round(accuracy * run.images), run.images))
+        row = [str(number + 1), *(run.text(key, keys) for key in settings), result]
+        row += [_number(metrics["monitor_best"], ".4f") if metrics["monitor"] == key else "" for key in monitors]
+        if has_several_sets:
+            row.append("" if images is None else f"set {images + 1}")
         pair, p = found.with_best.get(number, (None, None))
-        table.append([
-            str(number + 1),
-            *(run.text(key, keys) for key in settings),
-            f"{accuracy:.3f}{interval}",
-            *(_number(metrics["monitor_best"], ".4f") if metrics["monitor"] == key else "" for key in monitors),
-            *["" if images is None else f"set {images + 1}"] * several,
-            found.verdict(number),
-            _interval(*pair[:3]) if pair else "",
-            _p(p),
-            *(_number(metrics.get(key), "g") for key in ("epoch_best", "epochs")),
-            *(_number(metrics.get(key), ".1f") for key in ("seconds_per_epoch", "seconds")),
-        ])  # fmt: skip
+        row += [found.verdict(number), _interval(*pair[:3]) if pair else "", _p(p)]
+        row += [_number(metrics.get(key), "g") for key in ("epoch_best", "epochs")]
+        row += [_number(metrics.get(key), ".1f") for key in ("seconds_per_epoch", "seconds")]
+        table.append(row)
     return table
 
 
@@ -115,7 +120,9 @@ def _repetition_table(runs: Sequence[Run], settings: list[str], keys: Keys, spli
     """Without rows if no run is repeated with another seed or fold."""
     table = [[*settings, "n", f"{SPLITS[split]} accuracy, mean ± standard deviation", "s per epoch, mean"]]
     groups = repetitions(runs, keys)
-    for members in groups if len(groups) < len(runs) else []:
+    if len(groups) == len(runs):
+        return table
+    for members in groups:
         accuracies = [run.accuracy or 0.0 for run in members]
         seconds = [run.job.metrics["seconds_per_epoch"] for run in members if run.job.metrics.get("seconds_per_epoch")]
         values = [sorted({run.text(key, keys) for run in members}) for key in settings]
@@ -141,10 +148,11 @@ def _published_table(runs: Sequence[Run], settings: list[str], keys: Keys) -> Ta
     names = [key for key in PUBLISHED if any(key in each for each in published)]
     table = [["run", *settings, *(text for key in names for text in (PUBLISHED[key][0], "published"))]]
     for number, (run, theirs) in enumerate(zip(runs, published)):
-        losses = [row["val/loss"] for row in run.epochs if "val/loss" in row]
-        ours = {**run.job.metrics, "val/loss_lowest": min(losses, default=None)}
-        results = [_number(each.get(key), PUBLISHED[key][1]) for key in names for each in (ours, theirs)]
-        table += [[str(number + 1), *(run.text(key, keys) for key in settings), *results]] if theirs else []
+        if theirs:
+            losses = [row["val/loss"] for row in run.epochs if "val/loss" in row]
+            ours = {**run.job.metrics, "val/loss_lowest": min(losses, default=None)}
+            results = [_number(each.get(key), PUBLISHED[key][1]) for key in names for each in (ours, theirs)]
+            table.append([str(number + 1), *(run.text(key, keys) for key in settings), *results])
     return table
 
 
@@ -159,17 +167,18 @@ def _pair_table(found: Comparisons) -> Table:
 def _dependences(
     runs: Sequence[Run], settings: list[str], keys: Keys, split: str, found: Comparisons
 ) -> list[tuple[str, list[str]]]:
-    """A chart for each setting that has three numbers or more, and notes on it."""
+    """A chart for each setting that has three numbers or more, and notes on it. Runs without images are left out."""
     charts = []
     for key in (each for each in settings if each not in keys.replicates):
-        values = [run.setting(key, keys) for run in runs]
+        values = {number: run.setting(key, keys) for number, run in enumerate(runs) if run.images}
         others = [each for each in settings if each != key and each not in keys.replicates]
-        if all(type(value) in (int, float) for value in values) and len(set(values)) > 2:
+        if all(type(value) in (int, float) for value in values.values()) and len(set(values.values())) > 2:
             lines: dict[str, dict[float, list[int]]] = {}
-            for number, (run, value) in enumerate(zip(runs, values)):
-                lines.setdefault(_title(run, others, keys) or "all runs", {}).setdefault(value, []).append(number)
-            sizes: list[int] = [run.job.metrics.get("images_train", 0) for run in runs]
-            counts = sizes if key in keys.train_shares and all(sizes) else None
+            for number, value in values.items():
+                title = _title(runs[number], others, keys) or "all runs"
+                lines.setdefault(title, {}).setdefault(value, []).append(number)
+            sizes: dict[int, int] = {number: runs[number].job.metrics.get("images_train", 0) for number in values}
+            counts = sizes if key in keys.train_shares and all(sizes.values()) else None
             points = {name: _points(line, runs, found, counts) for name, line in sorted(lines.items())}
             chart = dependence_chart("training images" if counts else key, f"{SPLITS[split]} accuracy", points)
             charts.append((chart, _last_steps(lines, points, found) if counts else []))
@@ -177,7 +186,7 @@ def _dependences(
 
 
 def _points(
-    line: Mapping[float, list[int]], runs: Sequence[Run], found: Comparisons, counts: Sequence[int] | None
+    line: Mapping[float, list[int]], runs: Sequence[Run], found: Comparisons, counts: Mapping[int, int] | None
 ) -> list[tuple[float, list[float], int]]:
     """For each value of a setting, or its mean count: the runs' accuracies, and the number of images of all of them."""
     points = []
@@ -192,8 +201,8 @@ def _last_steps(lines: Mapping[str, Mapping[float, list[int]]], points: Mapping,
     """For each line, what the last step to more training images has gained."""
     notes = []
     for name in points:
-        *_, fewer, more = [[], *(numbers for _, numbers in sorted(lines[name].items()))]
-        if fewer and (gain := found.mean_difference(more, fewer)):
+        steps = [numbers for _, numbers in sorted(lines[name].items())]
+        if len(steps) > 1 and (gain := found.mean_difference(steps[-1], steps[-2])):
             (before, *_), (after, *_) = points[name][-2:]
             line = f" ({name})" if len(points) > 1 else ""
             notes.append(f"From {before} to {after} training images{line}, accuracy changes by {_interval(*gain)}")
@@ -203,7 +212,7 @@ def _last_steps(lines: Mapping[str, Mapping[float, list[int]]], points: Mapping,
 def _details(run: Run, split: str, settings: list[str], keys: Keys) -> Mapping[str, Any]:
     """What is folded away for each run: where it is, what is missing, confusion matrix and pictures."""
     pictures, missing = [], list(run.missing)
-    matrix = confusion_matrix(run.predictions) if run.predictions else None
+    matrix = confusion_rows(run.predictions) if run.predictions else None
     for name, caption in (PICTURES if matrix else {"confusion": "Confusion matrix", **PICTURES}).items():
         try:
             pictures.append((caption, embedded(run.path / f"{name}-{split}.png")))

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from transfer_learning.runs.overview import report
+from transfer_learning.runs.comparison_report import write_comparison_report
 from transfer_learning.runs.results import Keys
 from transfer_learning.utilities.errors import UserError
 
@@ -50,7 +50,7 @@ def page(tmp_path):
     """page(split): the page of all runs of the test, and what the terminal shows."""
 
     def make(split="val"):
-        shown = report([tmp_path / "runs"], tmp_path / "report.html", split, KEYS)
+        shown = write_comparison_report([tmp_path / "runs"], tmp_path / "report.html", split, KEYS)
         return Page((tmp_path / "report.html").read_text(encoding="utf-8")), shown
 
     return make
@@ -180,6 +180,16 @@ def test_accuracy_against_a_number_that_varies(add_run, page):
     assert page()[0].text.count('class="wide"') == 1  # two learning rates are no curve
 
 
+def test_a_run_whose_number_of_images_is_unknown_is_in_the_table_and_not_in_the_chart(add_run, page):
+    for size in (10, 100, 1000):
+        add_run(f"{size}", 4, f"data.train_per_class={size}")
+    add_run("unknown", 8, "data.train_per_class=5000", metrics={"images_val": None}, without=["predictions.csv"])
+    found, _ = page()
+    assert column(found.tables[0], "validation accuracy")[-1] == "0.800"  # without an interval
+    assert found.text.count('class="wide"') == 1
+    assert {"10", "100", "1000"} <= texts_of(found.text) and "5000" not in texts_of(found.text)
+
+
 def texts_of(chart):
     return set(re.findall(r"<text[^>]*>([^<]*)<", chart))
 
@@ -263,7 +273,8 @@ def test_a_missing_run_is_seen_in_the_number_of_repetitions(add_run, page):
 
 def test_interval_of_a_cross_validated_mean_is_for_the_images_of_all_folds(add_run, page, monkeypatch):
     drawn = []
-    monkeypatch.setattr("transfer_learning.runs.overview.dependence_chart", lambda *each: drawn.append(each) or "")
+    chart = "transfer_learning.runs.comparison_report.dependence_chart"
+    monkeypatch.setattr(chart, lambda *each: drawn.append(each) or "")
     for rate in (0.1, 0.2, 0.3):
         for fold in range(3):
             for seed in range(2):
@@ -299,5 +310,5 @@ def test_another_monitor_has_a_column(add_run, page):
 
 def test_path_without_runs_is_an_error_and_writes_nothing(tmp_path):
     with pytest.raises(UserError, match="no run there"):
-        report([tmp_path], tmp_path / "report.html", "val", KEYS)
+        write_comparison_report([tmp_path], tmp_path / "report.html", "val", KEYS)
     assert not list(tmp_path.iterdir())
