@@ -103,7 +103,7 @@ def test_runs_without_a_test_have_no_column_for_it(add_measured, table):
     assert "test accuracy" not in table()[1][0]
 
 
-@pytest.mark.parametrize("key", ["seconds_features", "device", "precision", "megabytes"])
+@pytest.mark.parametrize("key", ["seconds_features", "device", "precision"])
 def test_a_run_that_lacks_a_measurement_is_left_out(add_measured, table, key):
     add_measured("complete", 224, 0, 2, 10.0, 9.0)
     add_measured("lacking", 224, 0, 4, 10.0, 9.0, **{key: None})
