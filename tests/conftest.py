@@ -177,7 +177,7 @@ def in_process(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture(autouse=True, scope="session")
 def fixed_threads():
-    """A fixed number, so that results repeat, also in processes that tests start; 1 if xdist workers share the cores."""
+    """A fixed number, so that results repeat, also in processes that tests start; 1 if xdist workers share cores."""
     threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
