@@ -114,7 +114,7 @@ def _of_last_epoch(function: Callable[[int], Any] | None, convert: Callable[[Any
     return lru_cache(1)(lambda epoch: convert(function(epoch))) if function else None
 
 
-def as_it_is(batch: Batch) -> Batch:
+def as_it_is(batch: Any) -> Batch:
     """Collates nothing: `SplitDataset` returns whole batches. (A lambda could not be pickled for worker processes.)"""
     return batch
 
