@@ -356,6 +356,6 @@ def test_features_that_were_stored_before_an_interruption_are_kept(random_images
 def test_features_that_are_not_finite_are_not_stored(folder_data, tmp_path, value):
     data = folder_data()
     part = FrozenPart(lambda images: images.mean(dim=(2, 3)) * value, torch.device("cpu"), {})
-    with pytest.raises(UserError, match="the features of the frozen part are not finite"):
+    with pytest.raises(UserError, match="the features of the frozen part contain NaN or infinite values"):
         data.store_features(part)
     assert not features_files(tmp_path)
