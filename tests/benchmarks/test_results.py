@@ -107,7 +107,8 @@ def test_the_minutes_of_all_five_are_shown_if_one_machine_trained_them_and_other
     found["sweeps"]["stored_views"][0]["repetition"] = "seed=1"
     table = results.systems_table(found)
     assert table.count("not measured") == 1
-    assert "Rows that name another machine, and further seeds, are of A chip, threads: 2, torch 2.9" in table.replace(
-        "\n", " "
+    assert (
+        "Rows that name another machine, and some other seeds, were measured on A chip, threads: 2, torch 2.9"
+        in table.replace("\n", " ")
     )
     assert "All five" not in table and table.count("(A chip)") == 4
