@@ -33,6 +33,15 @@ def test_a_sweep_whose_output_nobody_reads_writes_its_leaderboard_and_ends_as_us
     assert (tmp_path / "sweep" / "report.html").exists()
 
 
+@pytest.mark.parametrize("shown", ["--help", "--cfg=job"])
+def test_help_and_config_that_nobody_reads_end_without_a_traceback(shown):
+    command = [sys.executable, str(PROJECT / "train.py"), shown]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # as `head` does
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8:strict"])
 def test_what_an_encoding_lacks_is_escaped(encoding):
     code = "from transfer_learning.cli.output import open_streams; open_streams(); print(chr(0x2013), chr(0xDCFF))"
