@@ -102,15 +102,13 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
     from transfer_learning.engine.audit import WherePossible, audit
     from transfer_learning.engine.classifier import Classifier
     from transfer_learning.engine.training import compile_network, frozen_part
-    from transfer_learning.utilities.errors import ArgumentError, UserError
-    from transfer_learning.utilities.hardware import configure_process
+    from transfer_learning.utilities.errors import UserError
+    from transfer_learning.utilities.hardware import accelerator_errors, configure_process
 
     configure_process()
     settings: dict = {"precision": cfg.trainer.precision, "logger": False, "enable_checkpointing": False}
-    try:
+    with accelerator_errors(accelerator):
         trainer = pl.Trainer(accelerator=accelerator, devices=1, **settings)
-    except (ValueError, RuntimeError) as error:
-        raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
     with name_keys(cfg):
         data = own_data(folder) if folder else build_data(cfg)
         data.split = data.split if folder else WherePossible(data.split)
