@@ -171,8 +171,8 @@ def page(results: Mapping[str, Any]) -> str:
         "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
         "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Of the seconds "
         "of the features, and from the start to the first step, they show the longest, since later runs use stored "
-        "features. Other programs ran for part of the time, so an idle machine needs fewer seconds; the first table "
-        "therefore takes the median epoch.",
+        "features; below a second, all of them did. Other programs ran for part of the time, so an idle machine needs "
+        "fewer seconds; the first table therefore takes the median epoch.",
         "## The five systems",
         systems_table(results),
     ]
