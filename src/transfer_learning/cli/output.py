@@ -17,7 +17,12 @@ DEVICE_NOTICES = "PU available: |Automatic Mixed Precision"
 def ignore_broken_pipe() -> Iterator[None]:
     """Ends the block if the reader of stdout, such as `head`, has closed it; what is printed later is dropped."""
     try:
-        yield
+        try:
+            yield
+        except SystemExit:
+            sys.stdout.flush()  # here an error can be ignored; at the end of the interpreter it would be printed
+            raise
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
 

@@ -65,6 +65,7 @@ def call(main: Callable[[], None]) -> None:
         sys.argv[1:] = prepare(sys.argv[1:])
         with ignore_broken_pipe():
             main()
+            sys.stdout.flush()
             return
         sys.exit(1)  # after a broken pipe
     except KeyboardInterrupt:
