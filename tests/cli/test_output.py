@@ -33,9 +33,13 @@ def test_a_sweep_whose_output_nobody_reads_writes_its_leaderboard_and_ends_as_us
     assert (tmp_path / "sweep" / "report.html").exists()
 
 
-@pytest.mark.parametrize("shown", ["--help", "--cfg=job"])
-def test_help_and_config_that_nobody_reads_end_without_a_traceback(shown):
-    command = [sys.executable, str(PROJECT / "train.py"), shown]
+@pytest.mark.parametrize(
+    "program, shown", [(["train.py"], "--help"), (["train.py"], "--cfg=job"), (["-m", "transfer_learning"], "--help")]
+)
+def test_help_and_config_that_nobody_reads_end_without_a_traceback(program, shown, monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    command = [sys.executable, *program, shown]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()  # as `head` does
     assert process.stderr.read() == ""

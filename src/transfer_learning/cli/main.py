@@ -26,7 +26,11 @@ PROGRAM = "transfer-learning"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Calls a verb and exits: with 1 after an error, 130 after Ctrl-C, otherwise with the verb's code."""
     open_streams()
-    options = parser().parse_args(arguments)
+    options = None
+    with ignore_broken_pipe():
+        options = parser().parse_args(arguments)
+    if options is None:
+        sys.exit(1)  # after a broken pipe: --help prints
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     reports = logging.getLogger(LIGHTNING_LOGGER)
