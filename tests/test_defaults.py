@@ -116,3 +116,9 @@ def test_each_key_of_the_data_is_an_argument_of_a_class(composed):
     }.items():
         arguments = {name for cls in [*classes, Preprocessing, ImageDataModule] for name in defaults(cls)}
         assert set(composed(f"data={data}")["data"]) == arguments - {"preprocessing"}
+
+
+@pytest.mark.parametrize("experiment", ["quickstart", "scratch"])
+def test_a_short_run_has_images_for_a_batch(composed, experiment):
+    data = composed(f"experiment={experiment}", "debug=short")["data"]
+    assert data["batch_size"] <= 2 * data["train_per_class"]  # cats and dogs

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from transfer_learning.cli.errors import is_user_error, one_line, tracebacks_wanted
 from transfer_learning.cli.output import (
     LIGHTNING_LOGGER,
-    ignore_broken_pipe,
+    exit_at_broken_pipe,
     open_streams,
     without_device_notices,
     without_notices,
@@ -26,11 +26,8 @@ PROGRAM = "transfer-learning"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Calls a verb and exits: with 1 after an error, 130 after Ctrl-C, otherwise with the verb's code."""
     open_streams()
-    options = None
-    with ignore_broken_pipe():
+    with exit_at_broken_pipe():  # --help prints
         options = parser().parse_args(arguments)
-    if options is None:
-        sys.exit(1)  # after a broken pipe: --help prints
     # What the package reports goes to stderr; stdout is for results.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     reports = logging.getLogger(LIGHTNING_LOGGER)
@@ -39,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reports.addFilter(without_device_notices)
     try:
         check_not_empty(sys.argv[1:] if arguments is None else arguments)
-        with ignore_broken_pipe():
+        with exit_at_broken_pipe():
             sys.exit(options.run(options))
-        sys.exit(1)  # after a broken pipe
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

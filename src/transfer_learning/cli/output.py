@@ -17,14 +17,26 @@ DEVICE_NOTICES = "PU available: |Automatic Mixed Precision"
 def ignore_broken_pipe() -> Iterator[None]:
     """Ends the block if the reader of stdout, such as `head`, has closed it; what is printed later is dropped."""
     try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+
+
+@contextmanager
+def exit_at_broken_pipe() -> Iterator[None]:
+    """Exits with 1 if the reader of stdout has closed it.
+
+    The end of the block flushes stdout: an error of the flush at the interpreter's end would be printed.
+    """
+    with ignore_broken_pipe():
         try:
             yield
         except SystemExit:
-            sys.stdout.flush()  # here an error can be ignored; at the end of the interpreter it would be printed
+            sys.stdout.flush()
             raise
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it at its end
+        return
+    sys.exit(1)
 
 
 def open_streams() -> None:

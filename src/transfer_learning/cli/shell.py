@@ -23,7 +23,7 @@ from transfer_learning.cli import resolvers  # noqa: F401 (registers the functio
 from transfer_learning.cli.arguments import check_folder, prepare
 from transfer_learning.cli.errors import data_hint, is_user_error, one_line, pass_on_errors, tracebacks_wanted
 from transfer_learning.cli.imports import import_lightning
-from transfer_learning.cli.output import LIGHTNING_LOGGER, ignore_broken_pipe, open_streams, without_notices
+from transfer_learning.cli.output import LIGHTNING_LOGGER, exit_at_broken_pipe, open_streams, without_notices
 from transfer_learning.cli.overrides import as_override
 from transfer_learning.cli.project import check_installation
 
@@ -63,11 +63,8 @@ def call(main: Callable[[], None]) -> None:
     try:
         check_installation()
         sys.argv[1:] = prepare(sys.argv[1:])
-        with ignore_broken_pipe():
+        with exit_at_broken_pipe():
             main()
-            sys.stdout.flush()
-            return
-        sys.exit(1)  # after a broken pipe
     except KeyboardInterrupt:
         sys.exit(128 + received)
     except Exception as error:

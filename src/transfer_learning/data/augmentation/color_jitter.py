@@ -34,7 +34,7 @@ class ColorJitter:
         """(N, 4) float32: factors of brightness, contrast and saturation, >= 0, and the shift of the hue."""
         largest = 1 + np.array([self.brightness, self.contrast, self.saturation])
         low = np.array([*np.maximum(0, 2 - largest), -self.hue])
-        high = np.array([*largest, 1 + (self.hue - 1)])  # self.hue with the rounding that samples have always had
+        high = np.array([*largest, 1 + (self.hue - 1)])  # rounded, so that samples stay the same
         return (low + (high - low) * generator.random((count, 4))).astype(np.float32)
 
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
