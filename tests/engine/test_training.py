@@ -218,6 +218,17 @@ def test_torchs_generator_is_left_as_it_was(tmp_path, small_data, small_model, q
         assert torch.equal(found, torch.rand(3))
 
 
+def test_a_model_in_evaluation_mode_is_trained_in_training_mode(tmp_path, small_data, small_model, quiet_trainer):
+    """As `load` gives it. Its losses are those of a new model, with the dropout that evaluation leaves out."""
+    losses = []
+    for evaluation in (False, True):
+        model = small_model(dropout=0.5)
+        model.train(not evaluation)
+        train(small_data(), model, quiet_trainer(max_epochs=2, default_root_dir=tmp_path / str(evaluation)))
+        losses.append([row["train/loss"] for row in model.history.rows])
+    assert losses[0] == losses[1]
+
+
 def test_best_epoch_without_a_validation(tmp_path, small_data, small_model, quiet_trainer):
     """A training metric is monitored, and the validations are fewer than the epochs."""
     best = ModelCheckpoint(
