@@ -111,14 +111,14 @@ def watched(command: Sequence[str], log: Path) -> Measured:
     with open(log, "wb") as file:
         process = subprocess.Popen(command, cwd=PROJECT, stdout=file, stderr=subprocess.STDOUT)
         while not ended:
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             used = next((line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:")), "0")
             largest = max(largest, int(used))
             time.sleep(0.02)
             ended, code, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(code)
     if process.returncode:
-        sys.exit(f"{log.read_text()}\n{' '.join(command)}: failed")
+        sys.exit(f"{log.read_text(encoding='utf-8')}\n{' '.join(command)}: failed")
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "MB": largest * 1024 / 1e6, "maxrss_MB": usage.ru_maxrss * 1024 / 1e6}
 
@@ -134,13 +134,15 @@ def measure(photographs: Sequence[Path], images: int, classes: int, temporary: s
         for stage in STAGES[:4]:
             command = [sys.executable, __file__, "--run", stage, *DATA, *HEAD, *paths, "trainer=cpu"]
             found[stage] = watched(command, folder / "log")
-            found[stage]["seconds"] = float((folder / "log").read_text().split()[-1])
+            found[stage]["seconds"] = float((folder / "log").read_text(encoding="utf-8").split()[-1])
             print(images, classes, stage, found[stage], flush=True)
         for stage, model in (("head epoch", HEAD), ("CNN epoch", CNN)):
             ours = [*DATA, *model, *paths, "trainer=cpu", f"hydra.run.dir={folder / stage.split()[0]}"]
             process = watched([sys.executable, "train.py", *ours], folder / "log")
-            if "computed" in (folder / "log").read_text():
-                sys.exit(f"{(folder / 'log').read_text()}\n{stage}: not all rows were found in the cache")
+            if "computed" in (folder / "log").read_text(encoding="utf-8"):
+                sys.exit(
+                    f"{(folder / 'log').read_text(encoding='utf-8')}\n{stage}: not all rows were found in the cache"
+                )
             with open(folder / stage.split()[0] / "epochs.csv", newline="", encoding="utf-8") as file:
                 epoch = float(next(csv.DictReader(file))["seconds"])
             start = json.loads((folder / stage.split()[0] / "metrics.json").read_bytes())["seconds_to_first_step"]

@@ -105,7 +105,7 @@ def write(results: Results, places: Sequence[str], out: Path) -> None:
     by_classes = [(middle, count) for count in classes]
     series = {few: by_size[classes[0]], f"{middle:,} images": by_classes, many: by_size[classes[-1]]}
     series = {title: pairs for title, pairs in series.items() if len(pairs) > 1}
-    about = ast.get_docstring(ast.parse(Path(__file__).with_name("growth.py").read_text("utf-8")))
+    about = ast.get_docstring(ast.parse(Path(__file__).with_name("growth.py").read_text(encoding="utf-8")))
     parts = [f"# Growth\n\n![Seconds and memory of each stage](growth.png)\n\n```text\n{about}\n```\n"]
     parts += [f"{each}.\n" for each in places]
     parts += [

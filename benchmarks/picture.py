@@ -62,7 +62,7 @@ def main(run: str) -> None:
     pixels, _ = decode(unlabelled(images), model.preprocessing, range(DRAWINGS))
     titles = [f"{name} {row.max():.2f}" for name, row in zip(predicted.classes, predicted.probabilities)]
     maps = list(grad_cam_overlays(model, pixels, codes))
-    results = json.loads((DOCS / "results.json").read_text("utf-8"))
+    results = json.loads((DOCS / "results.json").read_text(encoding="utf-8"))
     with atomic_write(DOCS / "results.png") as file:
         draw(results, [np.asarray(image) for image in images], maps, titles).savefig(file, format="png", dpi=90)
 

@@ -57,7 +57,7 @@ def collect(folder: Path) -> dict[str, Any]:
         sys.exit(f"{folder}: its runs need one commit without changes, but have {', '.join(sorted(commits))}")
     found["commit"] = commits.pop()
     speed = folder / "speed.json"
-    return found | {"speed": json.loads(speed.read_text()) if speed.exists() else None}
+    return found | {"speed": json.loads(speed.read_text(encoding="utf-8")) if speed.exists() else None}
 
 
 def merge(stored: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -194,12 +194,12 @@ def with_table(readme: str, results: Mapping[str, Any]) -> str:
 
 def main(folders: Sequence[str]) -> None:
     path = DOCS / "results.json"
-    results = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if folders:
         results = merge(results, collect(Path(folders[0])))
         write_text(path, json.dumps(results, indent=1) + "\n")
     write_text(DOCS / "results.md", page(results))
-    write_text(PROJECT / "README.md", with_table((PROJECT / "README.md").read_text("utf-8"), results))
+    write_text(PROJECT / "README.md", with_table((PROJECT / "README.md").read_text(encoding="utf-8"), results))
 
 
 if __name__ == "__main__":

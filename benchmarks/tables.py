@@ -75,7 +75,7 @@ def number(value: float, form: str) -> str:
 
 def read(path: Path) -> list[Row]:
     """The rows of a CSV file; none if there is no file."""
-    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
 
 
 def update(path: Path, folders: Sequence[Path]) -> int:
@@ -119,7 +119,7 @@ def render(docs: Path) -> None:
     parts = ["# Measurements\n", f"{INTRODUCTION}\n"]
     for path in sorted((docs / "measurements").glob("*.csv")):
         text = path.with_suffix(".md")
-        parts += [f"## {path.stem.replace('_', ' ')}\n", *([text.read_text("utf-8")] if text.exists() else [])]
+        parts += [f"## {path.stem.replace('_', ' ')}\n", *([text.read_text(encoding="utf-8")] if text.exists() else [])]
         parts += [table(read(path))]
     write_text(docs / "measurements.md", "\n".join(parts))
 

@@ -65,7 +65,7 @@ def measured(variants: Mapping[str, Variant], rounds: int, folder: str) -> dict[
                 seconds[name].append(time.perf_counter() - start)
                 os.killpg(process.pid, signal.SIGSTOP)
     except EOFError:
-        sys.exit(f"{name} failed:\n{Path(folder, 'log.txt').read_text()[-3000:]}")
+        sys.exit(f"{name} failed:\n{Path(folder, 'log.txt').read_text(encoding='utf-8')[-3000:]}")
     finally:
         for _, process in running.values():
             if process.is_alive():

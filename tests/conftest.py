@@ -32,6 +32,16 @@ PHOTOGRAPHS = PROJECT.parent / "shared" / "dogs-vs-cats"
 MAKE_FIELD_CASES = PROJECT.parent / "shared" / "field-cases" / "make.py"
 VGG16_FILE = PROJECT.parent / "shared" / "weights" / "vgg16_features-imagenet.pth"
 
+# Environment variables of the developer that change what the program prints or uses.
+for name in ("HYDRA_FULL_ERROR", "TRANSFER_LEARNING_TRACEBACKS", "COLUMNS", "VGG16_WEIGHTS"):
+    os.environ.pop(name, None)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+needs_posix_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+needs_linux_names = pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that accepts any bytes")
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a script; processes of tests inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

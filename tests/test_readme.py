@@ -80,8 +80,9 @@ def extended(tmp_path):
     for name in ("src", "conf"):
         shutil.copytree(resolvers.PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(resolvers.PROJECT / "train.py", tmp_path)
+    alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}  # inside another repository it skips files
     for diff in DIFFS:
-        subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, check=True)
+        subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=tmp_path, env=alone, check=True)
     return tmp_path, os.environ | {"PYTHONPATH": str(tmp_path / "src")}
 
 

@@ -20,13 +20,16 @@ FIGURES = {f"{name}-{split}.png" for name in ("confusion", "reliability", "mista
 
 @pytest.fixture
 def run(tmp_path, small_data, small_model, quiet_trainer):
-    """run(folder, evaluation, **settings of train and of the trainer) -> (folder, data, metrics)."""
+    """run(folder, evaluation, **settings of train and of the trainer) -> (folder, data, metrics).
+
+    False for no Evaluation.
+    """
 
     def make(name="run", evaluation=None, epochs=5, model=None, test=True, resume=None, mode="min", **settings):
         folder, data = tmp_path / name, small_data()
         kept = dict(dirpath=folder / "checkpoints", enable_version_counter=False)
         callbacks = [
-            evaluation or Evaluation(),
+            *([] if evaluation is False else [evaluation or Evaluation()]),
             ModelCheckpoint(filename="best", monitor="val/loss", mode=mode, save_weights_only=True, **kept),
             ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **kept),
         ]
@@ -200,8 +203,9 @@ def test_overlays_have_the_size_of_the_images(small_data, small_model):
 
 def test_results_are_the_same_without_it(run):
     metrics = []
-    for name, evaluation in (("with", Evaluation()), ("without", Evaluation(0, 0))):
+    for name, evaluation in (("with", None), ("without", False)):
         folder, _, _ = run(name, evaluation)
+        assert (folder / "predictions.csv").exists() == (name == "with")
         found = json.loads((folder / "metrics.json").read_text())
         metrics.append({key: value for key, value in found.items() if not key.startswith("seconds")})
     assert metrics[0] == metrics[1]

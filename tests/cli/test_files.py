@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from tests.conftest import needs_pipes
 from transfer_learning.cli.files import check_new
 from transfer_learning.utilities.errors import UserError
 
@@ -19,6 +20,7 @@ def test_a_link_that_leads_nowhere_exists(tmp_path):
         check_new(link, overwrite=True)
 
 
+@needs_pipes
 def test_devices_and_pipes_are_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/null"):

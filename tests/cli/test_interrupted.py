@@ -14,8 +14,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from tests.conftest import needs_posix_signals
 from transfer_learning.engine.checkpoint import read_checkpoint
 
+pytestmark = needs_posix_signals
 TRAIN = train.__file__
 SMALL = [
     "data=cartoons",

@@ -366,11 +366,16 @@ SMALL_CNN = ["model.channels=[4]", "model.dense=[16]"]
 def test_gradients_can_be_clipped_with_every_optimizer(tmp_path, in_process, composed, cache, optimizer):
     """Lightning refuses to clip for fused optimizers in mixed precision."""
     assert optimizer == "rmsprop" or composed(f"optimizer={optimizer}").optimizer.fused
-    clipping = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1", f"optimizer={optimizer}"]
-    clipping += [*SMALL_CNN, "callbacks=none", "logger=none"]
-    where = [f"hydra.run.dir={tmp_path}/run", cache]
-    code, output = in_process(*TINY, "trainer.max_epochs=1", *clipping, *where)
-    assert code == 0, output
+    settings = [*TINY, *SMALL_CNN, "trainer.precision=bf16-mixed", f"optimizer={optimizer}", "optimizer.lr=1e-2"]
+    settings += ["callbacks=none", "logger=none", cache]
+    change = {}
+    for limit in ("null", "1e-12"):
+        code, output = in_process(*settings, f"trainer.gradient_clip_val={limit}", f"hydra.run.dir={tmp_path}/{limit}")
+        assert code == 0, output
+        with open(tmp_path / limit / "epochs.csv", newline="", encoding="utf-8") as file:
+            first, second = (float(row["val/loss"]) for row in csv.DictReader(file))
+        change[limit] = abs(second / first - 1)
+    assert change["1e-12"] < 1e-3 < change["null"]
 
 
 def test_logger_csv(tmp_path, in_process, cache):

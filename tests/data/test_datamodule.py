@@ -194,7 +194,7 @@ def test_broken_files_are_left_out_and_named(folder, folder_data, caplog):
 
 
 def deep_files(folder, values_of, suffix="png"):
-    """Two classes of 12 images with more than 8 bits a channel: values_of(seed)."""
+    """Two classes of 12 images with more than 8 bits per channel: values_of(seed)."""
     for seed in range(24):
         path = folder / "ab"[seed % 2] / f"{seed}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)

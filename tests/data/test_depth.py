@@ -21,7 +21,7 @@ TWELVE[0, 0], TWELVE[0, 1] = 0, 4095
 
 
 def png(values, colour_type, interlaced=False):
-    """A PNG with 16 bits a channel, (H, W, C)."""
+    """A PNG with 16 bits per channel, (H, W, C)."""
     (height, width), rows = values.shape[:2], values.astype(">u2")
     if interlaced:  # Adam7: first row and column, row and column step of each of the seven images
         passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -149,7 +149,7 @@ def test_of_some_kinds_only_the_upper_bits_are_known(kind):
     ],
 )
 def test_files_that_pillow_misreads_are_refused(content):
-    with pytest.raises(ValueError, match=r"wrong values from this kind of TIFF with (16|32) bits .*; save it as PNG"):
+    with pytest.raises(ValueError, match=r"wrong values from such a TIFF with (16|32) bits .*; save it as PNG"):
         deep(content)
 
 

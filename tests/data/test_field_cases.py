@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import needs_pipes
 from transfer_learning.utilities.errors import UserError
 
 
@@ -323,13 +324,14 @@ def test_class_folders_that_are_links_to_elsewhere(write, data, tmp_path):
     assert module.class_names == ("cat", "dog") and np.bincount(module.labels).tolist() == [6, 6]
 
 
+@needs_pipes
 def test_files_that_are_pipes_do_not_stop_it(write, data):
     root = write("cat/N.png:6", "dog/N.png:6")
     os.mkfifo(root / "cat" / "pipe.png")
     assert len(data("data=image_folder", f"data.root={root}").labels) == 12
 
 
-# images with more than 8 bits a channel
+# images with more than 8 bits per channel
 
 
 def test_twelve_bits_in_sixteen(field_cases, data):

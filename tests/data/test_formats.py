@@ -140,19 +140,21 @@ def test_frames_are_counted_and_the_first_one_is_used(tmp_path, suffix, count):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize("suffix", ["gif", "tiff", "webp"])
+@pytest.mark.parametrize("suffix", ["gif", "tiff"])  # Pillow opens no WebP file that was cut
 def test_a_later_frame_that_is_broken_does_not_cost_the_first(tmp_path, suffix):
     first, *others = [Image.fromarray(np.full((64, 64), 40 * number, np.uint8)) for number in range(1, 5)]
     first.save(tmp_path / "whole", suffix, save_all=True, append_images=others)
-    whole = (tmp_path / "whole").read_bytes()
+    whole, compared = (tmp_path / "whole").read_bytes(), 0
     for size in range(len(whole) - 1, len(whole) // 4, -len(whole) // 40):
         (tmp_path / "cut").write_bytes(whole[:size])
         try:
-            expected = Preprocessing(64)(Image.open(tmp_path / "cut"))
+            Image.open(tmp_path / "cut").load()
         except Exception:  # the first frame is broken too
             continue
         pixels, remarks = decode(unlabelled([tmp_path / "cut"]), Preprocessing(64), [0])
-        assert np.array_equal(pixels[0], expected) and not remarks["unreadable"]
+        assert np.abs(pixels[0].astype(int) - 40).max() < 6 and not remarks["unreadable"]
+        compared += 1
+    assert compared > 3
 
 
 def test_an_image_in_memory_has_one_frame():

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 
+from tests.conftest import needs_pipes
 from transfer_learning.data.listing import LINKED, SPECIAL, list_files
 from transfer_learning.utilities.errors import UserError
 
@@ -73,6 +74,7 @@ def test_links_to_files_are_files_and_broken_ones_too(folder):
     assert names(root) == ["a/1", "a/2", "a/3", "a/4"]
 
 
+@needs_pipes
 def test_pipes_sockets_and_devices_are_not_opened(folder, tmp_path, monkeypatch):
     root = folder("a/1")
     os.mkfifo(root / "a/pipe.jpg")

@@ -257,7 +257,10 @@ def photograph(path):
     Image.fromarray(rows.clip(0, 255).astype(np.uint8)).save(path, exif=exif)
 
 
-@pytest.mark.parametrize("settings", [("bilinear", "stretch"), ("bicubic", "crop"), ("nearest", "pad")])
+@pytest.mark.parametrize(
+    "settings",
+    [("bilinear", "stretch", None, 1.0), ("bicubic", "crop", None, 0.875), ("nearest", "pad", None, 0.5)],
+)
 def test_the_lines_of_the_page_predict_as_the_project(export_once, tmp_path, monkeypatch, capsys, settings):
     onnx = pytest.importorskip("onnx")
     model, path = export_once("cnn, 3 classes", "onnx")
@@ -271,6 +274,24 @@ def test_the_lines_of_the_page_predict_as_the_project(export_once, tmp_path, mon
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
     exec(docs_lines(), {})
+    printed = eval(capsys.readouterr().out)
+    assert list(printed) == ["cat", "dog", "höhle"] and list(printed.values()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_lines_for_torch_predict_as_the_project(export_once, tmp_path, monkeypatch, capsys):
+    model, path = export_once("cnn, 3 classes", "torch-export")
+    shutil.copy(path, tmp_path / "model.pt2")
+    photograph(tmp_path / "photo.jpg")
+    expected = model.predict([tmp_path / "photo.jpg"], "cpu").probabilities[0]
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    with open(DOCS, encoding="utf-8") as file:
+        onnx_lines, loading, printing = re.findall(r"```python\n(.*?)```", file.read(), re.DOTALL)
+    lines = onnx_lines.splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("session = ")]
+    assert lines[start + 1].startswith("about = ") and lines[-1].startswith("print(")
+    lines = ["import json, numpy", *lines[1:start], *loading.splitlines(), *lines[start + 2 : -1], printing]
+    exec("\n".join(lines), {})
     printed = eval(capsys.readouterr().out)
     assert list(printed) == ["cat", "dog", "höhle"] and list(printed.values()) == pytest.approx(expected, abs=1e-5)
 

@@ -200,7 +200,14 @@ def test_unknown_accelerator_is_one_error(small_model):
         Inference(small_model(), "tpus")
 
 
-def test_predicting_changes_no_settings_of_the_process(small_model):
-    before = dict(os.environ), warnings.filters[:], torch.get_num_threads()
-    Inference(small_model(), "cpu")
-    assert (dict(os.environ), warnings.filters, torch.get_num_threads()) == before
+def test_loading_and_predicting_change_no_settings_of_the_process(run):
+    folder, data, model = run()
+    files, _ = of_the_test(data, model)
+
+    def settings():
+        subnormal = (torch.tensor([1e-38]) / 4).item()  # 0 if they are flushed to zero
+        return dict(os.environ), warnings.filters[:], torch.get_num_threads(), torch.get_default_dtype(), subnormal
+
+    before = settings()
+    load(folder).predict(files[:1], "cpu")
+    assert settings() == before

@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import shlex
 import subprocess
 
@@ -11,10 +12,13 @@ CPU = torch.device("cpu")
 
 def git(folder, *arguments):
     command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+    environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}  # without the developer's hooks and signatures
+    done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
-def test_commit_and_whether_files_differ_from_it(tmp_path):
+def test_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # the folder may be inside a repository
     outside = attempt(["python"], tmp_path, CPU)  # no repository
     assert outside["git_commit"] is None and outside["git_dirty"] is None
     git(tmp_path, "init", "-q")

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from tests.conftest import needs_fork
 from transfer_learning.utilities import files
 from transfer_learning.utilities.files import (
     atomic_folder,
@@ -28,6 +29,7 @@ def killed_at(path, step) -> int:
     os._exit(0)
 
 
+@needs_fork
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_process_killed_at_any_step_leaves_the_old_or_the_new_content(tmp_path, before):
     path = tmp_path / "file"
@@ -133,6 +135,7 @@ def test_a_failure_leaves_the_old_folder_or_none(tmp_path, before):
     assert path.exists() == before and not list(tmp_path.rglob(".*"))
 
 
+@needs_fork
 def test_a_process_killed_while_files_move_leaves_no_last_file(tmp_path, monkeypatch):
     path, replace = tmp_path / "folder", os.replace
     write_folder(path, "old")

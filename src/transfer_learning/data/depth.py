@@ -1,4 +1,4 @@
-"""Images with more than 8 bits a channel: their values, the range of these, and how they become bytes."""
+"""Images with more than 8 bits per channel: their values, the range of these, and how they become bytes."""
 
 import io
 import re
@@ -38,7 +38,7 @@ class ValueRange(NamedTuple):
 
 
 class Deep(NamedTuple):
-    """An image with more than 8 bits a channel, without its transparency."""
+    """An image with more than 8 bits per channel, without its transparency."""
 
     values: np.ndarray  # (H, W) or (H, W, 3), integers or floats
     value_range: ValueRange
@@ -65,7 +65,7 @@ class Deep(NamedTuple):
 
 
 def read_deep(image: Image.Image) -> Deep | None:
-    """Reads an image as PIL opens it; None if it has at most 8 bits a channel.
+    """Reads an image as PIL opens it; None if it has at most 8 bits per channel.
 
     Raises ValueError: Pillow would read wrong values, or none of them is finite.
     """
@@ -77,7 +77,7 @@ def read_deep(image: Image.Image) -> Deep | None:
     bits = max(tags.get(BITS_PER_SAMPLE, (1,)))
     is_swapped = codec == "libtiff" and stored in SWAPPED and sys.byteorder == "little"
     if is_swapped or (bits > 8 and not is_grey and not is_colour):  # the latter: each channel in a plane of its own
-        raise ValueError(f"Pillow reads wrong values from this kind of TIFF with {bits} bits a channel; save it as PNG")
+        raise ValueError(f"Pillow reads wrong values from such a TIFF with {bits} bits per channel; save it as PNG")
     is_whole = is_grey or (is_colour and bool(re.match("LA|RGB(?!a)", stored)) and tags.get(PLANES) != 2)
     if is_grey:
         values = np.asarray(image).view(np.uint32) if stored == "I;32N" else np.asarray(image)
@@ -154,7 +154,7 @@ def narrow(ranges: Mapping[str, Sequence[float]], together: bool) -> str | None:
     """Says which images use less than a quarter of their type's range, or values outside it; None if none do.
 
     Args:
-        ranges: the name of each image with more than 8 bits a channel -> the numbers of its `ValueRange`.
+        ranges: the name of each image with more than 8 bits per channel -> the numbers of its `ValueRange`.
         together: whether to look at the range of all images of a type, not at each image's own.
     """
     every = {name: ValueRange(*each) for name, each in ranges.items()}

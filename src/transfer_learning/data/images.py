@@ -134,7 +134,7 @@ def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images
         if not isinstance(item, Image.Image):
             return open_image(item)
         with one_at_a_time:  # the same image may be listed twice
-            # A copy loses what the file says of its values, such as more than 8 bits a channel.
+            # A copy loses what the file says of its values, such as more than 8 bits per channel.
             return reopened(item) if getattr(item, "tile", None) and getattr(item, "fp", None) else item.copy()
 
     named = [printable(str(item)) if isinstance(item, (str, Path)) else f"image {n}" for n, item in enumerate(items)]

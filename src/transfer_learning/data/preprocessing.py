@@ -38,8 +38,8 @@ class Preprocessing:
         image_size: side of the square in pixels.
         interpolation: Pillow's; "bilinear" and "bicubic" are antialiased.
         resize: "stretch" ignores the aspect ratio, "crop" keeps the centre, "pad" adds black bars.
-        depth: which values of an image with more than 8 bits a channel become 0 to 255. "dtype": all that its type can
-            have, 0 to 65535 of 16 bits; of floats [0, 1], so that floats of another scale, such as 0 to 255 or CT
+        depth: which values of an image with more than 8 bits per channel become 0 to 255. "dtype": all that its type
+            can have, 0 to 65535 of 16 bits; of floats [0, 1], so that floats of another scale, such as 0 to 255 or CT
             numbers, are errors. "image": its own minimum to maximum over all channels, so that images of different
             brightness become similar. Then one of a single value becomes 128. NaN becomes 0, an infinite value 0 or
             255. None is "dtype", and the data module stops if images use less than a quarter of their type's range.
@@ -56,8 +56,8 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Rotates an image upright, as its EXIF data say, and resizes it: (image_size, image_size, 3) uint8, RGB.
 
-        Raises ValueError: an image with more than 8 bits a channel that `depth` does not cover; one that is too narrow
-        to be padded.
+        Raises ValueError: an image with more than 8 bits per channel that `depth` does not cover; one that is too
+        narrow to be padded.
         """
         return self.resized(image, read_deep(image))
 
@@ -106,7 +106,7 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
 
     Returns:
         pixels, (N, image_size, image_size, 3) uint8, and remarks on positions: "unreadable", the reason why an image is
-        black; "range", the numbers of the `ValueRange` of one with more than 8 bits a channel; "frames", how many if
+        black; "range", the numbers of the `ValueRange` of one with more than 8 bits per channel; "frames", how many if
         more than one.
 
     Raises:

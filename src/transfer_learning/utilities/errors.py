@@ -11,7 +11,7 @@ class ArgumentError(UserError):
     """An argument whose value is not allowed.
 
     The message names the argument as it is written in Python: `unfreeze='block9': expected ...`. The command line shows
-    the config key in its place: `model.unfreeze=block9: expected ...`.
+    the argument's config key in its place.
     """
 
     def __init__(self, argument: str, value: object, message: str):

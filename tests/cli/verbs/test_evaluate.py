@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.conftest import needs_linux_names
 from transfer_learning import load
 from transfer_learning.cli.verbs.evaluate import classes_table
 from transfer_learning.engine import evaluation
@@ -218,6 +219,7 @@ def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_
     assert older.code == 1 and "/val: its evaluation.json is damaged. Delete it" in older.err
 
 
+@needs_linux_names
 @pytest.mark.parametrize("name", ["temperature", "files", "bad\udcff \x1b[31m", "猫" * 80, "validation split"])
 def test_names_of_folders(finished, photographs_folder, verb, tmp_path, monkeypatch, name):
     monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)

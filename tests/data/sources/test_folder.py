@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.conftest import needs_linux_names
 from transfer_learning.data.digests import UNREADABLE, FileDigests
 from transfer_learning.data.sources.folder import NO_CLASS, Folder, labelled_images
 from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -142,6 +143,7 @@ def test_files_may_have_any_name(tmp_path_factory, write_image, names):
     assert np.bincount(images.labels).tolist() == [len(set(names))] * 2
 
 
+@needs_linux_names
 @pytest.mark.parametrize("name", ["x\x07", "x\u202e", "x\udcff"])
 def test_classes_that_would_be_printed_alike_are_refused(tmp_path, write_image, name):
     escaped = printable(name)
@@ -155,6 +157,7 @@ def test_classes_that_would_be_printed_alike_are_refused(tmp_path, write_image, 
     assert error.value.message.startswith(expected)
 
 
+@needs_linux_names
 def test_a_name_that_is_not_unicode_can_be_printed_and_written(tmp_path, write_image):
     for seed, name in enumerate(["a/1.png", "b/1.png"]):
         write_image(tmp_path / name, seed)
