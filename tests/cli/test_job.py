@@ -80,6 +80,38 @@ def test_a_run_of_single_batches_does_not_count(train, tmp_path):
     assert train("trainer.max_epochs=1")[0] == 0 and epochs_of(tmp_path / "run") == 1
 
 
+def test_what_cannot_be_extended_is_not_said_to_be(train, tmp_path):
+    early = ["callbacks=[checkpoints,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=0.0"]
+    assert train("trainer.max_epochs=5", *early)[0] == 0 and epochs_of(tmp_path / "run") == 2
+    before = (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
+    code, output = train("trainer.max_epochs=5", *early)
+    assert code == 0 and "finished already, val/acc" in output and "extends it" not in output
+    code, output = train("trainer.max_epochs=9", *early)
+    assert code == 1 and "it stopped by itself after 2 epochs, so it trains no more" in output
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
+    assert epochs_of(tmp_path / "run") == 2
+
+
+def test_without_the_last_checkpoint_no_training_begins_anew(train, tmp_path):
+    assert train("trainer.max_epochs=1")[0] == 0
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    before = (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
+    code, output = train("trainer.max_epochs=1")
+    assert code == 0 and "finished already, val/acc" in output and "extends it" not in output
+    code, output = train("trainer.max_epochs=3")
+    assert code == 1 and "last.ckpt, which is missing. Restore it, or use another folder." in output
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
+
+
+def test_an_attempt_that_saved_nothing_does_not_set_the_precision(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_learning.data.datamodule.ImageDataModule.setup", lambda *_: 1 / 0)
+        assert train("trainer.max_epochs=1", "trainer.precision=64-true")[0] == 1
+    assert train("trainer.max_epochs=1")[0] == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["precision"] != "64-true"
+    assert train("trainer.max_epochs=2", "trainer.precision=auto")[0] == 0
+
+
 def test_a_job_of_a_sweep_that_was_extended_counts_as_finished(in_process, tmp_path):
     sweep = ["-m", *TINY, f"hydra.sweep.dir={tmp_path}/sweep", f"data.cache_dir={tmp_path}/cache", "seed=0,1"]
     assert in_process(*sweep, "trainer.max_epochs=1")[0] == 0

@@ -158,6 +158,24 @@ def test_only_more_epochs_extend_a_run_and_only_if_it_may_be_extended(folder):
     assert folder.config() == changed(trainer__max_epochs=6) | EXTRA
 
 
+@pytest.mark.parametrize(
+    "left, max_epochs, reason",
+    [
+        (["metrics.json"], 5, r"more epochs need .*last\.ckpt, which is missing"),
+        (["metrics.json", "checkpoints/last.ckpt"], 30, "it stopped by itself after 5 epochs, so it trains no more"),
+        (["metrics.json", "checkpoints/last.ckpt"], -1, "it stopped by itself after 5 epochs"),
+    ],
+)
+def test_a_finished_run_that_cannot_train_on_is_not_extended(folder, left, max_epochs, reason):
+    config = changed(trainer__max_epochs=max_epochs)
+    folder.claim(config, EXTRA)
+    leave(folder, *left)
+    with pytest.raises(UserError, match=reason):
+        folder.claim(changed(trainer__max_epochs=60), EXTRA, epochs_key=EPOCHS, may_extend=True)
+    assert read_metrics(folder.path) and folder.config() == config | EXTRA
+    assert folder.claim(config, EXTRA, epochs_key=EPOCHS, may_extend=True)  # and it counts as finished
+
+
 @pytest.mark.parametrize("may_extend", [True, False])
 def test_a_finished_run_with_more_epochs_than_asked_for_is_finished_and_keeps_its_config(folder, may_extend):
     folder.claim(CONFIG, EXTRA)

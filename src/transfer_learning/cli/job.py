@@ -29,7 +29,7 @@ from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.runs.guard import RunGuard
-from transfer_learning.runs.metrics import read_metrics
+from transfer_learning.runs.metrics import cannot_be_extended, read_metrics
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.hardware import configure_process, default_precision, gpu_of_worker
@@ -52,7 +52,7 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
         check_added_keys(cfg, overrides)
         before = folder.config() or {}
         check_mode(cfg, is_single)
-        fill_in(cfg, before)
+        fill_in(cfg, before if folder.last.exists() or read_metrics(folder.path) else {})
         hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         kept = [override for override in cfg.overrides if not keys_of([override]) & keys_of(overrides)]  # of resume=
         extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(hydra_keys)}
@@ -62,7 +62,8 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
             metrics: Any = read_metrics(folder.path)
             longer = metrics["epochs"] > (cfg.trainer.max_epochs or math.inf)
             epochs = f" after {metrics['epochs']} epochs" if longer else ""
-            more = f" A larger {MAY_GROW} extends it." if is_single else ""
+            fixed = not is_single or cannot_be_extended(metrics, before["trainer"]["max_epochs"], folder.last)
+            more = "" if fixed else f" A larger {MAY_GROW} extends it."
             result = f"{metrics['monitor']} {metrics['monitor_best']:.4f}"
             log.info(f"{folder.path}: finished already{epochs}, {result}.{more}")
             return metrics["monitor_best"]
@@ -87,8 +88,8 @@ def check_mode(cfg: DictConfig, is_single: bool) -> None:
 def fill_in(cfg: DictConfig, before: dict) -> None:
     """Makes paths absolute, adds the monitored metric, and resolves the precision "auto".
 
-    `before` is the config of the run that goes on, which keeps its precision, or empty. Raises UserError for an unknown
-    monitor.
+    `before` is the config of the run that goes on or has finished, which keeps its precision, or empty. Raises
+    UserError for an unknown monitor.
     """
     cfg.sweep = None  # only the folder of the sweep depends on it
     absolute_paths(cfg)

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.runs.config import differ_in_epochs, flat, read_config
-from transfer_learning.runs.metrics import read_metrics
+from transfer_learning.runs.metrics import cannot_be_extended, read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import replace, write_csv, write_text
 from transfer_learning.utilities.text import some
@@ -115,8 +115,8 @@ class RunFolder:
             Whether the run has finished, with as many epochs or more.
 
         Raises:
-            UserError: the folder has the results of another config; the message names the differences. Or its
-                checkpoints are damaged, or of several runs.
+            UserError: the folder has the results of another config; the message names the differences. Or the run
+                cannot be extended (see `cannot_be_extended`), or its checkpoints are damaged or of several runs.
         """
         old = {key: value for key, value in (self.config() or {}).items() if key not in extra}
         metrics, before, now = read_metrics(self.path), flat(old), flat(config)
@@ -137,6 +137,8 @@ class RunFolder:
             return True
         if metrics and wanted < before[epochs_key or ""]:
             return True
+        if metrics and (reason := cannot_be_extended(metrics, before[epochs_key or ""], self.last)):
+            raise UserError(f"{self.path}: {reason}")
         if self.last.exists():
             done, saved = self._saved()
             self.about["id"] = saved["id"]
