@@ -1,6 +1,7 @@
 """Arguments: mistakes, `resume=RUN` and `rerun=RUN`, and what may be wrong with RUN."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -465,6 +466,8 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
         (["--model=basic_cnn"], "--model=basic_cnn: expected KEY=VALUE, without dashes: model=basic_cnn"),
         (["--data.root=x"], "--data.root=x: expected KEY=VALUE, without dashes: data.root=x"),
         (["-m", "seed=0", "1"], "1: expected KEY=VALUE; a value with spaces needs quotes: \"seed='0 1'\"."),
+        (["-m", "tutorial"], "tutorial: expected KEY=VALUE."),
+        (["--resolve", "tutorial"], "tutorial: expected KEY=VALUE."),
         (["--cfg", "job", "-m", "seed=0,1"], "--cfg -m: expected one of them."),
     ],
 )
@@ -529,3 +532,67 @@ def test_no_pattern_of_groups():
 def test_a_path_in_the_home_folder_needs_no_quotes_of_hydras(argument):
     (override,) = OverridesParser.create().parse_overrides(prepare([argument]))
     assert override.value() == argument.partition("=")[2]
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_hydras_own_folders_may_be_in_the_home_folder(key):
+    (override,) = OverridesParser.create().parse_overrides(prepare([f"{key}=~/my runs"]))
+    assert override.value() == os.path.expanduser("~/my runs")
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [
+        ("data.root=/home/zoë/photos", "/home/zoë/photos"),
+        ("data.root=/home/zoe\u0308/my photos", "/home/zoe\u0308/my photos"),  # as macOS writes it
+        ("data.root='/home/zoë'", "/home/zoë"),
+        ("hydra.run.dir=größe", "größe"),
+        ("data.classes=[Löwe,Tiger]", ["Löwe", "Tiger"]),
+        ("data.classes=[ Löwe , 'kleiner Käfer']", ["Löwe", "kleiner Käfer"]),
+        ("sweep=größe", "größe"),
+        ("sweep=2026_11_25", "2026_11_25"),
+        ("sweep=1e3", "1e3"),
+        ("sweep='1e3'", "1e3"),
+        ("sweep=true", "true"),
+        ("sweep=null", None),
+        ("data.root=2024_05", "2024_05"),
+        ("hydra.run.dir=2024_05", "2024_05"),
+        ("data.train_per_class=1_000", 1000),
+        ("model.channels=[4, 8]", [4, 8]),
+        ("data.root=a\\, b", "a, b"),
+    ],
+)
+def test_letters_of_all_languages_and_names_like_numbers_need_no_quotes_of_hydras(argument, value):
+    (override,) = OverridesParser.create().parse_overrides(prepare([argument]))
+    assert override.value() == value
+
+
+def test_several_values_with_letters_of_all_languages_are_a_sweep():
+    (override,) = OverridesParser.create().parse_overrides(prepare(["model.weights=grün.pth,blau.pth"]))
+    assert list(override.sweep_string_iterator()) == ["'grün.pth'", "blau.pth"]
+
+
+def test_a_folder_with_letters_of_all_languages(tmp_path, in_process, cache):
+    code, output = in_process(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/größe", cache)
+    assert code == 0 and (tmp_path / "größe" / "metrics.json").exists(), output
+    code, output = in_process(f"resume={tmp_path}/größe")
+    assert code == 0 and f"{tmp_path}/größe: finished already" in output
+
+
+@pytest.mark.parametrize("argument", ["model.backbone=resnet18", "model.unfreeze=block5", "++model.unfreeze=null"])
+def test_rerun_with_a_key_that_others_followed_is_refused(finished, in_process, tmp_path, argument):
+    code, output = in_process(f"rerun={finished}", f"hydra.run.dir={tmp_path}/again", argument)
+    assert code == 1 and f"{argument}: beside rerun=... the name of the run, its image size ... would stay" in output
+    assert f"Take the command from {finished}/provenance.json" in output and not (tmp_path / "again").exists()
+
+
+def test_a_run_of_a_program_without_later_keys_goes_on(finished, in_process):
+    edit(finished / "config.yaml", "find_lr", "test", "monitor")
+    (finished / "metrics.json").unlink()
+    for path in (finished / "checkpoints").glob("*.ckpt"):
+        saved = torch.load(path, weights_only=True)
+        for key in ("find_lr", "test", "monitor"):
+            del saved["run"]["config"][key]
+        torch.save(saved, path)
+    code, output = in_process(f"resume={finished}", "trainer.max_epochs=3")
+    assert code == 0 and metrics(finished)["epochs"] == 3, output

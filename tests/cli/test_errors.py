@@ -16,10 +16,15 @@ def test_a_path_with_spaces_and_brackets_is_shown_in_quotes(in_process):
     assert code == 1 and """in quotes it can: "data.root='/my photos (1)'\"""" in output and "Traceback" not in output
 
 
+def test_the_elements_of_a_list_are_shown_in_quotes_each(in_process):
+    code, output = in_process("data.classes=[Löwe (1),Tiger]")
+    assert code == 1 and output.endswith("""in quotes it can: "data.classes=['Löwe (1)','Tiger']"\n""")
+
+
 @pytest.mark.parametrize(
     "value",
     [
-        *("/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c"),
+        *("/my photos (1)", "it's", "a,b", "x=y", "[1]", "${seed}", "plain/x-1.5", "~/x", "a@b+c", "größe"),
         *("a\\'b", "ends in \\", "\\", "\\\\", "\\'", r"(\d+)\\' \"x\" \\"),
     ],
 )

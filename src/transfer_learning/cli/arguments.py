@@ -1,11 +1,12 @@
-"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=` and choices of groups."""
+"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, choices of groups, quotes."""
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from transfer_learning.cli.overrides import as_override, hydra_quoted
-from transfer_learning.cli.project import MAY_CHANGE, MAY_GROW, options
+from transfer_learning.cli.project import FOLLOWED, MAY_CHANGE, MAY_GROW, options
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable
@@ -14,8 +15,14 @@ DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config
 LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
+WITHOUT_VALUE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
 MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
+NAMES = ("sweep", "hydra.run.dir", "hydra.sweep.dir", "model.weights")  # names and paths
+NAMES += tuple(f"data.{key}" for key in ("root", "table", "exclude", "download_to", "cache_dir"))
+NO_TEXT = re.compile(r"(?!\d+$)[-+]?[\d_.]+(e[-+]?[\d_]+)?|[-+]?inf|nan|true|false", re.IGNORECASE)  # 2024_05: 202405
+PART = r"""'[^'\\]*'|"[^"\\]*"|[^][(){},='"\s](?:[^][(){},='"]*[^][(){},='"\s])?"""  # in quotes, or none
+PARTS = re.compile(rf"(?P<open>\[\s*)?(?:{PART})(?:\s*,\s*(?:{PART}))*(?(open)\s*\])")  # a value, several, or a list
 LOGGINGS = ("default", "colorlog")  # of hydra/job_logging, those that write train.log
 
 
@@ -53,7 +60,8 @@ def check_form(arguments: list[str]) -> None:
             raise UserError(f"{argument}: expected KEY=VALUE, without dashes: {argument[2:]}")
         if argument in FOLDERS:
             raise UserError(f"{argument}: expected a folder.")
-        if "=" not in argument and argument[:1] not in ("-", "~") and not before.startswith("-"):
+        is_value = before.startswith("-") and before not in WITHOUT_VALUE
+        if "=" not in argument and argument[:1] not in ("-", "~") and not is_value:
             key, equals, value = before.partition("=")
             hint = f"; a value with spaces needs quotes: {as_override(key, f'{value} {argument}')}" if equals else ""
             raise UserError(f"{argument}: expected KEY=VALUE{hint}.")
@@ -89,11 +97,26 @@ def check_group(argument: str) -> None:
 
 
 def quoted(argument: str) -> str:
-    """A regular expression, or a path that begins with ~/, in the quotes that Hydra's grammar asks for."""
+    """KEY=VALUE with the quotes that Hydra's grammar asks for.
+
+    Around a regular expression, a path that begins with ~/, letters other than a to z, and a name or a path that Hydra
+    would read as a number. The home folder takes the place of ~ in the keys that Hydra itself reads.
+    """
     key, equals, value = argument.partition("=")
-    is_pattern = key == "data.group_pattern" and equals and value != "null" and value[:1] not in ("'", '"')
-    is_bare = is_pattern or (re.match("~[/\\\\]", value) and "," not in value)
-    return f"{key}={hydra_quoted(value)}" if is_bare else argument
+    if not equals or argument.startswith("-") or key in ("resume", "rerun"):  # Hydra does not read these values
+        return argument
+    is_pattern = key == "data.group_pattern" and value != "null" and value[:1] not in ("'", '"')
+    is_home = re.match("~[/\\\\]", value) and "," not in value
+    if is_pattern or is_home:
+        return f"{key}={hydra_quoted(os.path.expanduser(value) if key.startswith('hydra.') else value)}"
+    if PARTS.fullmatch(value) and not re.search(r"\\[][(){}:=,\s\\]", value):  # a backslash as Hydra's escape
+        value = re.sub(PART, lambda part: _quoted_part(key, part[0]), value)
+    return f"{key}={value}"
+
+
+def _quoted_part(key: str, part: str) -> str:
+    is_name = key.lstrip("+") in NAMES and NO_TEXT.fullmatch(part)
+    return hydra_quoted(part) if part[0] not in "'\"" and (is_name or not part.isascii()) else part
 
 
 def resume_or_rerun(arguments: list[str]) -> list[str]:
@@ -103,7 +126,7 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
 
     Raises:
         UserError: no run there, or its config is damaged; beside `resume` a setting that would change the run, beside
-            `rerun` a config group.
+            `rerun` a config group, or a key that others have followed.
     """
     named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
     if named is None:
@@ -116,18 +139,21 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
     if not (folder / "config.yaml").is_file() or not (folder / "train.log").is_file():
         raise UserError(f"{named}: no run there; expected a folder below outputs/ with config.yaml and train.log.")
     config = read_config(folder / "config.yaml")
-    if key == "resume" and config["find_lr"]:
-        way = f"rerun={value} find_lr=false optimizer.lr=... trains with its settings."
+    if key == "resume" and config.get("find_lr"):
+        way = f"{shlex.quote(f'rerun={value}')} find_lr=false optimizer.lr=... trains with its settings."
         raise UserError(f"{named}: the learning-rate finder trained nothing that could be resumed. {way}")
     keys = {each: each.partition("=")[0].lstrip("+~") for each in arguments if each != named}
     refused = [each for each in keys if each.partition("=")[0] not in (*MAY_CHANGE, MAY_GROW)]
     if key == "resume" and refused:
         expected = f"beside resume=... expected nothing but {MAY_GROW}=...; rerun=... takes other settings."
         raise UserError(f"{' '.join(refused)}: {expected}")
+    way = f"Take the command from {folder}/provenance.json, and change that."
     if groups := [each for each in keys if options(keys[each])]:
         reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
-        way = f"Take the command from {folder}/provenance.json, and change that."
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
+    if followed := [each for each in keys if keys[each] in FOLLOWED]:
+        reason = "beside rerun=... the name of the run, its image size ... would stay those of the other model"
+        raise UserError(f"{' '.join(followed)}: {reason}. {way}")
     place = f"{'hydra.run.dir' if key == 'resume' else 'repeats'}={hydra_quoted(str(folder))}"
     rest = [place if each == named else each for each in arguments]
     return [f"--config-path={folder}", "--config-name=config", *rest]

@@ -8,7 +8,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from transfer_learning.cli.overrides import as_override
+from transfer_learning.cli.overrides import as_override, hydra_quoted, in_shell
 from transfer_learning.cli.project import options
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.text import some
@@ -21,7 +21,11 @@ def config_message(error: BaseException) -> str | None:
         return _unknown_file(str(error.missing_cfg_file))
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
-        return f"{error.override}: Hydra cannot read the value; in quotes it can: {as_override(key, value)}"
+        shown = as_override(key, value)
+        if value.startswith("[") and value.endswith("]"):  # in quotes as a whole, it would be a text
+            elements = [hydra_quoted(each.strip(" '\"")) for each in value[1:-1].split(",")]
+            shown = in_shell(f"{key}=[{','.join(elements)}]")
+        return f"{error.override}: Hydra cannot read the value; in quotes it can: {shown}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key}: has no value; give it one, {error.full_key}=..."
     for each in (error, error.__cause__):

@@ -50,12 +50,13 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
     folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
         check_added_keys(cfg, overrides)
-        before = folder.config() or {}
+        before, own = folder.config() or {}, OmegaConf.load(PROJECT / "conf" / "config.yaml")
+        with open_dict(cfg):  # that of resume= or rerun= may be of a program without these keys
+            cfg.update({key: own[key] for key in ("monitor", "test", "find_lr") if key not in cfg})
         check_mode(cfg, is_single)
         fill_in(cfg, before if folder.last.exists() or read_metrics(folder.path) else {})
-        hydra_keys = OmegaConf.load(PROJECT / "conf" / "config.yaml").hydra
         kept = [override for override in cfg.overrides if not keys_of([override]) & keys_of(overrides)]  # of resume=
-        extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(hydra_keys)}
+        extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(own.hydra)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
         new |= set(map(str, cfg)) if new & {"experiment", "debug", "system"} else set()  # they set keys of other groups
         if folder.claim(recorded(cfg), extra, MAY_CHANGE, MAY_GROW, may_extend=is_single, given=new):

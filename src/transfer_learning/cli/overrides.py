@@ -27,6 +27,10 @@ def hydra_quoted(text: str) -> str:
 
 def as_override(key: str, value: str) -> str:
     """KEY=VALUE as it is typed in a shell, with the quotes that Hydra's grammar asks for inside those of the shell."""
-    is_plain = re.fullmatch(r"[\w./+@-]+", value)
-    text = f"{key}={value if is_plain else hydra_quoted(value)}"
+    is_plain = re.fullmatch(r"[\w./+@-]+", value, re.ASCII)  # Hydra's grammar has no other letters
+    return in_shell(f"{key}={value if is_plain else hydra_quoted(value)}")
+
+
+def in_shell(text: str) -> str:
+    """An override as it is typed in a shell, in double quotes if it has Hydra's single ones."""
     return shlex.quote(text) if re.search(r'["$`\\!]', text) or "'" not in text else f'"{text}"'

@@ -7,6 +7,7 @@ from transfer_learning.utilities.errors import UserError
 PROJECT = Path(__file__).resolve().parents[3]
 MAY_CHANGE = ("data.cache_dir", "data.download_to")  # keys that may change on resume
 MAY_GROW = "trainer.max_epochs"  # a larger number extends a run
+FOLLOWED = ("model.backbone", "model.unfreeze")  # name, image size ... of a run followed them when it began
 REPLICATES = ("data.fold", "seed")  # runs that differ in these alone are repetitions
 
 

@@ -54,6 +54,7 @@ def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(
     assert "25 rows found;" in line
     assert "Near-duplicates" in output.out and "PNG 25" in output.out and "Tip" not in output.err
     assert output.out.splitlines()[-3] == str(trained / "audit" / "audit.html")
+    assert f"exclude: \"data.exclude='{trained}/audit/audit.csv'\" leaves" in output.out  # as it can be typed
     (pair,) = [row for row in rows(trained / "audit") if row["finding"] == "near-duplicate"]
     assert {pair["file"].rpartition("/")[2], pair["other_file"].rpartition("/")[2]} == {"5.png", "smaller.png"}
     with open(trained / "split.csv", newline="") as file:

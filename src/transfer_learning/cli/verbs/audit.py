@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.overrides import as_override
     from transfer_learning.cli.runs import own_config
     from transfer_learning.reporting.audit import write_audit_page, write_table
     from transfer_learning.utilities.errors import ArgumentError, UserError
@@ -55,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{tabulate(audit.summary.items(), tablefmt='plain')}\n")
     name = printable(str(out))
     print(f"{name}/audit.html\n{name}/audit.csv")
-    print(f"Mark rows with x in the column exclude: data.exclude={name}/audit.csv leaves these images out.")
+    leaves_out = as_override("data.exclude", f"{name}/audit.csv")
+    print(f"Mark rows with x in the column exclude: {leaves_out} leaves these images out.")
     return 0
 
 
