@@ -1,9 +1,9 @@
-"""Images per second of the feature pass, beside a bare forward pass of the same layers, in turn in one process.
+"""Images per second of the feature pass, beside a bare forward pass of the same layers, on the CPU, in turn.
 
 python benchmarks/features.py [--backbone vgg16] [--image-size 150] [--precision 32-true] [--rounds 5]
 
 project  `ImageDataModule.store_features` as `train` calls it: from cached pixels to features in a cache without any
-bare     the same layers as the library builds them, on a batch that is ready on the device, in every layout and
+bare     the same layers as the library builds them, on a batch that is ready in memory, in every layout and
          precision: `float32`, `bfloat16` (the weights too) and `autocast` to bfloat16
 
 The images are drawings and the weights are random, which does not change the time. Each split is a multiple of the
@@ -56,7 +56,7 @@ def bare_pass(network: Pretrained, layout: str, precision: str, size: int, devic
 
 def main(backbone: str, image_size: int, precision: str, rounds: int) -> None:
     configure_process()
-    trainer = pl.Trainer(accelerator="auto", devices=1, precision=precision, logger=False, enable_checkpointing=False)
+    trainer = pl.Trainer(accelerator="cpu", devices=1, precision=precision, logger=False, enable_checkpointing=False)
     device = trainer.strategy.root_device
 
     def network(unfreeze: str | None) -> Pretrained:

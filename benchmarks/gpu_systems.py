@@ -1,4 +1,4 @@
-"""What gpu.py measures: the five systems in full, and rows of epoch.py. This process itself does not load torch."""
+"""What gpu.py measures: the five systems in full, and rows of epoch.py. Of this file, only `decode` loads torch."""
 
 import json
 import subprocess

@@ -10,6 +10,7 @@ The first round warms up on 64 images and is not reported. RUN is a run whose ne
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -26,7 +27,10 @@ def main(run: str, folder: str, images: int, rounds: int) -> None:
     configure_process()
     inference = Inference(load(Path(run)))
     model, device, size = inference.model, inference.fabric.device, inference.model.preprocessing.image_size
-    files = image_files([folder])[: images // BATCH_SIZE * BATCH_SIZE]
+    files = image_files([folder])[:images]
+    if len(files) < BATCH_SIZE:
+        sys.exit(f"{len(files)} images; expected {BATCH_SIZE} or more in FOLDER and of --images.")
+    files = files[: len(files) // BATCH_SIZE * BATCH_SIZE]  # of whole batches, as those of the bare pass
     ready = torch.rand(BATCH_SIZE, 3, size, size, device=device).to(memory_format=torch.channels_last)
 
     def predict(count: int) -> None:

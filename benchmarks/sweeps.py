@@ -116,7 +116,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(SWEEPS):
         parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SWEEPS)}")
-    sys.exit(train(options.folder.absolute(), options.photographs, options.weights, options.names))
+    photographs, weights = (str(Path(each).absolute()) for each in (options.photographs, options.weights))
+    sys.exit(train(options.folder.absolute(), photographs, weights, options.names))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,24 @@ def test_resumed_run_has_the_table_of_an_epoch_before_the_interruption(run):
     assert (folder / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
 
 
+@pytest.mark.parametrize("state", [{"images": "of other images"}, None])
+def test_predictions_of_moved_images_are_not_taken_from_a_checkpoint(run, state):
+    """As after a resume with a copy that comes first. None: a checkpoint of a program that did not keep the images."""
+    _, _, metrics = run("whole")
+    folder, _, _ = run("resumed", epochs=metrics["epoch_best"])
+    (folder / "metrics.json").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    kept = saved["callbacks"]["Evaluation"]
+    kept["best"]["indices"] = kept["best"]["indices"].flip(0)
+    if state is None:
+        kept.pop("images", None)
+    torch.save(saved | {"callbacks": saved["callbacks"] | {"Evaluation": kept | (state or {})}}, last)
+    _, data, resumed = run("resumed", resume=last)
+    assert resumed["epoch_best"] == metrics["epoch_best"]
+    check(folder, data)
+
+
 def test_best_epoch_that_was_not_kept_is_validated_again(run):
     class Absent(Evaluation):
         def on_validation_end(self, trainer, model): ...

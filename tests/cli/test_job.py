@@ -103,6 +103,22 @@ def test_without_the_last_checkpoint_no_training_begins_anew(train, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
+def test_an_interrupted_run_says_whether_an_epoch_was_saved(train, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    again = f"python train.py resume={tmp_path}/run"
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_learning.data.datamodule.ImageDataModule.setup", interrupt)
+        code, output = train("trainer.max_epochs=1")
+    assert code == 130 and f"interrupted; no epoch was saved. To begin again: {again}" in output
+    assert train("trainer.max_epochs=1")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("transfer_learning.data.datamodule.ImageDataModule.setup", interrupt)
+        code, output = train("trainer.max_epochs=2")
+    assert code == 130 and f"interrupted; the epochs that had ended are kept. To go on: {again}" in output
+
+
 def test_an_attempt_that_saved_nothing_does_not_set_the_precision(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("transfer_learning.data.datamodule.ImageDataModule.setup", lambda *_: 1 / 0)

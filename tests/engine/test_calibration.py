@@ -6,6 +6,7 @@ from scipy.optimize import minimize
 from transfer_learning.engine.calibration import fit_temperature, read_temperature, temperature_file, write_temperature
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.files import file_sha256
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -33,9 +34,12 @@ def test_temperature_is_kept_beside_the_checkpoint(tmp_path):
     checkpoint = tmp_path / "best.ckpt"
     checkpoint.write_bytes(b"weights")
     assert read_temperature(checkpoint) == 1.0
-    write_temperature(checkpoint, 1.75)
+    write_temperature(checkpoint, 1.75, file_sha256(checkpoint))
     assert read_temperature(checkpoint) == 1.75 and temperature_file(checkpoint) == tmp_path / "best.temperature.json"
+    before = file_sha256(checkpoint)
     checkpoint.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"best\.ckpt: replaced by a training while its predictions were computed"):
+        write_temperature(checkpoint, 1.5, before)
     with pytest.raises(UserError, match=r"best\.temperature\.json: this calibration is of another checkpoint"):
         read_temperature(checkpoint)
     temperature_file(checkpoint).write_text("{}")

@@ -55,6 +55,14 @@ def small_data(tmp_path, monkeypatch):
         ({"val_check_interval": 3, "limit_train_batches": 2}, "val_check_interval=3: expected at most the 2 batches"),
         ({"max_epochs": 0}, "max_epochs=0: expected at least one epoch"),
         ({"max_steps": 0}, "max_steps=0: expected at least one epoch"),
+        ({"max_steps": 3}, "max_steps=3: expected at least the 4 steps before the first validation"),
+        ({"max_steps": 1, "accumulate_grad_batches": 3}, "max_steps=1: expected at least the 2 steps"),
+        ({"max_steps": 7, "check_val_every_n_epoch": 2}, "max_steps=7: expected at least the 8 steps"),
+        ({"max_steps": 1, "val_check_interval": 0.5}, "max_steps=1: expected at least the 2 steps"),
+        (
+            {"check_val_every_n_epoch": None, "val_check_interval": 13},
+            "val_check_interval=13: expected at most the 12 batches of 3 epochs",
+        ),
         ({"check_val_every_n_epoch": 4}, "check_val_every_n_epoch=4: expected at most max_epochs=3"),
         ({"callbacks": [EarlyStopping("val/foo")]}, "monitor='val/foo': no such metric"),
     ],
@@ -119,6 +127,7 @@ def test_schedules_and_groups_that_do_not_fit_the_training(tmp_path, small_data,
 
 def test_a_checkpoint_of_another_network(tmp_path, small_data, small_model, quiet_trainer, monkeypatch):
     saved = {"state_dict": {"network.foo": torch.zeros(2)}, "model": {"frozen_weights": None}}
+    saved |= {"optimizer_states": [], "callbacks": {}, "history": {}}
     monkeypatch.setattr("transfer_learning.engine.checks.read_checkpoint", {tmp_path / "last.ckpt": saved}.get)
     with pytest.raises(UserError, match="of another network"):
         trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
@@ -152,6 +161,7 @@ def resume(tmp_path, small_data, small_model, quiet_trainer):
         saved = dict.fromkeys(KEYS) | {"class_names": ["cat", "dog"], "preprocessing": {"image_size": 32}} | about
         states = {best.state_key: {"best_model_path": "elsewhere/best.ckpt"}}
         content = {"state_dict": model.state_dict(), "model": saved | {"network": {}}, "epoch": 1, "callbacks": states}
+        content |= {"optimizer_states": [], "history": {}}
         for name in files:
             torch.save(content, tmp_path / f"{name}.ckpt")
         settings = dict(enable_checkpointing=True, callbacks=[best], plugins=[CheckpointFile()])

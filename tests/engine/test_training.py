@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfer_learning import load
@@ -84,6 +85,57 @@ def test_tensorboard_shows_curves_over_epochs_figures_and_results(finished):
     assert not {"hp_metric", "epoch", "step"} & set(tags["scalars"])
     assert max(event.step for tag in tags["scalars"] for event in events.Scalars(tag)) == 3
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
+
+
+def test_without_a_checkpoint_the_last_epoch_is_reported_and_loggers_have_no_epoch_after_it(
+    tmp_path, small_data, small_model, quiet_trainer
+):
+    """The last of three epochs has no validation of its own."""
+    data, model = small_data(), small_model(learning_rate=0.05)
+    logger = CSVLogger(tmp_path, name="", version="")
+    settings = dict(max_epochs=3, check_val_every_n_epoch=2, logger=logger, default_root_dir=tmp_path)
+    metrics = train(data, model, quiet_trainer(**settings))
+    assert metrics["epoch_best"] == 3
+    for split, key in (("val", "val/acc_best"), ("test", "test/acc")):
+        indices = data.splits[split]
+        with torch.no_grad():
+            found = model(torch.from_numpy(data.pixels[indices]).permute(0, 3, 1, 2) / 255).argmax(1).numpy()
+        assert metrics[key] == pytest.approx(np.mean(found == data.labels[indices])), split
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        assert [float(row["step"]) for row in csv.DictReader(file) if row.get("val/acc")] == [2]
+
+
+@pytest.mark.parametrize(
+    "settings, steps",
+    [
+        ({}, 4),
+        ({"accumulate_grad_batches": 3}, 2),
+        ({"check_val_every_n_epoch": 2, "accumulate_grad_batches": 3}, 4),
+        ({"val_check_interval": 0.5}, 2),
+        ({"val_check_interval": 2, "accumulate_grad_batches": 3}, 1),
+        ({"val_check_interval": 6, "check_val_every_n_epoch": None}, 6),
+    ],
+)
+def test_the_fewest_steps_with_a_validation_are_accepted(
+    tmp_path, small_data, small_model, quiet_trainer, settings, steps
+):
+    data = small_data(batch_size=6)  # 4 batches
+    for max_steps in (steps, steps - 1):
+        trainer = quiet_trainer(max_epochs=3, max_steps=max_steps, default_root_dir=tmp_path, **settings)
+        if max_steps == steps:
+            assert train(data, small_model(), trainer)["val/acc_best"] is not None and trainer.global_step == steps
+        else:
+            with pytest.raises(ArgumentError, match=f"^max_steps={max_steps}: expected at least"):
+                train(data, small_model(), trainer)
+
+
+def test_a_checkpoint_of_weights_alone_is_not_resumed(tmp_path, small_data, small_model, quiet_trainer):
+    best = ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max", save_weights_only=True)
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[best])
+    data = small_data()
+    train(data, small_model(), trainer)
+    with pytest.raises(UserError, match=r"best\.ckpt: has weights alone; expected a checkpoint of the whole training"):
+        train(data, small_model(), quiet_trainer(max_epochs=2), resume=tmp_path / "best.ckpt")
 
 
 def test_results_of_an_interrupted_best_epoch_are_those_of_its_checkpoint(finished, small_model, quiet_trainer):

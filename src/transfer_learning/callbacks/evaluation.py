@@ -11,12 +11,13 @@ from pydantic import NonNegativeInt
 from pytorch_lightning.trainer.states import TrainerFn
 
 from transfer_learning.callbacks.loggers import adapters
-from transfer_learning.callbacks.run_end import RunEndCallback, improves
+from transfer_learning.callbacks.run_end import RunEndCallback, improves, validate
 from transfer_learning.data.batch import as_floats
 from transfer_learning.models.grad_cam import grad_cam
 from transfer_learning.reporting import figures
 from transfer_learning.reporting.prediction_table import PredictionTable, write_predictions
 from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.files import sha256_of
 from transfer_learning.utilities.validation import validated
 
 
@@ -37,13 +38,20 @@ class Evaluation(RunEndCallback):
         self.mistakes, self.explained = mistakes, explained
         self.best: dict[str, torch.Tensor] = {}  # "indices", "logits" and "labels" of the best epoch's validation
         self.epoch: int | None = None  # that of `best`, from 1; None if it was validated after the fit
+        self.images: str | None = None  # SHA-256 of the digests of all images, which the indices number
         self.validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "epoch": self.epoch}
+        return {"best": self.best, "epoch": self.epoch, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+        self.best, self.epoch, self.images = state_dict["best"], state_dict["epoch"], state_dict.get("images")
+
+    def on_fit_start(self, trainer: Any, model: Any) -> None:
+        """Forgets predictions of a checkpoint if a copy or a file that is no image has moved the indices since."""
+        images = sha256_of(list(trainer.datamodule.images.digests))
+        if images != self.images:
+            self.best, self.epoch, self.images = {}, None, images
 
     def on_validation_end(self, trainer: Any, model: Any) -> None:
         self.validated = not trainer.sanity_checking
@@ -65,7 +73,7 @@ class Evaluation(RunEndCallback):
 
     def on_run_end(self, trainer: Any, model: Any, best_epoch: int) -> None:
         if not self.best or self.epoch not in (None, best_epoch):  # the checkpoint is of an epoch that was not kept
-            trainer.validate(model, datamodule=trainer.datamodule, verbose=False)
+            validate(trainer, model, datamodule=trainer.datamodule)
             model.eval()
         if not trainer.is_global_zero:
             return
@@ -96,9 +104,8 @@ class Evaluation(RunEndCallback):
 
     def _grad_cam(self, model: Any, table: PredictionTable, rows: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
         """Rows of the table with Grad-CAM of the predicted class; {} if the network has no maps."""
-        try:
-            overlays = grad_cam_overlays(model, pixels, table.predicted[rows])
-        except UserError:
+        overlays = overlays_if_maps(model, pixels, table.predicted[rows])
+        if overlays is None:
             return {}
         titles = [figures.caption(table, n) for n in rows]
         return {"gradcam": figures.image_grid(overlays, titles, columns=self.explained)}
@@ -122,3 +129,11 @@ def grad_cam_overlays(model: Any, pixels: np.ndarray, codes: np.ndarray) -> list
     images = as_floats(torch.from_numpy(pixels).to(model.device)).to(model.dtype)
     maps = grad_cam(model.network, images, torch.from_numpy(codes).to(model.device)).cpu().numpy()
     return [figures.overlay(image, cam) for image, cam in zip(pixels, maps)]
+
+
+def overlays_if_maps(model: Any, pixels: np.ndarray, codes: np.ndarray) -> list[np.ndarray] | None:
+    """As `grad_cam_overlays`; None if the network has no maps."""
+    try:
+        return grad_cam_overlays(model, pixels, codes)
+    except UserError:
+        return None

@@ -17,6 +17,15 @@ class RunEndCallback(pl.Callback):
         """
 
 
+def validate(trainer: Any, model: Any, **settings: Any) -> Mapping[str, float]:
+    """The results of `trainer.validate`. Loggers do not get them: their curves have the epochs of the fit alone."""
+    loggers, trainer.loggers = trainer.loggers, []
+    try:
+        return trainer.validate(model, verbose=False, **settings)[0]
+    finally:
+        trainer.loggers = loggers
+
+
 def monitoring_checkpoint(trainer: Any) -> Any:
     """The trainer's first ModelCheckpoint that monitors something, or None."""
     return next((callback for callback in trainer.checkpoint_callbacks if callback.monitor), None)

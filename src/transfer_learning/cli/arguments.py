@@ -18,8 +18,8 @@ HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
 WITHOUT_VALUE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
 MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
-NAMES = ("sweep", "hydra.run.dir", "hydra.sweep.dir", "model.weights")  # names and paths
-NAMES += tuple(f"data.{key}" for key in ("root", "table", "exclude", "download_to", "cache_dir"))
+PATHS_OF_DATA = [f"data.{key}" for key in ("root", "table", "exclude", "download_to", "cache_dir")]
+NAMES = ["sweep", "hydra.run.dir", "hydra.sweep.dir", "model.weights", *PATHS_OF_DATA]  # names and paths
 NO_TEXT = re.compile(r"(?!\d+$)[-+]?[\d_.]+(e[-+]?[\d_]+)?|[-+]?inf|nan|true|false", re.IGNORECASE)  # 2024_05: 202405
 PART = r"""'[^'\\]*'|"[^"\\]*"|[^][(){},='"\s](?:[^][(){},='"]*[^][(){},='"\s])?"""  # in quotes, or none
 PARTS = re.compile(rf"(?P<open>\[\s*)?(?:{PART})(?:\s*,\s*(?:{PART}))*(?(open)\s*\])")  # a value, several, or a list

@@ -50,7 +50,8 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
     folder, overrides = RunFolder(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
     with folder.locked(), logging_redirect_tqdm(), name_keys(cfg):
         check_added_keys(cfg, overrides)
-        before, own = folder.config() or {}, OmegaConf.load(PROJECT / "conf" / "config.yaml")
+        before = folder.config() or {}
+        own: Any = OmegaConf.load(PROJECT / "conf" / "config.yaml")
         with open_dict(cfg):  # that of resume= or rerun= may be of a program without these keys
             cfg.update({key: own[key] for key in ("monitor", "test", "find_lr") if key not in cfg})
         check_mode(cfg, is_single)

@@ -82,7 +82,10 @@ def _is_started_by_another() -> bool:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process after its parent: without the first process of a run, the others would wait for it for ever."""
+    """Ends this process after its parent: without the first process of a run, the others would wait for it for ever.
+
+    Not on Windows, where the parent's id stays the same after its end.
+    """
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)
@@ -120,7 +123,10 @@ def run(cfg: DictConfig) -> float:
         if is_single:
             again = f"python train.py resume={shlex.quote(folder)}"
         can_go_on = not is_single or (os.path.exists(f"{folder}/config.yaml") and not cfg.get("find_lr"))
-        hint = f"; the epochs that had ended are kept. To go on: {again}" if can_go_on else ""
+        kept = "no epoch was saved. To begin again" if is_single else "finished jobs are kept. To go on"
+        if os.path.exists(f"{folder}/checkpoints/last.ckpt"):
+            kept = "the epochs that had ended are kept. To go on"
+        hint = f"; {kept}: {again}" if can_go_on else ""
         log.warning(f"interrupted{hint}")
         raise
     finally:  # free memory before the next job

@@ -48,7 +48,14 @@ def read_temperature(checkpoint: str | Path) -> float:
     return saved["temperature"]
 
 
-def write_temperature(checkpoint: str | Path, temperature: float) -> None:
-    """Writes the temperature of a checkpoint beside it, atomically. Raises OSError."""
-    saved = {"temperature": temperature, "checkpoint_sha256": file_sha256(checkpoint)}
+def write_temperature(checkpoint: str | Path, temperature: float, checkpoint_sha256: str) -> None:
+    """Writes the temperature of a checkpoint beside it, atomically.
+
+    `checkpoint_sha256` is that of the file when it was read. Raises UserError if a training has replaced it since, and
+    OSError.
+    """
+    if file_sha256(checkpoint) != checkpoint_sha256:
+        reason = "replaced by a training while its predictions were computed, so nothing was calibrated"
+        raise UserError(f"{checkpoint}: {reason}. Repeat the command.")
+    saved = {"temperature": temperature, "checkpoint_sha256": checkpoint_sha256}
     write_checked_json(temperature_file(checkpoint), saved)

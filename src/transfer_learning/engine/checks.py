@@ -41,6 +41,7 @@ def check_training(
     check_epochs(model, trainer)
     check_arguments(model.network)
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
+    check_first_validation(data, trainer)
     saved = read_checkpoint(resume) if resume else {}
     check_not_reused(trainer, saved)
     if compile:
@@ -111,7 +112,12 @@ def check_not_reused(trainer: pl.Trainer, saved: Mapping) -> None:
 
 
 def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, path: Path, saved: dict) -> None:
-    """Raises UserError if a checkpoint is of another training, or its best epoch is missing or after the end."""
+    """Raises UserError if a checkpoint is of another training, or its best epoch is missing or after the end.
+
+    Or if it is one of weights alone.
+    """
+    if not saved.keys() >= {"optimizer_states", "callbacks", "history"}:
+        raise UserError(f"{path}: has weights alone; expected a checkpoint of the whole training, such as last.ckpt.")
     model.on_load_checkpoint(saved)
     about, callback = saved["model"], monitoring_checkpoint(trainer)
     check_same(str(path), about["class_names"], Preprocessing(**about["preprocessing"]), data)
@@ -163,6 +169,28 @@ def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: 
         every_epoch = trainer.check_val_every_n_epoch is not None
         if split == "train" and isinstance(interval, int) and interval > used and every_epoch:
             raise ArgumentError("val_check_interval", interval, f"expected at most the {used} batches of an epoch.")
+
+
+def check_first_validation(data: ImageDataModule, trainer: pl.Trainer) -> None:
+    """Raises ArgumentError if the training ends before its first validation."""
+    interval, every, window = (
+        trainer.val_check_interval,
+        trainer.check_val_every_n_epoch,
+        trainer.accumulate_grad_batches,
+    )
+    if not isinstance(interval, (int, float)):  # a time
+        return
+    used = used_batches(math.ceil(len(data.splits["train"]) / data.batch_size), trainer.limit_train_batches)
+    first = interval if isinstance(interval, int) else max(1, int(used * interval))
+    first += used * (every - 1 if every else 0)
+    epochs, steps_per_epoch = trainer.max_epochs or -1, math.ceil(used / window)
+    if 0 < epochs * used < first:
+        reason = f"expected at most the {epochs * used} batches of {epochs} epochs."
+        raise ArgumentError("val_check_interval", interval, reason)
+    steps = first // used * steps_per_epoch + math.ceil(first % used / window)
+    if 0 < trainer.max_steps < steps:
+        reason = f"expected at least the {steps} steps before the first validation."
+        raise ArgumentError("max_steps", trainer.max_steps, reason)
 
 
 def check_image_size(data: ImageDataModule, network: Network) -> None:

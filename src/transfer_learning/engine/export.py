@@ -28,7 +28,7 @@ METADATA = "metadata.json"  # the extra file in a torch-export file
 _DYNAMIC = {
     "images": {0: torch.export.Dim("N", min=1, max=2**31 - 1)}
 }  # torch 2.6 exports no transformer without a maximum
-Run = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, C) float32
+Classify = Callable[[np.ndarray], np.ndarray]  # (N, H, W, 3) uint8 -> (N, C) float32
 
 
 class Check(NamedTuple):
@@ -60,7 +60,7 @@ class Format(NamedTuple):
     suffix: str
     modules: tuple[str, ...]  # that it needs, of the extra `export`
     to_bytes: Callable[[torch.export.ExportedProgram, dict[str, str]], bytes]  # program and metadata -> the file
-    open: Callable[[str], Run]
+    open: Callable[[str], Classify]
 
 
 def export(model: Classifier, path: str | Path, file_format: str, images: Images) -> Check:
@@ -112,7 +112,7 @@ def metadata(model: Classifier) -> dict[str, str]:
     }
 
 
-def compare(run: Run, exact: Classifier, model: Classifier, images: Images) -> Check:
+def compare(classify: Classify, exact: Classifier, model: Classifier, images: Images) -> Check:
     """Compares a file with its model in float32 and in the precision of the training."""
     references = Inference(exact, "cpu"), Inference(model)
     unreadable, ranges = dict[str, str](), dict[str, Sequence[float]]()
@@ -126,7 +126,7 @@ def compare(run: Run, exact: Classifier, model: Classifier, images: Images) -> C
         unreadable |= {images.names[start + position]: reason for position, reason in reasons.items()}
         read = [position for position in range(len(pixels)) if position not in reasons]
         if read:
-            found, labels = run(pixels[read]), images.labels[start:][read]
+            found, labels = classify(pixels[read]), images.labels[start:][read]
             expected = [reference.probabilities(pixels[read]) for reference in references]
             differences = np.maximum(differences, [np.abs(found - each).max() for each in expected])
             correct += [np.sum(each.argmax(axis=1) == labels) for each in (found, expected[1])]
@@ -158,7 +158,7 @@ def _onnx_bytes(program: torch.export.ExportedProgram, about: dict[str, str]) ->
     return proto.SerializeToString()
 
 
-def _open_onnx(path: str) -> Run:
+def _open_onnx(path: str) -> Classify:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -171,7 +171,7 @@ def _torch_export_bytes(program: torch.export.ExportedProgram, about: dict[str, 
     return file.getvalue()
 
 
-def _open_torch_export(path: str) -> Run:
+def _open_torch_export(path: str) -> Classify:
     with open(path, "rb") as file:
         module: Any = torch.export.load(io.BytesIO(file.read())).module()
     return lambda pixels: module(torch.from_numpy(pixels)).detach().numpy()

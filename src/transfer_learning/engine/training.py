@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.callbacks.history import History
 from transfer_learning.callbacks.loggers import adapters
-from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint
+from transfer_learning.callbacks.run_end import RunEndCallback, monitoring_checkpoint, validate
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.features import FrozenPart
 from transfer_learning.engine.batch_norm import check_last_batch
@@ -171,14 +171,15 @@ def _best_epoch(
         raise ArgumentError("max_epochs", trainer.max_epochs, EPOCH_WITH_VALIDATION)
     callback = monitoring_checkpoint(trainer)
     if not callback or not callback.best_model_path:
-        return rows[max(rows)], None
+        best = dict(model.history.rows[-1])  # the model has the weights of its end
+        return best if "val/acc" in best else best | dict(validate(trainer, model, datamodule=data)), None
     path, score = callback.best_model_path, callback.best_model_score
     epoch = read_checkpoint(path)["epoch"] + 1
     best = rows.get(epoch, {"epoch": epoch, monitor.name: score.item()})
     if "val/acc" not in best or best.get(monitor.name, score) != score:
         # The epoch had no validation; or it was interrupted after the checkpoint was saved, and then repeated with
         # slightly different results.
-        best |= trainer.validate(model, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)[0]
+        best |= validate(trainer, model, datamodule=data, ckpt_path=path, weights_only=True)
     return best, path
 
 

@@ -63,7 +63,7 @@ def _with_groups(key: str) -> set[str]:
     return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
-def differ_in_epochs(
+def check_only_epochs_differ(
     place: Path,
     now: Mapping[str, Any],
     given: Collection[str],

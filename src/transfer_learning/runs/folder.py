@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import read_checkpoint
-from transfer_learning.runs.config import differ_in_epochs, flat, read_config
+from transfer_learning.runs.config import check_only_epochs_differ, flat, read_config
 from transfer_learning.runs.metrics import cannot_be_extended, read_metrics
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import replace, write_csv, write_text
@@ -129,7 +129,7 @@ class RunFolder:
         added = [f"{key}={now[key]}" for key in now if key not in before]
         if added:
             rank_zero_info(f"{self.path}: keys that its config did not have: {some(added)}")
-        differ = partial(differ_in_epochs, self.path, now, given, may_change, epochs_key, may_extend)
+        differ = partial(check_only_epochs_differ, self.path, now, given, may_change, epochs_key, may_extend)
         other_epochs, wanted = differ(before), cast(int, now.get(epochs_key or ""))  # an integer if they differ
         if metrics and not other_epochs:
             if not added:

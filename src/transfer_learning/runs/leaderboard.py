@@ -37,10 +37,10 @@ def _rank(job: Job) -> tuple:
     return (not job.metrics, job.metrics.get("monitor", ""), sign * job.metrics.get("monitor_best", 0))
 
 
-def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]]:
+def read_job(folder: Path, finished_stays: bool = False) -> tuple[Job, dict[str, Any]]:
     """A job, and its config, unresolved; empty if it cannot be read. A damaged file makes it a failed job.
 
-    `refused` is the state of a finished run in whose folder a later command was refused: "failed" or "finished".
+    `finished_stays`: whether a finished run in whose folder a later command was refused counts as finished, not failed.
     """
     config: dict[str, Any] = {}
     try:
@@ -50,14 +50,14 @@ def read_job(folder: Path, refused: str = "failed") -> tuple[Job, dict[str, Any]
         overrides = [each for each in folder.name.split(",") if "=" in each]
     settings = {key.lstrip("+~"): value for key, _, value in (each.partition("=") for each in overrides)}
     try:
-        return _state_of(folder, settings, refused), config
+        return _state_of(folder, settings, finished_stays), config
     except OSError as error:
         return Job(folder.name, settings, "failed", first_line(error)), config
 
 
-def _state_of(folder: Path, settings: dict[str, str], refused: str) -> Job:
+def _state_of(folder: Path, settings: dict[str, str], finished_stays: bool) -> Job:
     """As `read_job`. Raises OSError."""
-    if (folder / "FAILED").exists() and not (refused == "finished" and (folder / "metrics.json").exists()):
+    if (folder / "FAILED").exists() and not (finished_stays and (folder / "metrics.json").exists()):
         reason = (folder / "FAILED").read_text(encoding="utf-8", errors="replace").strip().split("\n")[0]
         return Job(folder.name, settings, "failed", reason)
     try:

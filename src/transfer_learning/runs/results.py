@@ -64,7 +64,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 def read_run(path: Path, split: str) -> Run:
     """Reads the folder of a run. Only a finished run has results; they are those on a split, "val" or "test"."""
-    job, config = read_job(path, refused="finished")
+    job, config = read_job(path, finished_stays=True)
     refused = job.state == "finished" and (path / "FAILED").exists()
     missing = ["a later command in this folder was refused; these results are from before that"] if refused else []
     epochs: list[dict[str, float]] = []

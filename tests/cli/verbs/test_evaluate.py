@@ -86,6 +86,19 @@ def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkey
     assert model.predict([file]).probabilities[0, 1] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_checkpoint_that_a_training_replaces_meanwhile_is_not_calibrated(finished, verb, monkeypatch):
+    checkpoint = finished / "checkpoints" / "best.ckpt"
+
+    def replaced(*_):
+        checkpoint.write_bytes((finished / "checkpoints" / "last.ckpt").read_bytes())
+        return 1.7
+
+    monkeypatch.setattr(evaluation, "fit_temperature", replaced)
+    output = verb("evaluate", checkpoint, "--calibrate")
+    assert output.code == 1 and "best.ckpt: replaced by a training while its predictions were computed" in output.err
+    assert not checkpoint.with_name("best.temperature.json").exists() and load(checkpoint).temperature == 1
+
+
 def test_flip_is_named_in_the_results(finished, verb, monkeypatch):
     monkeypatch.setattr(evaluation, "fit_temperature", lambda *_: 1.7)
     for arguments, name in {(): "test-flip", ("--calibrate",): "test-calibrated-flip"}.items():

@@ -9,6 +9,7 @@ from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.sources.cartoons import Cartoons
 from transfer_learning.engine import export as export_module
 from transfer_learning.engine.calibration import write_temperature
+from transfer_learning.utilities.files import file_sha256
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_run_becomes_an_onnx_file_in_its_folder(run_folder, call):
 
 def test_a_checkpoint_becomes_a_file_beside_it_with_its_calibration(run_folder, call):
     checkpoint = run_folder / "checkpoints" / "best.ckpt"
-    write_temperature(checkpoint, 2.5)
+    write_temperature(checkpoint, 2.5, file_sha256(checkpoint))
     code, output, errors = call(checkpoint, "--format", "torch-export")
     assert (code, errors) == (0, "") and output.startswith(f"{checkpoint.with_suffix('.pt2')}: ")
     about = metadata_of(checkpoint.with_suffix(".pt2"))

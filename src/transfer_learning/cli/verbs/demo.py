@@ -77,6 +77,7 @@ def classify(inference: Any, file: str) -> tuple[dict[str, float], np.ndarray | 
     Raises:
         UserError: the file cannot be read as an image, or would be nearly black.
     """
+    from transfer_learning.callbacks.evaluation import overlays_if_maps
     from transfer_learning.data.depth import narrow
     from transfer_learning.data.formats import missing_plugin
     from transfer_learning.data.images import unlabelled
@@ -92,29 +93,21 @@ def classify(inference: Any, file: str) -> tuple[dict[str, float], np.ndarray | 
         raise UserError(f"{dark}: too dark or of too little contrast for this model")
     probabilities = inference.probabilities(pixels)
     named = dict(zip(inference.model.class_names, probabilities[0].tolist()))
-    return named, explanation(inference, pixels, probabilities.argmax(axis=1))
-
-
-def explanation(inference: Any, pixels: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
-    """An image (1, H, W, 3) uint8 under the Grad-CAM of its class, (1,) int64; None if the network has no maps."""
-    from transfer_learning.callbacks.evaluation import grad_cam_overlays
-    from transfer_learning.utilities.errors import UserError
-
-    try:
-        return grad_cam_overlays(inference.model, pixels, codes)[0]
-    except UserError:
-        return None
+    overlays = overlays_if_maps(inference.model, pixels, probabilities.argmax(axis=1))
+    return named, overlays[0] if overlays else None
 
 
 def build_page(inference: Any, name: str) -> Any:
     """The page as Gradio's Blocks."""
     import gradio
 
+    from transfer_learning.callbacks.evaluation import overlays_if_maps
     from transfer_learning.utilities.errors import UserError
 
     model = inference.model
     size = model.preprocessing.image_size
-    has_maps = explanation(inference, np.zeros((1, size, size, 3), np.uint8), np.zeros(1, np.int64)) is not None
+    black = np.zeros((1, size, size, 3), np.uint8)
+    has_maps = overlays_if_maps(model, black, np.zeros(1, np.int64)) is not None
 
     def update(file: str | None) -> dict[Any, Any]:
         if file is None:

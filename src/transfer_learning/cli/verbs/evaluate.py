@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     evaluated = {each: evaluate_images(inference, images) for each, images in wanted.items()}
     if options.calibrate:
         validation = evaluated["val"] if is_own and "val" in splits else evaluate_images(inference, own["val"])
-        calibrate_and_print(inference.model, checkpoint, validation, evaluated)
+        calibrate_and_print(inference.model, checkpoint, about["checkpoint_sha256"], validation, evaluated)
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
     about |= {"temperature": inference.model.temperature, "tta": options.tta, **metrics}
     with atomic_folder(out, last="evaluation.json", replaced=replaced) as folder:
@@ -116,8 +116,13 @@ def destination(
     return out, (before or {}).get("files", ())
 
 
-def calibrate_and_print(model: Any, checkpoint: Path, validation: Any, evaluated: Mapping[str, Any]) -> None:
-    """Fits a temperature to the validation split, keeps it beside the checkpoint, and prints what it changes."""
+def calibrate_and_print(
+    model: Any, checkpoint: Path, sha256: str, validation: Any, evaluated: Mapping[str, Any]
+) -> None:
+    """Fits a temperature to the validation split, keeps it beside the checkpoint, and prints what it changes.
+
+    `sha256` is that of the checkpoint before the model was loaded.
+    """
     from transfer_learning.engine.calibration import write_temperature
     from transfer_learning.engine.evaluation import calibrate
 
@@ -126,7 +131,7 @@ def calibrate_and_print(model: Any, checkpoint: Path, validation: Any, evaluated
     shown += [(each, found) for each, found in evaluated.items() if found is not validation]
     before = [found.metrics(model) for _, found in shown]
     calibrate(model, validation)
-    write_temperature(checkpoint, model.temperature)
+    write_temperature(checkpoint, model.temperature, sha256)
     print(f"temperature {model.temperature:.4f}, fitted to the validation split")
     columns = list[tuple[str, Any]]()
     for (each, found), uncalibrated in zip(shown, before):
