@@ -157,5 +157,19 @@ def test_a_later_frame_that_is_broken_does_not_cost_the_first(tmp_path, suffix):
     assert compared > 3
 
 
+@pytest.mark.parametrize("name, settings", [("a.png", {}), ("a.webp", {}), ("a.jpg", {}), ("b.jpg", {"dpi": (72, 72)})])
+def test_damaged_exif_data_do_not_cost_the_image(tmp_path, name, settings):
+    image = Image.fromarray(np.full((30, 40, 3), 90, np.uint8))
+    image.save(tmp_path / name, exif=b"Exif\0\0garbage!", **settings)
+    pixels, remarks = decode(unlabelled([tmp_path / name]), Preprocessing(8), [0])
+    assert not remarks["unreadable"] and np.abs(pixels[0].astype(int) - 90).max() < 4
+
+
+def test_a_bitmap_in_plain_text(tmp_path):
+    (tmp_path / "a.pbm").write_bytes(b"P1\n2 2\n1 0\n0 1\n")
+    pixels, remarks = decode(unlabelled([tmp_path / "a.pbm"]), Preprocessing(2), [0])
+    assert not remarks["unreadable"] and pixels[0, :, :, 0].tolist() == [[0, 255], [255, 0]]
+
+
 def test_an_image_in_memory_has_one_frame():
     assert count_frames(Image.new("L", (2, 2))) == 1

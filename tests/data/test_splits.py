@@ -338,6 +338,7 @@ def test_a_given_split_of_which_no_image_is_left_is_an_error():
     check_kept_splits(given_images, np.array([0, 2, 4]))
     with pytest.raises(UserError, match="all val images are left out"):
         check_kept_splits(given_images, np.array([0, 1, 4, 5]))
+    check_kept_splits(given_images, np.array([0, 1, 4, 5]), ("train", "test"))  # folds divide the others anew
 
 
 def test_a_count_that_rounding_leaves_is_for_training():

@@ -405,6 +405,16 @@ def test_resumed_fit_of_balanced_classes_equals_an_uninterrupted_one(
     assert torch.equal(straight, resumed) and resumed_rows == rows
 
 
+def test_class_weights_are_those_of_the_data_or_the_models_own(tmp_path, small_data, small_model, quiet_trainer):
+    """Not those of the data of an earlier training."""
+    model = small_model(class_weights=[2.0, 1.0])
+    for balance in ("weights", "none"):
+        data = small_data(balance=balance)
+        train(data, model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+        expected = data.class_weights if balance == "weights" else [2.0, 1.0]
+        assert model.class_weights.tolist() == pytest.approx(expected)
+
+
 def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):
     for schedule in (None, Cosine()):
         trainer = quiet_trainer(max_epochs=-1, max_steps=7)

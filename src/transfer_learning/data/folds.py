@@ -123,7 +123,9 @@ def cross_validation(images: Images, splits: Mapping[str, np.ndarray], folds: in
     pool = images.take(indices)
     order, group = ranks(pool.digests, "fold"), group_codes(pool.groups, len(indices))
     sizes = np.bincount(np.unique(np.stack([pool.labels, group]), axis=1)[0], minlength=len(images.class_names))
-    if few := [f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero(sizes < folds)]:
+    if few := [
+        f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero((sizes > 0) & (sizes < folds))
+    ]:
         unit = "groups" if pool.groups else "images"
         reason = f"fewer {unit} for training and validation than there are folds: class {some(few, 1)}"
         raise ArgumentError("folds", folds, f"{reason}. Take fewer folds, or more {unit}.")

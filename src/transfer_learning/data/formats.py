@@ -46,6 +46,16 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
     return Image.open(file, formats=[each for each in Image.ID if each in FORMATS])
 
 
+def forget_damaged_exif(image: Image.Image) -> None:
+    """Loads an image, and drops its EXIF data if they cannot be read, so that the rest of it can be used."""
+    image.load()
+    try:
+        image.getexif()
+    except Exception:  # of several kinds, such as SyntaxError
+        for key in ("exif", "Raw profile type exif"):
+            image.info.pop(key, None)
+
+
 def count_frames(image: Image.Image) -> int:
     """The number of frames (pages) of an opened file; those after a broken one do not count."""
     with suppress(Exception):  # decoders raise many kinds of errors; the first frame may be right

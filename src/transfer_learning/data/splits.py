@@ -160,10 +160,10 @@ def with_training_split(images: Images) -> Images:
     return replace(images, splits=[split or "train" for split in images.splits or ()])
 
 
-def check_kept_splits(images: Images, used: np.ndarray) -> None:
-    """Raises UserError if a given split has images, but none of those at the (N,) indices that are used."""
+def check_kept_splits(images: Images, used: np.ndarray, needed: Sequence[str] = SPLITS) -> None:
+    """Raises UserError if a needed split has given images, but none of those at the (N,) indices that are used."""
     splits = images.splits or ()
-    lost = set(splits) - {None} - {splits[index] for index in used}
+    lost = set(splits) & set(needed) - {splits[index] for index in used}
     if lost:
         reason = f"all {' and all '.join(sorted(map(str, lost)))} images are left out"
         raise UserError(f"{reason}, for the reasons above. Correct them, or split all images anew (per_class).")

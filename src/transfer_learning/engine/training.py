@@ -128,8 +128,7 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     check_not_empty(data, splits)  # there may be fewer images than were listed
     check_last_batch(data, model.network, trainer)
     model.train()  # a loaded model is in evaluation mode
-    if data.class_weights:
-        model.set_class_weights(data.class_weights)
+    model.set_class_weights(data.class_weights or model.own_class_weights)  # not those of earlier data
 
 
 def compile_network(network: Network, device: torch.device) -> None:

@@ -39,7 +39,8 @@ def evaluate(
     correct = int((p.argmax(dim=1) == codes).sum())
     low, high = wilson_interval(correct, len(codes))
     mean = {key: _number(values[present].nanmean()) for key, values in by_class.items()}
-    error = classification.multiclass_calibration_error(p, codes, num_classes=count, n_bins=BINS, norm="l1")
+    below_one = p.clamp(max=1 - torch.finfo(p.dtype).eps)  # torchmetrics has one more bin for confidences of 1
+    error = classification.multiclass_calibration_error(below_one, codes, num_classes=count, n_bins=BINS, norm="l1")
     classes = {
         name: {**{key: _number(values[code]) for key, values in by_class.items()}, "support": int(support[code])}
         for code, name in enumerate(class_names)
