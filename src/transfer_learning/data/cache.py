@@ -61,7 +61,7 @@ class CachedArray:
         """The rows of N ids; those that are missing are computed and stored.
 
         Raises:
-            ArgumentError: the folder cannot be written (`cache_dir`).
+            ArgumentError: the folder cannot be written, or new rows have another shape or type (`cache_dir`).
         """
         listed, missing = self._listed(), 0
         if any(each not in listed["ids"] for each in ids):
@@ -133,10 +133,16 @@ class CachedArray:
         self, file: BinaryIO, listed: dict, ids: Sequence[str], positions: list[int], compute: Compute
     ) -> None:
         rows, remarks = compute(positions)
+        kind = rows.dtype.str, list(rows.shape[1:])
+        if listed["ids"] and kind != (listed["dtype"], listed["shape"]):
+            stored = (
+                f"the rows of {self.path.name} are {listed['dtype']} {listed['shape']}, new ones {kind[0]} {kind[1]}"
+            )
+            raise ArgumentError("cache_dir", str(self.folder), f"{stored}. Remove that file, or choose another folder.")
         file.seek(HEADER + len(listed["ids"]) * rows[0].nbytes)
         file.write(np.ascontiguousarray(rows).data)
         file.flush()
-        listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:]), "about": self.about}
+        listed |= {"dtype": kind[0], "shape": kind[1], "about": self.about}
         for kind, values in remarks.items():
             known = listed["remarks"].setdefault(kind, {})
             known |= {ids[positions[place]]: value for place, value in values.items()}
