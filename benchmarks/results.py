@@ -171,7 +171,8 @@ def page(results: Mapping[str, Any]) -> str:
         "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
         "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Features "
         "are computed once and then reused: the columns `features` and `start to first step` show the slowest seed, "
-        "which computed them, and less than a second if an earlier run had stored them. Other programs ran for part of the time, so an idle machine needs "
+        "which computed them, and less than a second if an earlier run had stored them. Other programs ran for part of "
+        "the time, so an idle machine needs "
         "fewer seconds; the first table therefore takes the median epoch.",
         "## The five systems",
         systems_table(results),
