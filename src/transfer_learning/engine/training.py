@@ -82,6 +82,7 @@ def train(
     check_training(data, model, trainer, compile, resume, monitor, test)
     splits = ("train", "val", "test") if test else ("train", "val")
     prepare(data, model, trainer, splits)
+    model.temperature = 1.0  # an earlier calibration was of other weights
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     before_features = time.perf_counter()
