@@ -196,6 +196,7 @@ def test_what_the_others_leave_is_for_training():
     [(name, "train") for name in ("train", "Train", "training", "training_data", "train-set", "train1")]
     + [(name, "val") for name in ("val", "valid", "validation", "Validation", "validation images")]
     + [(name, "test") for name in ("test", "TEST", "testing", "test1", "test_set")]
+    + [(name, "train") for name in ("train_dataset", "training_dataset", "Train Images", "train_imgs", "trainset")]
     + [(name, None) for name in ("trains", "cat", "", "test bench", "valley", "retrain", "value")],
 )
 def test_names_of_splits(name, split):

@@ -171,7 +171,8 @@ def lock_in_use(file: BinaryIO) -> None:
     system itself refuses to remove a mapped file.
     """
     if fcntl:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_SH)
 
 
 class ArrayFile(NamedTuple):
@@ -201,8 +202,8 @@ def remove_unused(path: Path) -> bool:
     Returns whether it is gone. Raises OSError.
     """
     try:
-        with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "rb") as file:
-            if fcntl:
+        with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "r+b") as file:
+            if fcntl:  # NFS locks only files that are open for writing
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()

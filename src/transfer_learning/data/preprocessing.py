@@ -16,7 +16,7 @@ from pydantic import Field
 from transfer_learning.data.cache import CachedArray, Remarks
 from transfer_learning.data.depth import Deep, check_ranges, read_deep
 from transfer_learning.data.digests import UNREADABLE
-from transfer_learning.data.formats import count_frames, forget_damaged_exif, missing_plugin, readable_formats
+from transfer_learning.data.formats import count_frames, keep_orientation_alone, missing_plugin, readable_formats
 from transfer_learning.data.images import Images
 from transfer_learning.data.summary import log_frames
 from transfer_learning.utilities.cores import usable_cores
@@ -63,7 +63,7 @@ class Preprocessing:
 
     def resized(self, image: Image.Image, deep: Deep | None) -> np.ndarray:
         """As `__call__`, where `deep` is what `read_deep` found in the image."""
-        forget_damaged_exif(image)
+        keep_orientation_alone(image)
         if deep:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             image = Image.fromarray(deep.as_bytes(self.depth))
@@ -144,6 +144,8 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
             reason = first_line(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = missing_plugin(images.names[index]) or UNKNOWN
+            if isinstance(error, Image.DecompressionBombError):
+                reason = f"{reason.partition(',')[0]}; make it smaller"
             remarks["unreadable"][position] = reason
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # of this process or container; decoders release the GIL
