@@ -140,7 +140,7 @@ def test_class_folders_in_several_folders_are_said(paths, around, caplog):
         told(paths)
     found = [message for message in caplog.messages if "folder that it is in" in message]
     assert len(found) == (around is not None)
-    assert around is None or f"these folders are in {around}. If those are the classes, list them" in found[0]
+    assert around is None or f"class folders are in {around}. If those are the classes, list them" in found[0]
 
 
 def test_a_folder_of_pictures_beside_splits(caplog):

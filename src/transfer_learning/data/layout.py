@@ -86,7 +86,7 @@ def _log_folders_around_classes(places: Iterable[Iterable[Place]], splits: Colle
     if len(names) > 1:
         shown = some(sorted(printable(name) or "the root" for name in names))
         way = "If those are the classes, list them, such as classes=[a,b]."
-        rank_zero_info(f"an image's class is the folder that it is in; these folders are in {shown}. {way}")
+        rank_zero_info(f"the class of an image is the folder that it is in; class folders are in {shown}. {way}")
 
 
 def _chain(folder: Path) -> list[Path]:
