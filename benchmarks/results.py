@@ -169,9 +169,10 @@ def page(results: Mapping[str, Any]) -> str:
         "# Results",
         f"Made by `benchmarks/results.py` from runs at commit {results['commit']}; `results.json` has each of them. "
         "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
-        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Of the seconds "
-        "of the features, and from the start to the first step, they show the longest, since later runs use stored "
-        "features; below a second, all of them did. Other programs ran for part of the time, so an idle machine needs "
+        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Features "
+        "are computed once and then reused: the columns `features` and `start to first step` show the slowest seed, "
+        "which computed them, and less than a second if an earlier run had stored them. Other programs ran for part of "
+        "the time, so an idle machine needs "
         "fewer seconds; the first table therefore takes the median epoch.",
         "## The five systems",
         systems_table(results),

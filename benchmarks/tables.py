@@ -34,8 +34,8 @@ RECORDED = (*MEASURES, "images_train", *IMAGES.values(), "epoch_best", "precisio
 ONCE = ("seconds_features", "seconds_to_first_step")  # stored features are computed by the first of repeated runs
 PLACE = ("commit", "machine", "torch", "precision")
 INTRODUCTION = """Made by `python benchmarks/tables.py` from the folders of runs. Files in `measurements/` have a row
-for each run. Of repeated runs the tables show the mean and, in brackets, the range. The first of them computes the
-features that all use, so of the seconds of the features and from the start to the first step they show the longest. The
+for each run. Of repeated runs the tables show the mean and, in brackets, the range. Features are computed once
+and then reused: the columns `features` and `start to first step` show the slowest run, which computed them. The
 interval (Wilson, 95 %) is that of the mean, for another sample of as many images; it does not cover other seeds."""
 Row = dict[str, str]  # of a CSV file
 

@@ -3,7 +3,7 @@ import re
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 from torchmetrics.classification import MulticlassF1Score
 
@@ -42,6 +42,21 @@ def test_rows_are_the_logged_metrics(small_data, small_model, quiet_trainer):
             key: value for step, values in recorder.metrics if step == row["epoch"] for key, value in values.items()
         }
         assert {key: row[key] for key in names} == pytest.approx({key: logged[key] for key in names})
+
+
+def test_what_a_callback_logs_for_each_epoch_is_in_the_rows(small_data, small_model, quiet_trainer):
+    class Norm(Callback):
+        def on_validation_batch_end(self, trainer, model, outputs, batch, *_):
+            norm = batch.inputs.norm()
+            model.log("val/norm", norm, on_step=False, on_epoch=True, batch_size=len(batch.targets))
+
+    model, data = small_model(), small_data()
+    quiet_trainer(max_epochs=2, callbacks=[Norm()]).fit(model, datamodule=data)
+    sizes, norms = zip(
+        *((len(b.targets), data.on_after_batch_transfer(b).inputs.norm()) for b in data.val_dataloader())
+    )
+    expected = sum(size * norm for size, norm in zip(sizes, norms)) / sum(sizes)
+    assert [row["val/norm"] for row in model.history.rows] == pytest.approx([float(expected)] * 2)
 
 
 def test_epochs_are_printed(small_data, small_model, quiet_trainer, caplog, monkeypatch):

@@ -379,14 +379,11 @@ def test_gradients_can_be_clipped_with_every_optimizer(tmp_path, in_process, com
 
 
 def test_logger_csv(tmp_path, in_process, cache):
-    code, output = in_process(*TINY, *SMALL_CNN, "logger=csv", f"hydra.run.dir={tmp_path}/run", cache)
+    settings = [*TINY, *SMALL_CNN, "logger=csv", "~callbacks.evaluation"]
+    code, output = in_process(*settings, f"hydra.run.dir={tmp_path}/run", cache)
     assert code == 0, output
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {name for name in names if not OF_PREDICTIONS.fullmatch(name)} == FILES | {
-        ".lock",
-        "hparams.yaml",
-        "metrics.csv",
-    }
+    expected = FILES - {"predictions.csv"} | {".lock", "hparams.yaml", "metrics.csv"}  # nor figures of predictions
+    assert {path.name for path in (tmp_path / "run").iterdir()} == expected
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -395,6 +392,16 @@ def test_logger_csv(tmp_path, in_process, cache):
     assert logged[-1] == pytest.approx(metrics["val/acc_last"])
     assert [float(row["test/acc"]) for row in rows if row["test/acc"]][-1] == pytest.approx(metrics["test/acc"])
     assert "epochs: 2" in (tmp_path / "run" / "hparams.yaml").read_text()
+
+
+def test_the_traceback_of_a_user_error_is_in_the_log_and_printed_if_asked_for(tmp_path, in_process, monkeypatch):
+    command = ["data=image_folder", f"data.root={tmp_path}/nowhere", f"hydra.run.dir={tmp_path}/run"]
+    for asked in (False, True):
+        monkeypatch.delenv("TRANSFER_LEARNING_TRACEBACKS", raising=False)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1" if asked else "0")
+        code, output = in_process(*command)
+        assert code == 1 and f"{tmp_path}/nowhere" in output and ("Traceback" in output) == asked
+        assert "Traceback" in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

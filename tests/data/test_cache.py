@@ -137,6 +137,17 @@ def test_a_damaged_file_is_computed_anew(squares, tmp_path, damage):
     assert again.computed == list(range(100)) and rows[99, 1] == 99 * 99 and path.read_bytes() == complete
 
 
+@pytest.mark.parametrize("kind", [dict(dtype=np.int32), dict(shape=(3,)), dict(shape=())])
+def test_new_rows_of_another_type_or_shape_are_refused_and_the_old_ones_stay(squares, tmp_path, kind):
+    """As after an update of torch that computes features in another precision."""
+    squares().get(range(9))
+    made = np.ones((1, *kind.get("shape", (2,))), kind.get("dtype", np.int64))
+    with pytest.raises(ArgumentError, match=f"cache_dir='{tmp_path}': the rows of squares-.* are <i8 .*, new ones "):
+        CachedArray(tmp_path, "squares", KEY).get(["9"], lambda positions: (made, {}))
+    again = squares()
+    assert np.array_equal(again.get(range(9))[0], expected(range(9))) and not again.computed
+
+
 def test_bytes_after_the_last_row_do_no_harm(squares, tmp_path):
     """A process that died while it added rows leaves such bytes."""
     squares().get(range(100))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from transfer_learning.data.depth import narrow, read_deep
+from transfer_learning.data.formats import open_image
 from transfer_learning.data.images import unlabelled
 from transfer_learning.data.preprocessing import Preprocessing, decode
 
@@ -283,3 +284,14 @@ def test_narrow_ranges_are_named_for_all_images_of_a_type_or_for_each(ranges, to
     for expected, is_together in ((together, True), (apart, False)):
         found = narrow(ranges, is_together)
         assert (found is None) if expected is None else found.startswith(expected)
+
+
+@pytest.mark.parametrize("bits, kind", [(16, ">i2"), (32, ">i4"), (-32, ">f4")])
+def test_fits_images_of_more_than_8_bits_are_refused(bits, kind):
+    """Pillow 11 reads their bytes in the wrong order, Pillow 13 ignores BZERO."""
+    cards = {"SIMPLE": "T", "BITPIX": bits, "NAXIS": 2, "NAXIS1": 2, "NAXIS2": 1, "BZERO": 32768}
+    header = "".join(f"{key:8}= {value:>20}".ljust(80) for key, value in cards.items()) + "END".ljust(80)
+    values = np.array([[100, 7232]]).astype(kind).tobytes()
+    file = io.BytesIO(header.ljust(2880).encode() + values.ljust(2880, b"\0"))
+    with pytest.raises(ValueError, match="wrong values from FITS images .*; save it as TIFF"):
+        read_deep(open_image(file))

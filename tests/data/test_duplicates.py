@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,14 @@ def test_one_of_equal_images_is_kept_and_none_of_contradictory_ones():
         1: ("the same bytes as another image", "image 0"),
         4: ("the same bytes as an image of another class", "image 5"),
         5: ("the same bytes as an image of another class", "image 4"),
+    }
+
+
+def test_empty_files_are_no_copies():
+    """They are left out as unreadable."""
+    empty = hashlib.sha256(b"").hexdigest()
+    assert found_in(images([0, 1, 0, 0], [empty, empty, "a", "a"])) == {
+        3: ("the same bytes as another image", "image 2")
     }
 
 

@@ -1,5 +1,8 @@
+import hashlib
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.exclusions import excluded_images, read_exclusions
@@ -124,3 +127,12 @@ def test_an_unreadable_image_may_be_excluded(folder, folder_data, table):
     digest = next(digest for name, digest in zip(images.names, images.digests) if "broken" in name)
     data = folder_data((3, 2, 2), exclude=table(f"exclude,sha256\nx,{digest}\n"))
     assert len(data.readable) == 24
+
+
+def test_an_excluded_image_needs_no_depth(folder, folder_data, table):
+    """Its values from 0 to 255 in 16 bits would stop the run: is it 8 bits deep, or nearly black?"""
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(folder / "a" / "dark.tif")
+    with pytest.raises(ArgumentError, match="depth=None"):
+        folder_data((3, 2, 2))
+    digest = hashlib.sha256((folder / "a" / "dark.tif").read_bytes()).hexdigest()
+    assert len(folder_data((3, 2, 2), exclude=table(f"exclude,sha256\nx,{digest}\n")).readable) == 24

@@ -330,3 +330,9 @@ def test_features_are_computed_once_for_all_folds(folder_data):
         stored = data.features["val"]
         pixels = torch.from_numpy(data.pixels[data.splits["val"]]).float().div(255).mean(dim=(1, 2))
         assert torch.allclose(torch.from_numpy(stored.array[stored.rows[0]]), pixels, atol=1e-6)
+
+
+def test_a_class_of_the_test_alone_has_no_folds():
+    given = images([0, 1] * 6 + [2])
+    after = cross_validation(given, split(13, 0.7, 0.23), 3, 0)
+    assert after["test"].tolist() == [12] and len(after["val"]) == 4 and len(after["train"]) == 8

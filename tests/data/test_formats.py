@@ -1,5 +1,6 @@
 import importlib
 import io
+import struct
 import sys
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from transfer_learning.data import formats
+from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import (
     FORMATS,
     count_frames,
@@ -35,7 +37,10 @@ def without_plugin(monkeypatch):
     "name, expected",
     [
         *[(f"photo.{suffix}", True) for suffix in ("jpg", "JPG", "png", "webp", "tiff", "heic", "HEIF", "hif", "avif")],
-        *[(f"photo.{suffix}", False) for suffix in ("txt", "csv", "jpg.part", "heicx")],
+        *[
+            (f"photo.{suffix}", False)
+            for suffix in ("txt", "csv", "jpg.part", "heicx", "pdf", "h5", "mpg", "svg", "eps")
+        ],
         ("heic", False),
     ],
 )
@@ -155,6 +160,47 @@ def test_a_later_frame_that_is_broken_does_not_cost_the_first(tmp_path, suffix):
         assert np.abs(pixels[0].astype(int) - 40).max() < 6 and not remarks["unreadable"]
         compared += 1
     assert compared > 3
+
+
+@pytest.mark.parametrize("name, settings", [("a.png", {}), ("a.webp", {}), ("a.jpg", {}), ("b.jpg", {"dpi": (72, 72)})])
+def test_damaged_exif_data_do_not_cost_the_image(tmp_path, name, settings):
+    image = Image.fromarray(np.full((30, 40, 3), 90, np.uint8))
+    image.save(tmp_path / name, exif=b"Exif\0\0garbage!", **settings)
+    pixels, remarks = decode(unlabelled([tmp_path / name]), Preprocessing(8), [0])
+    assert not remarks["unreadable"] and np.abs(pixels[0].astype(int) - 90).max() < 4
+
+
+def test_a_turned_photograph_with_exif_data_that_pillow_cannot_write_is_turned(tmp_path):
+    """Its resolution is a text. Pillow writes all EXIF data again when it turns an image."""
+    rows = np.arange(240, dtype=np.uint8)[:, None, None].repeat(240, 1).repeat(3, 2)
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x011A, 2, 4, b"72\0\0")
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + tags + bytes(4)
+    Image.fromarray(rows).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    pixels, remarks = decode(unlabelled([tmp_path / "a.jpg"]), Preprocessing(240), [0])
+    assert not remarks["unreadable"]
+    assert np.abs(pixels[0].astype(int) - np.rot90(rows, -1)).max() < 4
+
+
+def test_an_image_of_too_many_pixels_is_told_without_talk_of_attacks(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 20000 20000 255\n")
+    _, remarks = decode(unlabelled([tmp_path / "a.pgm"]), Preprocessing(8), [0])
+    assert remarks["unreadable"][0].endswith("exceeds limit of 178956970 pixels; make it smaller")
+
+
+def test_an_empty_file_is_told(tmp_path):
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    images = Folder(tmp_path).list_images(FileDigests())
+    assert decode(images, Preprocessing(8), [0, 1])[1]["unreadable"] == dict.fromkeys(
+        (0, 1), "ValueError: the file is empty"
+    )
+
+
+def test_a_bitmap_in_plain_text(tmp_path):
+    (tmp_path / "a.pbm").write_bytes(b"P1\n2 2\n1 0\n0 1\n")
+    pixels, remarks = decode(unlabelled([tmp_path / "a.pbm"]), Preprocessing(2), [0])
+    assert not remarks["unreadable"] and pixels[0, :, :, 0].tolist() == [[0, 255], [255, 0]]
 
 
 def test_an_image_in_memory_has_one_frame():

@@ -121,6 +121,36 @@ def test_what_was_decided_is_said(caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    "paths, around",
+    [
+        ("rose/2019/1.jpg rose/2020/1.jpg tulip/2019/1.jpg", "rose, tulip"),
+        ("ill/P1/1.jpg well/P2/1.jpg", "ill, well"),
+        ("rose/1.jpg rose/more/2.jpg tulip/3.jpg", "rose, the root"),
+        ("train/ill/P1/1.jpg train/well/P2/1.jpg val/ill/P3/1.jpg", "ill, well"),
+        ("color/rose/1.jpg color/tulip/1.jpg grey/rose/1.jpg", "color, grey"),
+        ("rose/1.jpg tulip/1.jpg", None),
+        ("PetImages/Cat/1.jpg PetImages/Dog/1.jpg", None),
+        ("train/x/1.jpg val/y/1.jpg test/x/1.jpg", None),
+        ("x/train/1.jpg x/val/2.jpg y/train/1.jpg y/test/2.jpg", None),
+    ],
+)
+def test_class_folders_in_several_folders_are_said(paths, around, caplog):
+    with caplog.at_level("INFO"):
+        told(paths)
+    found = [message for message in caplog.messages if "folder that it is in" in message]
+    assert len(found) == (around is not None)
+    assert around is None or f"class folders are in {around}. If those are the classes, list them" in found[0]
+
+
+def test_a_folder_of_pictures_beside_splits(caplog):
+    """The classes that the error names are those that can be listed."""
+    paths = "train/rose/1.jpg train/tulip/1.jpg test/rose/1.jpg plots/loss.png"
+    with pytest.raises(UserError, match=r"such as classes=\[rose,tulip\]"):
+        told(paths)
+    assert told(paths, ["rose", "tulip"]) == "rose:train tulip:train rose:test plots!:-"
+
+
 def test_folders_that_are_no_classes_are_not_said_to_differ_in_case(caplog):
     with caplog.at_level("INFO"):
         assert told("Images/cat/1.jpg x/images/dog/1.jpg", ["cat", "dog"]) == "cat:- dog:-"

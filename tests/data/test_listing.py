@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from tests.conftest import needs_pipes
-from transfer_learning.data.listing import LINKED, SPECIAL, list_files
+from transfer_learning.data.listing import EMPTY, LINKED, SPECIAL, list_files
 from transfer_learning.utilities.errors import UserError
 
 
@@ -27,7 +27,9 @@ def names(root):
 
 
 def test_files_are_sorted_and_hidden_ones_are_left_out(folder):
-    root = folder("b/2", "b/1", "a/3/x", ".hidden/x", "a/._1", "__MACOSX/1", "c")
+    root = folder(
+        "b/2", "b/1", "a/3/x", ".hidden/x", "a/._1", "__MACOSX/1", "a/@eaDir/1.jpg/SYNO_S.jpg", "$RECYCLE.BIN/1", "c"
+    )
     assert names(root) == ["a/3/x", "b/1", "b/2", "c"]
     assert list_files(root).left_out == {}
 
@@ -98,3 +100,9 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", locked)
     with pytest.raises(UserError, match=f"{root}/b: Permission denied; every folder must be readable"):
         list_files(root)
+
+
+def test_empty_folders_are_named(folder):
+    root = folder("a/1", "b/.DS_Store")
+    (root / "c" / "d").mkdir(parents=True)
+    assert names(root) == ["a/1"] and list_files(root).left_out == {EMPTY: [f"{root}/b", f"{root}/c/d"]}

@@ -196,6 +196,7 @@ def test_what_the_others_leave_is_for_training():
     [(name, "train") for name in ("train", "Train", "training", "training_data", "train-set", "train1")]
     + [(name, "val") for name in ("val", "valid", "validation", "Validation", "validation images")]
     + [(name, "test") for name in ("test", "TEST", "testing", "test1", "test_set")]
+    + [(name, "train") for name in ("train_dataset", "training_dataset", "Train Images", "train_imgs", "trainset")]
     + [(name, None) for name in ("trains", "cat", "", "test bench", "valley", "retrain", "value")],
 )
 def test_names_of_splits(name, split):
@@ -299,6 +300,20 @@ def test_the_split_of_groups_does_not_depend_on_names_and_order():
     assert contents(PerClass(0.6, 0.2, 0.2)(grouped)) == contents(PerClass(0.6, 0.2, 0.2)(again), digests)
 
 
+def test_which_group_fills_an_empty_split_depends_on_the_seed_and_not_on_names():
+    """60 images of a in groups of their own, and two groups of 3 of b, both of which are first given to training."""
+    labels, codes = [0] * 60 + [1] * 6, [*range(60), 60, 60, 60, 61, 61, 61]
+    validates = {False: [], True: []}
+    for seed in range(12):
+        for swapped, found in validates.items():
+            groups = [f"P{121 - code if swapped and code >= 60 else code}" for code in codes]
+            grouped = replace(images(np.array(labels), DIGESTS[:66]), groups=groups)
+            splits = PerClass(0.6, 0.2, 0.2, seed=seed)(grouped)
+            found.append([row for row in splits["val"] if row >= 60])
+    assert validates[False] == validates[True]
+    assert {tuple(rows) for rows in validates[False]} >= {(60, 61, 62), (63, 64, 65)}
+
+
 def test_too_few_groups():
     with pytest.raises(ArgumentError, match="2 groups are too few, or too large, for the test split"):
         PerClass(0.6, 0.2, 0.2)(in_groups([0, 1] * 10, 10))
@@ -338,6 +353,7 @@ def test_a_given_split_of_which_no_image_is_left_is_an_error():
     check_kept_splits(given_images, np.array([0, 2, 4]))
     with pytest.raises(UserError, match="all val images are left out"):
         check_kept_splits(given_images, np.array([0, 1, 4, 5]))
+    check_kept_splits(given_images, np.array([0, 1, 4, 5]), ("train", "test"))  # folds divide the others anew
 
 
 def test_a_count_that_rounding_leaves_is_for_training():

@@ -30,6 +30,16 @@ def test_temperature_is_that_by_which_the_logits_are_too_large(classes, scale):
     assert found == pytest.approx(float(np.exp(best.x[0])), rel=1e-3)
 
 
+@pytest.mark.parametrize("margin", [0.01, 0.3, 1.0, 3.0, 10.0, 90.0])
+@pytest.mark.parametrize("classes", [2, 3, 20])
+def test_without_a_mistake_there_is_no_temperature(classes, margin):
+    """Each smaller temperature has a smaller loss, until it is rounded to zero."""
+    logits = margin * torch.eye(classes)
+    logits = torch.tensor([[-margin], [margin]]) if classes == 2 else logits
+    with pytest.raises(UserError, match="no temperature fits: the validation split has no mistakes"):
+        fit_temperature(logits, torch.arange(classes), CrossEntropy())
+
+
 def test_temperature_is_kept_beside_the_checkpoint(tmp_path):
     checkpoint = tmp_path / "best.ckpt"
     checkpoint.write_bytes(b"weights")

@@ -14,6 +14,7 @@ from transfer_learning import load
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.checkpoint import _check_shapes, read_checkpoint
 from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.models import pretrained as pretrained_module
 from transfer_learning.models.network import Frozen, Network
 from transfer_learning.models.pretrained import Pretrained
@@ -130,6 +131,17 @@ def test_model_with_further_metrics_is_loaded_without_them(saved, small_data, sm
     path = tmp_path / "model.ckpt"
     model = saved(small_model(metrics={"f1": MulticlassF1Score}), small_data(), path)
     assert torch.equal(load(path)(IMAGES), model(IMAGES))
+
+
+def test_a_loaded_model_has_the_objective_cross_entropy(saved, small_data, small_model, tmp_path):
+    """docs/code.md says so: a checkpoint does not hold the objective."""
+
+    class Doubled(CrossEntropy):
+        def losses(self, logits, targets):
+            return 2 * super().losses(logits, targets)
+
+    saved(small_model(objective=Doubled()), small_data(), tmp_path / "model.ckpt")
+    assert type(load(tmp_path / "model.ckpt").objective) is CrossEntropy
 
 
 def test_frozen_weights_of_a_file_are_named_and_left_out(saved, small_data, vgg16, tmp_path, weights_file):

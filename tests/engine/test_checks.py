@@ -86,6 +86,17 @@ def test_limits_that_leave_batches_are_accepted(small_data, small_model, quiet_t
         check_number_of_batches(data, trainer, ["train"])
 
 
+def test_more_devices_than_images_of_a_split(small_data, quiet_trainer):
+    """Lightning's sampler would stop in an assertion of the last device."""
+    data = small_data(batch_size=22)
+    data.list_images()
+    check_number_of_batches(data, quiet_trainer(devices=10, strategy="ddp"), ["train", "val"])
+    trainer = quiet_trainer(devices=11, strategy="ddp")
+    check_number_of_batches(data, trainer, ["train"])
+    with pytest.raises(ArgumentError, match="^devices=11: expected at most 10, the number of val images"):
+        check_number_of_batches(data, trainer, ["train", "val"])
+
+
 def test_settings_of_the_data(tmp_path, small_data, small_model, quiet_trainer):
     for settings, message in (
         ({"folds": 18, "fold": 1}, "folds=18: fewer images"),

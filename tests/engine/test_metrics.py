@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from sklearn import metrics as independent
+from torch import nn
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
 from transfer_learning.engine.classifier import Classifier
@@ -46,6 +47,21 @@ def test_means_over_images_and_further_metrics_over_batches():
         "val/f1": pytest.approx(macro_f1(probabilities.argmax(dim=1).numpy(), codes.numpy(), 3)),
     }
     assert list(metrics.of("train")) == ["train/loss", "train/acc", "train/f1"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_means_of_many_images_are_exact_in_every_precision(dtype):
+    """Lightning converts the module so for `bf16-true`; in bfloat16, 8192 + 27 is 8192."""
+    metrics = nn.ModuleDict({"metrics": Metrics(F1, 2)}).to(dtype=dtype)["metrics"]
+    correct = torch.arange(30) < 27
+    probabilities = F.one_hot((~correct).long(), 2).float()
+    for _ in range(3000):
+        metrics.add_batch("val", torch.ones(30), correct, lambda: probabilities, torch.zeros(30, dtype=torch.int64))
+    assert metrics["val/loss"].compute().item() == 1 and metrics["val/acc"].compute().item() == pytest.approx(0.9)
+    assert metrics["val/f1"].compute().item() == pytest.approx((2 * 0.9 / 1.9 + 0) / 2)
+    metrics.reset("val")
+    metrics.add_batch("val", torch.ones(30), correct, lambda: probabilities, torch.zeros(30, dtype=torch.int64))
+    assert metrics["val/acc"].compute().dtype in (torch.float32, torch.float64)
 
 
 def test_probabilities_are_computed_once_for_all_further_metrics_and_for_none_not_at_all():

@@ -437,6 +437,17 @@ def test_loss_that_is_not_finite_names_the_step(
         quiet_trainer(max_epochs=1, accumulate_grad_batches=window).fit(model, datamodule=data)
 
 
+def test_validation_loss_that_is_not_finite_is_no_training_step(small_data, small_model, quiet_trainer, monkeypatch):
+    """The validation within an epoch comes after two of its four batches."""
+    data, model = small_data(batch_size=6), small_model()
+    losses = model.objective.losses
+    monkeypatch.setattr(
+        model.objective, "losses", lambda *inputs: losses(*inputs) * (1 if model.training else torch.nan)
+    )
+    with pytest.raises(UserError, match="^epoch 1, in validation: the loss is not finite"):
+        quiet_trainer(max_epochs=1, val_check_interval=2).fit(model, datamodule=data)
+
+
 @pytest.mark.parametrize("settings", [{"balance": "sampler"}, {"balance": "weights"}])
 def test_resumed_fit_of_balanced_classes_equals_an_uninterrupted_one(
     tmp_path, small_data, small_model, quiet_trainer, settings
@@ -455,6 +466,25 @@ def test_resumed_fit_of_balanced_classes_equals_an_uninterrupted_one(
     fit(2)
     resumed_rows, resumed = fit(4, resume=tmp_path / "2.ckpt")
     assert torch.equal(straight, resumed) and resumed_rows == rows
+
+
+def test_a_calibrated_model_that_is_trained_again_has_no_temperature(tmp_path, small_data, small_model, quiet_trainer):
+    model, data = small_model(), small_data()
+    model.temperature = 4.0
+    train(data, model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+    with torch.no_grad():
+        logits = model.logits(torch.rand(2, 3, 32, 32))
+    torch.testing.assert_close(model.probabilities(logits)[:, 1:], logits.sigmoid())
+
+
+def test_class_weights_are_those_of_the_data_or_the_models_own(tmp_path, small_data, small_model, quiet_trainer):
+    """Not those of the data of an earlier training."""
+    model = small_model(class_weights=[2.0, 1.0])
+    for balance in ("weights", "none"):
+        data = small_data(balance=balance)
+        train(data, model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path))
+        expected = data.class_weights if balance == "weights" else [2.0, 1.0]
+        assert model.class_weights.tolist() == pytest.approx(expected)
 
 
 def test_fit_that_ends_by_steps(small_data, pretrained, quiet_trainer):

@@ -44,6 +44,21 @@ def test_frozen_key_depends_on_parameters_buffers_and_layers():
     assert Frozen().key is None and Frozen(nn.ReLU()).key is None
 
 
+def test_frozen_key_depends_on_versions_of_layers():
+    """Of a layer of the user's own, whose code may change without a change of its representation."""
+
+    class Square(nn.Module):
+        def forward(self, images):
+            return images.square()
+
+    layers = Frozen(nn.Conv2d(3, 4, 3), nn.Sequential(Square()))
+    keys = [layers.key]
+    for version in (1, 2):
+        Square.version = version
+        keys.append(layers.key)
+    assert len(set(keys)) == 3 and layers.key == keys[-1]
+
+
 def test_network_computes_the_frozen_part_then_the_trainable_part():
     frozen, trainable = Frozen(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 1))
     network, images = Network(frozen, trainable, {}), torch.rand(2, 3, 8, 8)

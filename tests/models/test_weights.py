@@ -49,6 +49,18 @@ def test_files_that_hold_no_state_dict_are_refused_and_run_no_code(tmp_path, cap
     assert "\n" not in str(error.value) and "never be printed" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_weights_inside_a_checkpoint_are_said_to_be_there(tmp_path, key):
+    torch.save({key: {"weight": torch.rand(2)}, "epoch": 9}, tmp_path / "weights.pth")
+    with pytest.raises(ArgumentError, match=f"are the weights in {key}\\? Save that alone with torch.save"):
+        read_state_dict(tmp_path / "weights.pth", "mine")
+
+
+def test_keys_of_data_parallel(tmp_path):
+    torch.save({"module.weight": torch.ones(2), "module.module.bias": torch.zeros(2)}, tmp_path / "weights.pth")
+    assert set(read_state_dict(tmp_path / "weights.pth", "mine")[0]) == {"weight", "module.bias"}
+
+
 def test_safetensors_that_is_not_installed_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"")

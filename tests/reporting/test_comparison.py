@@ -64,6 +64,14 @@ def test_models_are_compared_image_by_image_in_whatever_order_their_tables_are()
     assert found.pairs == {(0, 1): compare(a, b)} and found.sets == [0, 0] and found.best == [0]
 
 
+def test_copies_of_an_image_in_two_classes_are_compared_class_by_class():
+    """Whichever of them is first in a table: here both models call the image d a cat."""
+    one = table([1, 0, 1, 1], ["d", "d", "e", "f"], labels=[0, 1, 0, 1])
+    other = table([0, 1, 0, 1], ["d", "d", "e", "f"], labels=[1, 0, 0, 1])
+    found = Comparisons([one, other]).pairs[0, 1]
+    assert (found.only_a, found.only_b) == (1, 0)
+
+
 def test_class_codes_may_differ_if_the_names_are_the_same():
     a, b = two_models(20, 9, 2, 4)
     other = table(b, labels=1 - np.arange(len(b)) % 2, names=("dog", "cat"))
@@ -82,6 +90,14 @@ def test_models_with_other_images_are_not_compared(change):
     found = Comparisons([table(a), other, None])
     assert found.pairs == {} and found.sets == [0, 1, None] and found.best == [0, 1] and found.with_best == {}
     assert [found.verdict(n) for n in range(3)] == ["best", "best of set 2", "not compared"]
+
+
+def test_images_of_several_models_count_once_for_each_set():
+    three = table([1, 0, 1])
+    found = Comparisons([three, three, table([1, 0], ["x", "y"]), None, None])
+    counts = {0: 3, 1: 3, 2: 2, 3: 3, 4: 3}
+    for models, expected in (([0], 3), ([0, 1], 3), ([0, 1, 2], 5), ([0, 1, 3], 3), ([3], 3), ([3, 4], 3)):
+        assert found.total_images({model: counts[model] for model in models}) == expected
 
 
 def test_verdicts_use_corrected_p_values():

@@ -47,6 +47,20 @@ def test_metrics_are_those_of_scikit_learn(classes):
         assert of_class["auroc"] == pytest.approx(independent.roc_auc_score(labels == code, probabilities[:, code]))
 
 
+def test_confidences_of_one_are_in_the_last_bin():
+    probabilities = np.array([[1, 0]] * 10 + [[0.95, 0.05]] * 10, np.float32)
+    labels = np.array([1] + [0] * 19)
+    found = evaluate(probabilities, labels, np.zeros(20), ["a", "b"])["calibration_error"]
+    assert found == pytest.approx(calibration_error(probabilities, labels), abs=1e-6) == pytest.approx(0.025, abs=1e-6)
+
+
+def test_the_calibration_error_of_many_images():
+    """All are right, with a probability of 0.99."""
+    probabilities = np.repeat(np.float32([[0.99, 0.01]]), 400_000, axis=0)
+    found = evaluate(probabilities, np.zeros(400_000, np.int64), np.zeros(400_000), ["a", "b"])["calibration_error"]
+    assert found == pytest.approx(0.01, abs=1e-6)
+
+
 def test_classes_without_images_do_not_count():
     probabilities, labels = examples(4, missing=(2,))
     found = evaluate(probabilities, labels, np.zeros(300), list("abcd"))

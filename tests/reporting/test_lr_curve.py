@@ -53,6 +53,9 @@ def test_files_and_figure(tmp_path):
     write_lr_curve(tmp_path, found)
     saved = json.loads((tmp_path / "lr_find.json").read_text())
     assert saved == {"suggestion": found.suggestion, "rates": found.rates, "losses": found.losses}
+    write_lr_curve(tmp_path, curve(np.array([*found.losses[:-1], np.inf])))
+    last = json.loads((tmp_path / "lr_find.json").read_text(), parse_constant=pytest.fail)["losses"][-1]
+    assert last is None  # JSON has no infinity
     assert Image.open(tmp_path / "lr_find.png").size == (720, 480)
     (axes,) = lr_figure(found).axes
     assert axes.get_xscale() == "log" and axes.get_ylim()[1] < 1 < max(found.losses)

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     inputs: torch.Tensor
     targets: torch.Tensor  # class codes, (N,) int64, or probabilities, (N, C) float
     indices: torch.Tensor  # of the images in the data module's `images`, (N,) int64
-    parameters: tuple[torch.Tensor, ...] = ()  # for each augmentation step, (N, K) float32; () without augmentation
+    parameters: tuple[torch.Tensor, ...] = ()  # of each augmentation step, (N, K) float; () without augmentation
     is_features: bool = False
 
     def to(self, device: torch.device) -> "Batch":

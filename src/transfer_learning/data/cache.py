@@ -61,7 +61,7 @@ class CachedArray:
         """The rows of N ids; those that are missing are computed and stored.
 
         Raises:
-            ArgumentError: the folder cannot be written (`cache_dir`).
+            ArgumentError: the folder cannot be written, or new rows have another shape or type (`cache_dir`).
         """
         listed, missing = self._listed(), 0
         if any(each not in listed["ids"] for each in ids):
@@ -133,10 +133,16 @@ class CachedArray:
         self, file: BinaryIO, listed: dict, ids: Sequence[str], positions: list[int], compute: Compute
     ) -> None:
         rows, remarks = compute(positions)
+        kind = rows.dtype.str, list(rows.shape[1:])
+        if listed["ids"] and kind != (listed["dtype"], listed["shape"]):
+            stored = (
+                f"the rows of {self.path.name} are {listed['dtype']} {listed['shape']}, new ones {kind[0]} {kind[1]}"
+            )
+            raise ArgumentError("cache_dir", str(self.folder), f"{stored}. Remove that file, or choose another folder.")
         file.seek(HEADER + len(listed["ids"]) * rows[0].nbytes)
         file.write(np.ascontiguousarray(rows).data)
         file.flush()
-        listed |= {"dtype": rows.dtype.str, "shape": list(rows.shape[1:]), "about": self.about}
+        listed |= {"dtype": kind[0], "shape": kind[1], "about": self.about}
         for kind, values in remarks.items():
             known = listed["remarks"].setdefault(kind, {})
             known |= {ids[positions[place]]: value for place, value in values.items()}
@@ -165,7 +171,8 @@ def lock_in_use(file: BinaryIO) -> None:
     system itself refuses to remove a mapped file.
     """
     if fcntl:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(file, fcntl.LOCK_SH)
 
 
 class ArrayFile(NamedTuple):
@@ -195,8 +202,8 @@ def remove_unused(path: Path) -> bool:
     Returns whether it is gone. Raises OSError.
     """
     try:
-        with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "rb") as file:
-            if fcntl:
+        with FileLock(path.with_suffix(".lock"), timeout=0), open(path, "r+b") as file:
+            if fcntl:  # NFS locks only files that are open for writing
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()

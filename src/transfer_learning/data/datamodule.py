@@ -46,7 +46,7 @@ class ImageDataModule(pl.LightningDataModule):
         train_share, share_seed: the share of each class's training images that is used, and the seed of their choice.
         views: with `augment`, K > 0 samples K versions of each image once, to store their features; an epoch shows one.
         view_seed, order_seed: of the views; of each epoch's order, and of its augmentation or choice of views.
-        batch_size: images of a training batch over all devices together; no more than there are without `train_share`.
+        batch_size: images of a training batch over all devices together, of another batch on each device.
         drop_duplicates: whether all but one of images with the same bytes are left out (see `duplicates`).
         cache_dir: the folder of decoded images, features and file digests.
         exclude: a CSV file of images to leave out, such as an audit.csv (see `exclusions`); None leaves out none.
@@ -104,10 +104,10 @@ class ImageDataModule(pl.LightningDataModule):
         self._keeps_splits = keeps_splits(self.split, self.images)
         log_given_splits(self.images.splits or (), "they are kept" if self._keeps_splits else "all are split anew")
         self._excluded = excluded_images(self.images, self.exclude)
-        kept: tuple[str, ...] = ()
-        if self._keeps_splits:
-            kept = ("test",) if self.folds else ("val", "test")  # folds divide the validation images anew
-        found = duplicates(self.images, self._indices_without(self._excluded), kept) if self.drop_duplicates else {}
+        kept = ("test",) if self.folds else ("val", "test")  # folds divide the validation images anew
+        self._kept_splits = kept if self._keeps_splits else ()
+        candidates = self._indices_without(self._excluded)
+        found = duplicates(self.images, candidates, self._kept_splits) if self.drop_duplicates else {}
         unused = self._excluded | found
         log_images_left_out(self.images, unused)
         self._used = self._indices_without(unused)
@@ -118,7 +118,8 @@ class ImageDataModule(pl.LightningDataModule):
         if hasattr(self, "pixels"):
             return
         self.list_images()
-        pixels, unreadable = stored_pixels(self.images, self.preprocessing, self.cache_dir, type(self.source).__name__)
+        settings = self.preprocessing, self.cache_dir, type(self.source).__name__
+        pixels, unreadable = stored_pixels(self.images, *settings, left_out=self._excluded)
         self.readable = self._indices_without([*self._excluded, *unreadable])
         if lost := [index for index in self._used if index in unreadable]:
             names = [f"{self.images.names[index]} ({unreadable[index]})" for index in lost]
@@ -135,7 +136,7 @@ class ImageDataModule(pl.LightningDataModule):
     def _split(self) -> dict[str, np.ndarray]:
         """The splits of the images that are used."""
         if self._keeps_splits:
-            check_kept_splits(self.images, self._used)
+            check_kept_splits(self.images, self._used, ("train", *self._kept_splits))
         splits = divide(self.split, self.images, self._used)
         splits = cross_validation(self.images, splits, self.folds, self.fold)
         return {**splits, "train": subset(self.images, splits["train"], self.train_share, self.share_seed)}

@@ -78,6 +78,8 @@ def read_deep(image: Image.Image) -> Deep | None:
     is_swapped = codec == "libtiff" and stored in SWAPPED and sys.byteorder == "little"
     if is_swapped or (bits > 8 and not is_grey and not is_colour):  # the latter: each channel in a plane of its own
         raise ValueError(f"Pillow reads wrong values from such a TIFF with {bits} bits per channel; save it as PNG")
+    if image.format == "FITS" and is_grey:
+        raise ValueError("Pillow reads wrong values from FITS images with more than 8 bits; save it as TIFF")
     is_whole = is_grey or (is_colour and bool(re.match("LA|RGB(?!a)", stored)) and tags.get(PLANES) != 2)
     if is_grey:
         values = np.asarray(image).view(np.uint32) if stored == "I;32N" else np.asarray(image)
@@ -108,7 +110,7 @@ def _storage(image: Image.Image) -> tuple[str, str, int]:
     if not tiles:
         return "", "", 0
     stored, *others = _arguments(tiles[0])
-    return tiles[0].codec_name, str(stored), others[0] if tiles[0].codec_name.startswith("ppm") else 0
+    return tiles[0].codec_name, str(stored), others[0] if others and tiles[0].codec_name.startswith("ppm") else 0
 
 
 def _arguments(tile: Any) -> tuple:

@@ -1,5 +1,6 @@
 """Images with the same bytes."""
 
+import hashlib
 from collections.abc import Collection
 
 import numpy as np
@@ -8,6 +9,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from transfer_learning.data.images import Images
 from transfer_learning.data.splits import SPLITS
 from transfer_learning.utilities.text import some
+
+EMPTY = hashlib.sha256(b"").hexdigest()  # of a file without a byte, which is left out as unreadable
 
 
 def duplicates(images: Images, indices: np.ndarray, kept_splits: Collection[str] = ()) -> dict[int, tuple[str, str]]:
@@ -23,7 +26,7 @@ def duplicates(images: Images, indices: np.ndarray, kept_splits: Collection[str]
     given = images.splits or [None] * len(images.names)
     splits = [split if split in kept_splits else "train" for split in given]
     of_content: dict[str, list[int]] = {}
-    for index in indices.tolist():
+    for index in indices[[images.digests[index] != EMPTY for index in indices]].tolist():
         of_content.setdefault(images.digests[index], []).append(index)
     found, kept_copies = {}, list[str]()
     for members in of_content.values():

@@ -66,17 +66,20 @@ def assign_groups(
         missing[chosen[number], column[own]] -= counts[own]
     if required is not None:
         of_class = column < columns - 1
-        _fill_empty(chosen, owner[of_class], column[of_class], (targets > 0) & required[:, None])
+        _fill_empty(chosen, owner[of_class], column[of_class], (targets > 0) & required[:, None], first)
     return chosen[group]
 
 
-def _fill_empty(chosen: np.ndarray, owner: np.ndarray, column: np.ndarray, required: np.ndarray) -> None:
+def _fill_empty(
+    chosen: np.ndarray, owner: np.ndarray, column: np.ndarray, required: np.ndarray, first: np.ndarray
+) -> None:
     """Gives each bin that should have images of a class a group of it, as long as the bin that it had keeps another.
 
     Args:
         chosen: the bin of each group, (G,) int64, which is changed.
         owner, column: the group and the class of each pair of a group and a class that it has, (P,) int64.
         required: whether a bin should have images of a class, (B, C) bool.
+        first: the lowest rank in each group, (G,) int64. Of equally good groups, the one with the lowest moves.
     """
     present = np.zeros(required.shape, np.int64)  # groups of each class in each bin
     np.add.at(present, (chosen[owner], column), 1)
@@ -84,7 +87,7 @@ def _fill_empty(chosen: np.ndarray, owner: np.ndarray, column: np.ndarray, requi
         if present[bin_, code]:
             continue  # a group of another class has brought it
         candidates = owner[column == code]
-        for group in candidates[np.lexsort((candidates, -present[chosen[candidates], code]))]:
+        for group in candidates[np.lexsort((first[candidates], -present[chosen[candidates], code]))]:
             classes, old = column[owner == group], chosen[group]
             if ((present[old, classes] > 1) | ~required[old, classes]).all():
                 present[old, classes] -= 1
@@ -123,7 +126,9 @@ def cross_validation(images: Images, splits: Mapping[str, np.ndarray], folds: in
     pool = images.take(indices)
     order, group = ranks(pool.digests, "fold"), group_codes(pool.groups, len(indices))
     sizes = np.bincount(np.unique(np.stack([pool.labels, group]), axis=1)[0], minlength=len(images.class_names))
-    if few := [f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero(sizes < folds)]:
+    if few := [
+        f"'{images.class_names[code]}' ({sizes[code]})" for code in np.flatnonzero((sizes > 0) & (sizes < folds))
+    ]:
         unit = "groups" if pool.groups else "images"
         reason = f"fewer {unit} for training and validation than there are folds: class {some(few, 1)}"
         raise ArgumentError("folds", folds, f"{reason}. Take fewer folds, or more {unit}.")

@@ -5,7 +5,7 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 with suppress(ImportError):  # the extra `formats`
     from pillow_heif import register_heif_opener
@@ -24,8 +24,9 @@ NOT_AN_IMAGE = "not an image by its name"  # a reason to leave a file out
 def is_image_name(path: Path) -> bool:
     """Whether the file's name is that of an image in any format; reading it shows whether it is one."""
     suffix = path.suffix.lower()
-    known = suffix in Image.registered_extensions() or suffix in NEEDS
-    return known or (guess_type(path.name)[0] or "").startswith("image/")
+    if known := Image.registered_extensions().get(suffix):  # Pillow also knows documents, films and arrays
+        return known in FORMATS
+    return suffix in NEEDS or (suffix != ".svg" and (guess_type(path.name)[0] or "").startswith("image/"))
 
 
 def missing_plugin(path: str | Path) -> str | None:
@@ -44,6 +45,22 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
     """Opens an image, whatever its name says, if its format is among `FORMATS`. Raises as `PIL.Image.open`."""
     Image.init()
     return Image.open(file, formats=[each for each in Image.ID if each in FORMATS])
+
+
+def keep_orientation_alone(image: Image.Image) -> None:
+    """Loads an image, and drops its EXIF data but the orientation, so that odd or damaged ones do no harm.
+
+    Pillow writes all EXIF data again when it rotates an image, and fails at some that it has read.
+    """
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of several kinds, such as SyntaxError
+        orientation = None
+    kept = Image.Exif()
+    kept[ExifTags.Base.Orientation] = orientation if orientation in range(1, 9) else 1
+    image.info.pop("Raw profile type exif", None)
+    image.info["exif"] = kept.tobytes()
 
 
 def count_frames(image: Image.Image) -> int:

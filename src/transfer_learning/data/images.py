@@ -76,6 +76,8 @@ def images_of_files(
         content = paths[index].read_bytes()
         if digests[index] != hashlib.sha256(content).hexdigest():
             raise UserError(f"{printable(str(paths[index]))}: changed after it was listed. Run it again.")
+        if not content:
+            raise ValueError("the file is empty")
         return open_image(io.BytesIO(content))
 
     return Images(

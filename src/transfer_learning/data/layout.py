@@ -50,6 +50,7 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
             [place for place in found[:1] if inside or place[0] / place[1] not in around]
             for found, inside in zip(in_folders, is_in_class_folder)
         ]
+        _log_folders_around_classes(places, splits)
     elif len(_names(in_names)) > 1 or len(_names(in_folders)) < 2:
         places = in_names
     spelling = _spellings((place for found in places for place in found), splits, join=bool(wanted))
@@ -78,6 +79,16 @@ def log_case(names: Collection[str], class_names: Collection[str]) -> None:
             rank_zero_info(f"names that differ in case only are {what} here: {some(texts)}")
 
 
+def _log_folders_around_classes(places: Iterable[Iterable[Place]], splits: Collection[Path]) -> None:
+    """Logs that class folders are in several folders other than splits, which may be the classes that are meant."""
+    around = {folder for found in places for folder, _ in found}
+    names = {"/".join(each.name for each in reversed(_chain(folder)) if each not in splits) for folder in around}
+    if len(names) > 1:
+        shown = some(sorted(printable(name) or "the root" for name in names))
+        way = "If those are the classes, list them, such as classes=[a,b]."
+        rank_zero_info(f"the class of an image is the folder that it is in; class folders are in {shown}. {way}")
+
+
 def _chain(folder: Path) -> list[Path]:
     """A folder and those above it, without the root."""
     return [each for each in (folder, *folder.parents) if each.name]
@@ -102,7 +113,8 @@ def _split_folders(files: Sequence[Path], wanted: Sequence[str] | None) -> dict[
     for folder in sorted(splits):
         siblings = [each for each in {*around, *names_in} if each.name and each.parent == folder.parent]
         beside = sorted(each.name for each in siblings if each in names_in and each not in splits)
-        rivals = sorted(each.name for each in siblings if each in splits and each != folder)
+        rival_folders = sorted(each for each in siblings if each in splits and each != folder)
+        rivals = [each.name for each in rival_folders]
         inside = {each.name for each in (*around, *names_in) if each.parent == folder}
         if wanted:
             may_be_class = not inside or (bool(beside) and not rivals)
@@ -110,7 +122,8 @@ def _split_folders(files: Sequence[Path], wanted: Sequence[str] | None) -> dict[
                 classes[folder] = beside
         elif beside and folder.name.isalpha() and len(names_in.get(folder, ())) < 2 and not inside & set(beside):
             if rivals or inside:
-                every = sorted([folder.name, *rivals, *beside])
+                in_splits = {each.name for each in (*around, *names_in) if each.parent in (folder, *rival_folders)}
+                every = sorted(in_splits if rivals and inside else [folder.name, *rivals, *beside])
                 ways = f"List the classes, such as classes=[{','.join(every)}], or move what is none to another folder."
                 called = " and ".join([folder.name, *rivals])
                 raise UserError(f"{called} beside {some(beside)} may be a split or a class. {ways}")

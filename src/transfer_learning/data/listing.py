@@ -11,6 +11,14 @@ from transfer_learning.utilities.text import printable
 
 LINKED = "links to folders that are listed already"
 SPECIAL = "pipes, sockets or devices"
+EMPTY = "folders without files"
+# Of macOS, Synology's and QNAP's storages, and Windows: copies, previews and what was deleted
+HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+
+
+def no_folder(path: Path) -> str:
+    """Why a path is not one of a folder."""
+    return "a file, not a folder" if os.path.exists(path) else "no such folder, or one that cannot be reached"
 
 
 class Listing(NamedTuple):
@@ -21,21 +29,23 @@ class Listing(NamedTuple):
 
 
 def list_files(root: Path) -> Listing:
-    """Every file below `root`, without hidden files and those that macOS leaves behind.
+    """Every file below `root`, without hidden files and those that systems leave behind (`HIDDEN`).
 
     A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link that
     leads nowhere is listed as a file. Raises UserError for a folder that cannot be read.
     """
-    files, special, repeated = list[Path](), list[str](), list[str]()
+    files, special, repeated, empty = list[Path](), list[str](), list[str](), list[str]()
     folders, links, visited = [root], list[Path](), set()
     while folders or links:
         folder = folders.pop() if folders else heapq.heappop(links)
-        state = os.stat(folder)
+        state, entries = _state_and_entries(folder)
         if (state.st_dev, state.st_ino) in visited:
             repeated.append(printable(str(folder)))
             continue
         visited.add((state.st_dev, state.st_ino))
-        for entry in _entries(folder):
+        if not entries and folder != root:
+            empty.append(printable(str(folder)))
+        for entry in entries:
             if os.path.isdir(entry.path):
                 if entry.is_symlink():
                     heapq.heappush(links, folder / entry.name)
@@ -45,16 +55,16 @@ def list_files(root: Path) -> Listing:
                 files.append((folder / entry.name).relative_to(root))
             else:
                 special.append(printable(entry.path))
-    left_out = {LINKED: sorted(repeated), SPECIAL: sorted(special)}
+    left_out = {LINKED: sorted(repeated), SPECIAL: sorted(special), EMPTY: sorted(empty)}
     return Listing(
         sorted(files, key=lambda file: file.as_posix()), {why: found for why, found in left_out.items() if found}
     )
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _state_and_entries(folder: Path) -> tuple[os.stat_result, list[os.DirEntry]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+            return os.stat(folder), [entry for entry in entries if not entry.name.startswith(HIDDEN)]
     except OSError as error:
         reason = f"{error.strerror}; every folder must be readable. Correct that, or move it away."
         raise UserError(f"{error.filename}: {reason}") from error

@@ -1,7 +1,7 @@
 """From an image file of any format and size to the pixels that a network gets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from pydantic import Field
 from transfer_learning.data.cache import CachedArray, Remarks
 from transfer_learning.data.depth import Deep, check_ranges, read_deep
 from transfer_learning.data.digests import UNREADABLE
-from transfer_learning.data.formats import count_frames, missing_plugin, readable_formats
+from transfer_learning.data.formats import count_frames, keep_orientation_alone, missing_plugin, readable_formats
 from transfer_learning.data.images import Images
 from transfer_learning.data.summary import log_frames
 from transfer_learning.utilities.cores import usable_cores
@@ -63,6 +63,7 @@ class Preprocessing:
 
     def resized(self, image: Image.Image, deep: Deep | None) -> np.ndarray:
         """As `__call__`, where `deep` is what `read_deep` found in the image."""
+        keep_orientation_alone(image)
         if deep:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             image = Image.fromarray(deep.as_bytes(self.depth))
@@ -80,12 +81,16 @@ class Preprocessing:
 
 
 def stored_pixels(
-    images: Images, preprocessing: Preprocessing, folder: PathArgument, source: str = ""
+    images: Images,
+    preprocessing: Preprocessing,
+    folder: PathArgument,
+    source: str = "",
+    left_out: Collection[int] = (),
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Decodes all M images, once: (M, image_size, image_size, 3) uint8 in a memory-mapped file of a folder.
 
     Returns the pixels, black for images that are not readable, and index -> the reason for those. `source` is what the
-    list of cached arrays shows.
+    list of cached arrays shows. Images that are `left_out`, by their index, need no `depth`.
 
     Raises UserError: as `decode`; as `check_ranges` without a `depth`; the folder cannot be written.
     """
@@ -96,7 +101,8 @@ def stored_pixels(
     ids = [str(index) for index in range(len(images.names))]
     found = CachedArray(folder, name, key, about).get(ids, partial(decode, images, preprocessing))
     if preprocessing.depth is None:
-        check_ranges(images.names, found.remarks["range"])
+        ranges = {index: each for index, each in found.remarks["range"].items() if index not in left_out}
+        check_ranges(images.names, ranges)
     log_frames(images.names, found.remarks["frames"])
     return found.array, found.remarks["unreadable"]
 
@@ -138,6 +144,8 @@ def decode(images: Images, preprocessing: Preprocessing, indices: Sequence[int])
             reason = first_line(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = missing_plugin(images.names[index]) or UNKNOWN
+            if isinstance(error, Image.DecompressionBombError):
+                reason = f"{reason.partition(',')[0]}; make it smaller"
             remarks["unreadable"][position] = reason
 
     with ThreadPoolExecutor(usable_cores()) as pool:  # of this process or container; decoders release the GIL

@@ -17,7 +17,7 @@ from transfer_learning.utilities.text import some
 from transfer_learning.utilities.validation import validated
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAME = re.compile(r"(train|val|test)(id|ing|idation)?[ _-]?(data|set|images|split)?\d*", re.IGNORECASE)
+SPLIT_NAME = re.compile(r"(train|val|test)(id|ing|idation)?[ _-]?(data(set)?|set|images|imgs|split)?\d*", re.IGNORECASE)
 # images that may be used -> {"train", "val", "test": (N,) int64 indices into them}; disjoint, in any order. It is
 # called before images are decoded, and again without those that cannot be read. A strategy that keeps given splits has
 # a method `keeps_splits(images)`, which is asked first; without it, all are split anew.
@@ -87,7 +87,7 @@ class Given(PerClass):
             raise UserError(f"no splits are given ({found}); {expected}.")
         if given[None]:
             names = [name for name, split in zip(images.names, images.splits or ()) if split is None]
-            ways = "Put each into a split, leave them out, or split all images anew (per_class)."
+            ways = "Put each into a split, leave them out (classes=[...]), or split all images anew (per_class)."
             raise UserError(f"{given[None]:,} images are in no split ({some(names)}), but others are. {ways}")
         return True
 
@@ -160,10 +160,10 @@ def with_training_split(images: Images) -> Images:
     return replace(images, splits=[split or "train" for split in images.splits or ()])
 
 
-def check_kept_splits(images: Images, used: np.ndarray) -> None:
-    """Raises UserError if a given split has images, but none of those at the (N,) indices that are used."""
+def check_kept_splits(images: Images, used: np.ndarray, needed: Sequence[str] = SPLITS) -> None:
+    """Raises UserError if a needed split has given images, but none of those at the (N,) indices that are used."""
     splits = images.splits or ()
-    lost = set(splits) - {None} - {splits[index] for index in used}
+    lost = set(splits) & set(needed) - {splits[index] for index in used}
     if lost:
         reason = f"all {' and all '.join(sorted(map(str, lost)))} images are left out"
         raise UserError(f"{reason}, for the reasons above. Correct them, or split all images anew (per_class).")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from transfer_learning.engine.objective import CrossEntropy
 from transfer_learning.utilities.errors import UserError
@@ -18,11 +19,15 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, objective: Cross
     """
     from scipy.optimize import minimize_scalar  # takes half a second to import, and nothing else here needs it
 
+    # Of one logit and codes, torch computes the losses in float32.
+    targets = F.one_hot(labels, 2).double() if logits.shape[1] == 1 else labels
+
     def loss(log2: float) -> float:
-        return objective.losses(logits.double() / 2**log2, labels).mean().item()
+        return objective.losses(logits.double() / 2**log2, targets).mean().item()
 
     log2 = minimize_scalar(loss, bounds=LOG2_RANGE, method="bounded").x
-    if min(abs(log2 - bound) for bound in LOG2_RANGE) < 0.1:
+    is_minimum = loss(log2) < min(map(loss, LOG2_RANGE))  # losses of small temperatures may all be rounded to 0
+    if not is_minimum or min(abs(log2 - bound) for bound in LOG2_RANGE) < 0.1:
         reason = "the validation split has no mistakes, or the model has learned nothing"
         raise UserError(f"no temperature fits: {reason}. Nothing was calibrated.")
     return float(2**log2)

@@ -50,7 +50,8 @@ def load(path: str | Path, weights: str | None = None, networks: Sequence[type[N
         network = network_class(**{**about["arguments"], **source})
         model = Classifier(network, about["class_names"], Preprocessing(**about["preprocessing"]))
     except Exception as error:  # foreign arguments raise many kinds of errors
-        hint = " If its weights have moved: load(path, weights=...)." if frozen and not weights else ""
+        ways = " If its weights have moved, put them, or a link, there. In Python: load(path, weights=...)."
+        hint = ways if frozen and not weights else ""
         reason = error if isinstance(error, UserError) else first_line(error)
         raise UserError(f"{path}: its network cannot be built: {reason}{hint}") from error
     _set_weights(model, saved)

@@ -156,10 +156,13 @@ def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:
 
 
 def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: Sequence[str]) -> None:
-    """Raises ArgumentError if the trainer's limits leave no batch, or no validation within an epoch."""
+    """Raises ArgumentError if the trainer's limits or devices leave no batch, or no validation within an epoch."""
     for split in splits:
         images, name = len(data.splits[split]), f"limit_{split}_batches"
         share = trainer.world_size if split != "train" else 1  # a training batch is shared among the devices
+        if images < share:
+            reason = f"expected at most {images}, the number of {split} images."
+            raise ArgumentError("devices", trainer.world_size, reason)
         batches, limit = math.ceil(images / (data.batch_size * share)), getattr(trainer, name)
         used = used_batches(batches, limit)
         if not used:

@@ -74,6 +74,7 @@ class Classifier(pl.LightningModule):
         self.history, self.predictions, self.learning_rates = History(), dict[str, Predictions](), dict[str, float]()
         self.trained_precision, self.temperature = "", 1.0
         self._evaluated: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.own_class_weights = class_weights
         self.set_class_weights(class_weights)
 
     def set_class_weights(self, weights: Sequence[float] | None) -> None:

@@ -39,7 +39,7 @@ class FiniteLosses:
         if batch is None:
             return
         step = batch // trainer.accumulate_grad_batches + 1
-        where = f"step {step}" if batch < trainer.num_training_batches else "in validation"
+        where = f"step {step}" if batch <= trainer.fit_loop.batch_idx else "in validation"  # not one to come
         way = "try a lower learning rate" if epoch or batch else "look at the weights and the images"
         kept = f"The checkpoints of earlier epochs are kept; {way}."
         raise UserError(f"epoch {epoch + 1}, {where}: the loss is not finite. {kept}")

@@ -64,6 +64,18 @@ class Metrics(nn.ModuleDict):
             self[f"{split}/loss"], self[f"{split}/acc"] = MeanMetric("disable"), MeanMetric("disable")
             self.update({f"{split}/{name}": metric(num_classes=num_classes) for name, metric in further.items()})
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Metrics":
+        """As of every module, but sums keep their bits: in 16 bits (`bf16-true`) they stop growing after some batches.
+
+        torchmetrics ignores `.half()` and `.bfloat16()` for this reason, but not `.to(dtype)`, which Lightning uses.
+        """
+
+        def keep_bits(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            return converted if converted.element_size() >= tensor.element_size() else tensor.to(converted.device)
+
+        return super()._apply(keep_bits, recurse)
+
     def of(self, split: str) -> dict[str, Any]:
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}

@@ -82,6 +82,7 @@ def train(
     check_training(data, model, trainer, compile, resume, monitor, test)
     splits = ("train", "val", "test") if test else ("train", "val")
     prepare(data, model, trainer, splits)
+    model.temperature = 1.0  # an earlier calibration was of other weights
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     before_features = time.perf_counter()
@@ -128,8 +129,7 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     check_not_empty(data, splits)  # there may be fewer images than were listed
     check_last_batch(data, model.network, trainer)
     model.train()  # a loaded model is in evaluation mode
-    if data.class_weights:
-        model.set_class_weights(data.class_weights)
+    model.set_class_weights(data.class_weights or model.own_class_weights)  # not those of earlier data
 
 
 def compile_network(network: Network, device: torch.device) -> None:

@@ -31,6 +31,8 @@ def fold_batch_norms(layers: nn.Sequential, image_size: int) -> nn.Sequential:
     image = torch.rand(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
     folded = copy.deepcopy(layers).eval()
     pairs, expected = _pairs(folded, image)
+    if not pairs:
+        return layers
     names = {layer: name for name, layer in folded.named_modules()}
     for convolution, norm in pairs:
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))

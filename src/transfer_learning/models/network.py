@@ -28,10 +28,17 @@ class Frozen(nn.Sequential):
 
     @property
     def key(self) -> str | None:
-        """SHA-256 (hex) of the layers' representation, parameters and buffers; None if there are no parameters."""
+        """SHA-256 (hex) of the layers' representation, parameters and buffers; None if there are no parameters.
+
+        And of the attribute `version` of the layers that have one: raise it when their `forward` gives other results,
+        so that stored features are computed anew.
+        """
         if not list(self.parameters()):
             return None
         digest = hashlib.sha256(repr(self).encode())
+        for name, layer in self.named_modules():
+            if hasattr(layer, "version"):
+                digest.update(f"{name} version {layer.version}".encode())
         for name, value in [*self.named_parameters(), *self.named_buffers()]:
             digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()

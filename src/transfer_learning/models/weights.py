@@ -77,7 +77,12 @@ def read_state_dict(path: str | Path, weights: str, sha256: str | None = None) -
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         if not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise ValueError("not all of its values are tensors")
+            inside = [str(key) for key, value in state.items() if isinstance(value, dict) and value]
+            way = f"; are the weights in {' or '.join(inside)}? Save that alone with torch.save" if inside else ""
+            raise ValueError(f"not all of its values are tensors{way}")
+        if all(key.startswith("module.") for key in state):  # of DataParallel
+            for key in list(state):  # in place: torch keeps the versions of layers in an attribute of the dict
+                state[key.removeprefix("module.")] = state.pop(key)
     except UserError as error:
         raise ArgumentError("weights", weights, str(error)) from error
     except Exception as error:  # torch raises many kinds of errors for damaged and foreign files

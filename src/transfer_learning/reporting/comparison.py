@@ -1,6 +1,6 @@
 """Which differences are statistically significant: two models on the same images, and many such comparisons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -107,6 +107,15 @@ class Comparisons:
         half = float(stdtrit(variance**2 / np.sum(variances**2 / freedom), 1 - SIGNIFICANCE_LEVEL / 2)) * variance**0.5
         return difference, difference - half, difference + half
 
+    def total_images(self, counts: Mapping[int, int]) -> int:
+        """The images of some models together, from the number of images of each: those of a set count once.
+
+        Models without predictions count only if all are such; then their images are taken for the same ones.
+        """
+        of_set = {self.sets[model]: count for model, count in counts.items()}
+        known = [count for number, count in of_set.items() if number is not None]
+        return sum(known) if known else of_set[None]
+
     def verdict(self, model: int) -> str:
         """What is known about a model and the best one on the same images, which are named unless they are set 1."""
         if self.sets[model] is None:
@@ -124,5 +133,7 @@ def _images(table: PredictionTable) -> tuple:
 
 
 def _correct(table: PredictionTable) -> np.ndarray:
-    """Which images are classified correctly, (N,) bool, in the order of the digests."""
-    return (table.predicted == table.labels)[np.argsort(np.array(table.digests), kind="stable")]
+    """Which images are classified correctly, (N,) bool, in the order of `_images`."""
+    names = [table.class_names[code] for code in table.labels]
+    order = sorted(range(len(names)), key=lambda row: (table.digests[row], names[row]))
+    return (table.predicted == table.labels)[order]

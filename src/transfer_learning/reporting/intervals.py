@@ -9,4 +9,4 @@ def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, f
     centre = share + z**2 / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
     scale = 1 + z**2 / total
-    return (centre - half) / scale, (centre + half) / scale
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)  # rounding may lead outside

@@ -57,10 +57,14 @@ class LearningRateCurve:
 
 
 def write_lr_curve(folder: str | Path, curve: LearningRateCurve) -> None:
-    """Writes `lr_find.png`, and `lr_find.json` with `suggestion` (or null), `rates` and `losses`; each atomically."""
+    """Writes `lr_find.png`, and `lr_find.json` with `suggestion`, `rates` and `losses`; each atomically.
+
+    In the file, null is no suggestion, and a loss that was not finite.
+    """
     with atomic_write(Path(folder, "lr_find.png")) as file:
         lr_figure(curve).savefig(file, format="png", dpi=120)
-    content = {"suggestion": curve.suggestion, "rates": list(curve.rates), "losses": list(curve.losses)}
+    losses = [loss if np.isfinite(loss) else None for loss in curve.losses]
+    content = {"suggestion": curve.suggestion, "rates": list(curve.rates), "losses": losses}
     write_text(Path(folder, "lr_find.json"), json.dumps(content) + "\n")
 
 

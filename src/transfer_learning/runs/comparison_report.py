@@ -191,7 +191,7 @@ def _points(
     """For each value of a setting, or its mean count: the runs' accuracies, and the number of images of all of them."""
     points = []
     for value, numbers in sorted(line.items()):
-        images = sum({found.sets[number]: runs[number].images for number in numbers}.values())
+        images = found.total_images({number: runs[number].images for number in numbers})
         x = round(mean(counts[number] for number in numbers)) if counts else value
         points.append((x, [runs[number].accuracy or 0.0 for number in numbers], images))
     return points

@@ -35,7 +35,7 @@ def trade_off(
     place = {run: index for index, run in enumerate(runs)}
     measured = [run for run in runs if run.images and all(run.job.metrics.get(key) is not None for key in NEEDED)]
     groups = sorted(repetitions(measured, keys), key=lambda group: -mean(run.accuracy or 0 for run in group))
-    images = [sum({comparisons.sets[place[run]]: run.images for run in group}.values()) for group in groups]
+    images = [comparisons.total_images({place[run]: run.images for run in group}) for group in groups]
     points = {axis: _points(groups, images, axis) for axis in AXES}
     tested = any(run.job.metrics.get(MEASURES["test"]) is not None for run in measured)
     splits = [each for each in MEASURES if each != "test" or tested]
@@ -45,7 +45,8 @@ def trade_off(
     ]
     table[0] += [*AXES.values(), "features + fit, s", "Pareto front"]
     for row, group in enumerate(groups):
-        sizes = {each: group[0].job.metrics.get(f"images_{each}") for each in splits} | {split: images[row]}
+        # Repetitions share the test images. How many validation images folds have together is known of "val" alone.
+        sizes = {"test": group[0].job.metrics.get("images_test"), split: images[row]}
         features = max(run.job.metrics["seconds_features"] for run in group)
         seconds = features + mean(run.job.metrics["seconds"] for run in group)
         front = [heading for axis, heading in AXES.items() if points[axis][row].on_front]
@@ -53,7 +54,7 @@ def trade_off(
             str(row + 1),
             *(", ".join(sorted({run.text(key, keys) for run in group})) for key in shown),
             str(len(group)),
-            *(_accuracy([run.job.metrics.get(MEASURES[each]) for run in group], sizes[each]) for each in splits),
+            *(_accuracy([run.job.metrics.get(MEASURES[each]) for run in group], sizes.get(each)) for each in splits),
             *(_digits(points[axis][row].cost) for axis in AXES),
             _digits(seconds),
             ", ".join(front),

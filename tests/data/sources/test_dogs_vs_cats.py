@@ -136,6 +136,13 @@ def test_the_folder_without_photographs_of_dogs_is_named_as_it_was_given(tmp_pat
     assert (error.value.argument, error.value.value) == (argument, str(tmp_path))
 
 
+def test_a_folder_with_other_images_gets_no_download_and_the_error_says_so(tmp_path, write_image):
+    for seed, name in enumerate(("rose", "tulip")):
+        write_image(tmp_path / "data" / "flowers" / name / "1.png", seed)
+    with pytest.raises(ArgumentError, match="Nothing was downloaded, since it has images: choose another folder"):
+        DogsVsCats(download_to=tmp_path / "data").list_images(FileDigests())
+
+
 def test_without_a_root_the_photographs_are_downloaded_when_they_are_listed(tmp_path, serve, monkeypatch, write_image):
     asked = []
 

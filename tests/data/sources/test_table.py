@@ -183,6 +183,17 @@ def test_the_columns_tell_the_delimiter(listed, text, file_column):
     assert told(images) == {"a.png": "x", "b.png": "y"}
 
 
+def test_delimiters_at_the_end_of_lines_are_no_cells(listed):
+    images = listed("file,label\na.png,x,\nb.png,y, ,\n", ["a.png", "b.png"])
+    assert told(images) == {"a.png": "x", "b.png": "y"}
+
+
+def test_a_quote_that_is_not_closed_is_an_error(listed):
+    """Else the rest of the table would be a class."""
+    with pytest.raises(ArgumentError, match="a cell that ends in line 4 has a line break; is a quote missing above?"):
+        listed('file,label\na.png,"x\nb.png,y\nc.png,y\n', ["a.png", "b.png", "c.png"])
+
+
 @pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "cat"]])
 def test_fewer_than_two_classes_are_refused(listed, classes):
     with pytest.raises(ArgumentError, match="expected two class names or more, each once"):

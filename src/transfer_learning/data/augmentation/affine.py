@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat
 
 from transfer_learning.data.augmentation import Augmented
 from transfer_learning.data.augmentation.warp import warp
-from transfer_learning.utilities.validation import validated
+from transfer_learning.utilities.validation import Probability, validated
 
 
 @validated
@@ -32,7 +32,7 @@ class Affine:
         shift: NonNegativeFloat = 0.2,
         shear: NonNegativeFloat = 0.2,
         zoom: Annotated[float, Field(ge=0, lt=1)] = 0.3,
-        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        flip: Probability = 0.5,
     ):
         self.rotation, self.shift, self.shear, self.zoom, self.flip = rotation, shift, shear, zoom, flip
 

@@ -15,9 +15,9 @@ from transfer_learning.utilities.validation import Positive, Probability, Range,
 class RandomResizedCrop:
     """Cuts a random rectangle out of each image and resizes it, bilinearly, to a square.
 
-    As torchvision's `RandomResizedCrop(antialias=False)`, but for two things. A side that would be longer than the
-    image's is cut to that, where torchvision samples again. At the rectangle's border, the pixels outside are
-    interpolated too, where torchvision repeats the border.
+    As torchvision's `RandomResizedCrop(antialias=False)`, but for three things. The rectangle is not rounded to whole
+    pixels. A side that would be longer than the image's is cut to that, where torchvision samples again. At the
+    rectangle's border, the pixels outside are interpolated too, where torchvision repeats the border.
 
     Args:
         scale: range of the rectangle's share of the area, sampled uniformly.

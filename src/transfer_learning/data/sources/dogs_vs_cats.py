@@ -41,7 +41,8 @@ class DogsVsCats:
         try:
             return Folder(folder, classes=("cat", "dog")).list_images(file_digests)
         except ArgumentError as error:  # the user has not chosen the classes
-            raise ArgumentError(argument, str(folder), error.message) from error
+            hint = " Nothing was downloaded, since it has images: choose another folder." if self.root is None else ""
+            raise ArgumentError(argument, str(folder), error.message + hint) from error
 
 
 def download(folder: Path, url: str = URL, sha256: str = SHA256) -> None:

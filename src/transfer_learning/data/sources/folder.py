@@ -1,5 +1,6 @@
 """Images in a folder, whose folders or file names tell their classes."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
 from transfer_learning.data.layout import labels_of
-from transfer_learning.data.listing import list_files
+from transfer_learning.data.listing import list_files, no_folder
 from transfer_learning.data.summary import log_given_splits, log_left_out
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import printable, some
@@ -48,8 +49,8 @@ class Folder:
 
     def list_images(self, file_digests: FileDigests) -> Images:
         """Raises UserError: no such folder, one that cannot be listed, no images, or fewer than two classes."""
-        if not self.root.is_dir():
-            raise ArgumentError("root", str(self.root), f"{_no_folder(self.root)}; {LAYOUTS}.")
+        if not os.path.isdir(self.root):
+            raise ArgumentError("root", str(self.root), f"{no_folder(self.root)}; {LAYOUTS}.")
         try:
             images = _images_below(self.root, self.classes, file_digests)
         except UserError as error:
@@ -83,8 +84,8 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
     Logs classes that are missing, and what is left out. Raises UserError: no such folder, or no image of these classes.
     """
     folder = Path(root).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{root}: {_no_folder(folder)}; {LAYOUTS}.")
+    if not os.path.isdir(folder):
+        raise UserError(f"{root}: {no_folder(folder)}; {LAYOUTS}.")
     images = _images_below(folder, class_names, FileDigests())
     log_left_out(images.left_out)
     log_given_splits(images.splits or (), "all images are taken")
@@ -95,10 +96,6 @@ def labelled_images(root: str | Path, class_names: Sequence[str]) -> Images:
     if missing:
         rank_zero_info(f"{root}: no images of {some(missing)}")
     return images
-
-
-def _no_folder(root: Path) -> str:
-    return "a file, not a folder" if root.exists() else "no such folder"
 
 
 def _class_itself(images: Images) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
@@ -11,7 +12,7 @@ from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
 from transfer_learning.data.layout import log_case
-from transfer_learning.data.listing import list_files
+from transfer_learning.data.listing import list_files, no_folder
 from transfer_learning.data.splits import split_named
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 from transfer_learning.utilities.text import printable, some
@@ -52,8 +53,8 @@ class Table:
         """Raises ArgumentError: a file, folder or column is missing, a line cannot be read, a name fits several files,
         a split is unknown, or there are fewer than two classes.
         """
-        if not self.root.is_dir():
-            raise ArgumentError("root", str(self.root), "no such folder; expected that of the images.")
+        if not os.path.isdir(self.root):
+            raise ArgumentError("root", str(self.root), f"{no_folder(self.root)}; expected that of the images.")
         listed, found = list_files(self.root)
         left_out = {reason: list(names) for reason, names in found.items()}
         rows = self._rows_of_files(listed, left_out)
@@ -94,7 +95,8 @@ class Table:
                 raise ArgumentError("split_column", self.columns["split"], expected)
             found = find(name) if name else []
             if len(found) > 1:
-                fitting = f"{place} may be each of {some([str(file) for file in found])}: add its folder or suffix."
+                fitting = f"{place} may be each of {some([str(file) for file in found])}"
+                fitting += ": add its folder or suffix, or name a folder of images that has one of them (root)."
                 raise ArgumentError("file_column", self.columns["file"], fitting)
             if not found:
                 missing[place] = name
@@ -143,11 +145,14 @@ class Table:
                     expected = f"it has {some(known, 20) or 'no header'}"
                     raise ArgumentError(f"{key}_column", column, f"{found} in {self.table}; {expected}.")
             for row in reader:
-                if None in row:
+                if any(cell.strip() for cell in row.get(None, ())):  # more than delimiters at the end of the line
                     reason = f"line {reader.line_num} has more cells than the header"
                     way = f"put cells that contain {delimiter!r} in quotes."
                     raise ArgumentError("table", str(self.table), f"{reason}; {way}")
                 cells = {key: row[column].strip() for key, column in columns.items()}
+                if any("\n" in cell for cell in cells.values()):
+                    reason = f"a cell that ends in line {reader.line_num} has a line break; is a quote missing above?"
+                    raise ArgumentError("table", str(self.table), reason)
                 yield reader.line_num, cells.pop("file"), cells
         except csv.Error as error:
             reason = f"line {reader.line_num} cannot be read ({error}); is a quote missing there or above?"
