@@ -42,7 +42,7 @@ Row = dict[str, str]  # of a CSV file
 
 def row(folder: Path) -> Row | None:
     """The row of a run, or None if it has not finished. Of a path in its settings only the last part is kept."""
-    job, config = read_job(folder, refused="finished")
+    job, config = read_job(folder, finished_stays=True)
     if job.state != "finished":
         return None
     attempt = json.loads((folder / "provenance.json").read_bytes())[-1]

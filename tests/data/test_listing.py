@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from tests.conftest import needs_pipes
-from transfer_learning.data.listing import EMPTY, LINKED, SPECIAL, list_files
+from transfer_learning.data.listing import EMPTY, LINKED, SPECIAL, list_files, no_folder
 from transfer_learning.utilities.errors import UserError
 
 
@@ -106,3 +106,15 @@ def test_empty_folders_are_named(folder):
     root = folder("a/1", "b/.DS_Store")
     (root / "c" / "d").mkdir(parents=True)
     assert names(root) == ["a/1"] and list_files(root).left_out == {EMPTY: [f"{root}/b", f"{root}/c/d"]}
+
+
+def test_why_a_path_is_no_folder(folder, monkeypatch):
+    root = folder("a")
+    assert no_folder(root / "b") == no_folder(root / "a" / "b") == "no such folder"
+    assert no_folder(root / "a") == "a file, not a folder"
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", locked)
+    assert no_folder(root) == "this folder cannot be reached (Permission denied)"

@@ -17,8 +17,14 @@ HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "Sy
 
 
 def no_folder(path: Path) -> str:
-    """Why a path is not one of a folder."""
-    return "a file, not a folder" if os.path.exists(path) else "no such folder, or one that cannot be reached"
+    """Why a path is not that of a folder that can be read."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such folder"
+    except OSError as error:
+        return f"this folder cannot be reached ({error.strerror})"
+    return "a file, not a folder"
 
 
 class Listing(NamedTuple):
