@@ -367,7 +367,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path, made):
     assert ": Read-only file system. Make room or make it writable, or" in result.stderr
 
 
-GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, vgg16_finetuned, vgg16_frozen"
+GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, small_cnn, vgg16_finetuned, vgg16_frozen"
 
 
 @pytest.mark.parametrize(
@@ -579,10 +579,10 @@ def test_a_folder_with_letters_of_all_languages(tmp_path, in_process, cache):
     assert code == 0 and f"{tmp_path}/größe: finished already" in output
 
 
-@pytest.mark.parametrize("argument", ["model.backbone=resnet18", "model.unfreeze=block5", "++model.unfreeze=null"])
+@pytest.mark.parametrize("argument", ["model.backbone=resnet18", "++model.unfreeze=null", "data.augment=true"])
 def test_rerun_with_a_key_that_others_followed_is_refused(finished, in_process, tmp_path, argument):
     code, output = in_process(f"rerun={finished}", f"hydra.run.dir={tmp_path}/again", argument)
-    assert code == 1 and f"{argument}: beside rerun=... the name of the run, its image size ... would stay" in output
+    assert code == 1 and f"{argument}: beside rerun=... the run's name, image size, learning rate ... would" in output
     assert f"Take the command from {finished}/provenance.json" in output and not (tmp_path / "again").exists()
 
 

@@ -57,7 +57,7 @@ def test_one_step_needs_no_brackets(composed, name):
         ),
         (
             "+data.augmentation.color_jitter.hue=0.1",
-            "data.augmentation.color_jitter: color_jitter has not been chosen; data/augmentation=[color_jitter] does",
+            "data.augmentation.color_jitter: color_jitter is not chosen; data/augmentation=[...,color_jitter]",
         ),
         ("data.augmentation.affine=null", "data.augmentation.affine=null: expected ~data.augmentation.affine, which"),
         ("data.augmentation.affine=0.2", "data.augmentation.affine=0.2: expected data.augmentation.affine.NAME=VALUE"),

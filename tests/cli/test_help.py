@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[2] / "conf"
 TEXT = OmegaConf.load(CONF / "hydra" / "help" / "one_screen.yaml").template
-GROUPS = dict(re.findall(r"^  ([a-z/]+) {2,}(.+)$", TEXT.split("Groups\n")[1].split("\n\n")[0], re.M))
+LINES = re.sub(r",\n {10,}", ", ", TEXT.split("Groups\n")[1].split("\n\n")[0])  # long ones go on in the next
+GROUPS = dict(re.findall(r"^  ([a-z/]+) {2,}(.+)$", LINES, re.M))
 GROUPS["system"] = TEXT.split("system=")[1].splitlines()[0]
 
 

@@ -12,7 +12,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import cartoon
 from transfer_learning.data.sources.folder import Folder
 from transfer_learning.data.splits import Given, GivenOrPerClass, PerClass
-from transfer_learning.engine.audit import WherePossible, audit, pooled_features
+from transfer_learning.engine.audit import WherePossible, _pooled, audit, pooled_features
 from transfer_learning.utilities.errors import ArgumentError, UserError
 
 SIZE = 32
@@ -211,6 +211,15 @@ def test_maps_are_pooled(folder, tmp_path, maps, monkeypatch):
     found = pooled_features(data, part, np.array([5, 3, 30]))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape, places", [((4, 7, 7, 16), (1, 2)), ((4, 16, 7, 7), (2, 3)), ((4, 9, 16), 1), ((4, 16), ())]
+)
+def test_features_are_means_over_places_in_every_layout(shape, places):
+    features = torch.rand(shape)
+    expected = features.numpy().mean(axis=places) if places else features.numpy()
+    np.testing.assert_allclose(_pooled(features).numpy(), expected, rtol=1e-5)
 
 
 def test_excluded_images_are_not_audited(folder, audited, tmp_path):

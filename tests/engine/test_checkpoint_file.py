@@ -83,6 +83,23 @@ def test_a_failure_in_the_background_is_raised_once(tmp_path, when):
     writer.teardown()
 
 
+def test_after_a_failure_no_other_file_of_the_step_is_written(tmp_path):
+    """last.ckpt would name a best.ckpt that is not there."""
+
+    class Failing(CheckpointFile):
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            if path.name == "best.ckpt":
+                raise OSError("quota")
+            super().save_checkpoint(checkpoint, path)
+
+    writer = BackgroundWriter(Failing())
+    for name in ("best.ckpt", "last.ckpt"):
+        writer.save_checkpoint({"global_step": 3}, tmp_path / name)
+    with pytest.raises(OSError, match="quota"):
+        writer.teardown()
+    assert not (tmp_path / "last.ckpt").exists()
+
+
 def test_weights_of_a_fit_with_files_in_the_background_are_those_without(
     tmp_path, small_data, small_model, quiet_trainer
 ):

@@ -240,3 +240,14 @@ def test_any_logged_metric_may_be_monitored(tmp_path, small_data, small_model, q
     metrics = train(small_data(), model, trainer, monitor=monitor)
     assert (metrics["monitor"], metrics["monitor_mode"]) == (monitor, mode)
     assert metrics["monitor_best"] == model.history.rows[-1][monitor]
+
+
+@pytest.mark.parametrize("settings", [{"check_val_every_n_epoch": 2}, {"val_check_interval": 0.5}])
+@pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
+def test_a_training_metric_with_other_validations_than_one_each_epoch_is_refused(quiet_trainer, settings, kind):
+    """Both callbacks act at the end of a validation then, when the metric is that of the epoch before."""
+    trainer = quiet_trainer(max_epochs=4, enable_checkpointing=True, callbacks=[kind(monitor="train/loss")], **settings)
+    with pytest.raises(ArgumentError, match="^monitor='train/loss': without one validation for each epoch"):
+        Monitor("train/loss", "min").check(["train/loss"], trainer)
+    trainer = quiet_trainer(max_epochs=4, enable_checkpointing=True, callbacks=[kind(monitor="train/loss")])
+    Monitor("train/loss", "min").check(["train/loss"], trainer)

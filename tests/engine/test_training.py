@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfer_learning import load
+from transfer_learning.callbacks.evaluation import Evaluation
 from transfer_learning.callbacks.layer_table import LayerTable
 from transfer_learning.callbacks.pictures import Pictures
 from transfer_learning.data.augmentation.random_resized_crop import RandomResizedCrop
@@ -24,6 +25,7 @@ from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import compile_network, frozen_part, train
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
+from transfer_learning.reporting.prediction_table import read_predictions
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.files import read_checked_json
 from transfer_learning.utilities.hardware import default_precision
@@ -475,6 +477,45 @@ def test_a_calibrated_model_that_is_trained_again_has_no_temperature(tmp_path, s
     with torch.no_grad():
         logits = model.logits(torch.rand(2, 3, 32, 32))
     torch.testing.assert_close(model.probabilities(logits)[:, 1:], logits.sigmoid())
+
+
+def test_a_training_without_a_test_has_no_earlier_predictions(tmp_path, small_data, small_model, quiet_trainer):
+    model, data = small_model(), small_data()
+    for test in (True, False):
+        trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path / str(test), callbacks=[Evaluation()])
+        train(data, model, trainer, test=test)
+        table = read_predictions(tmp_path / str(test) / "predictions.csv")
+        assert set(table.splits) == ({"val", "test"} if test else {"val"})
+
+
+def test_after_an_error_the_data_hand_out_images(tmp_path, small_data, pretrained, quiet_trainer):
+    class Stop(pl.Callback):
+        def on_train_start(self, *_):
+            raise UserError("stop")
+
+    data = small_data()
+    with pytest.raises(UserError, match="stop"):
+        train(data, pretrained(), quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[Stop()]))
+    assert not next(iter(data.val_dataloader())).is_features
+
+
+def test_images_of_the_validation_after_a_resume_without_a_validation(tmp_path, small_data, small_model, quiet_trainer):
+    def run(epochs, resume=None):
+        last = ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        settings = dict(
+            default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last], check_val_every_n_epoch=2
+        )
+        model = small_model()
+        train(small_data(), model, quiet_trainer(max_epochs=epochs, callbacks=[last], **settings), resume=resume)
+        return model.history.batches
+
+    assert run(2) == run(3, tmp_path / "last.ckpt")
+
+
+def test_trainings_in_copies_of_the_process_are_refused(small_data, small_model, quiet_trainer):
+    trainer = quiet_trainer(max_epochs=1, devices=2, strategy="ddp_spawn")
+    with pytest.raises(ArgumentError, match="^strategy='ddp_spawn': it trains copies of the model"):
+        train(small_data(), small_model(), trainer)
 
 
 def test_class_weights_are_those_of_the_data_or_the_models_own(tmp_path, small_data, small_model, quiet_trainer):

@@ -86,7 +86,8 @@ class History(pl.Callback):
         self.rows.append({"epoch": epoch, **measured, **model.learning_rates, "seconds": seconds})
         for adapter in adapters(trainer):
             adapter.epoch(epoch, measured)
-        self.batches = trainer.num_training_batches, sum(trainer.num_val_batches)
+        validation = sum(trainer.num_val_batches) or self.batches[1]  # 0 before the first one since a resume
+        self.batches = trainer.num_training_batches, validation
         self.epoch_start, self.validated = now, False
         ordered = sorted(measured, key=lambda key: not key.startswith("train/"))
         shown = "  ".join(f"{label(key).removeprefix('training ')} {measured[key]:.4f}" for key in ordered)

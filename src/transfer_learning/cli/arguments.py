@@ -6,17 +6,16 @@ import shlex
 from pathlib import Path
 
 from transfer_learning.cli.overrides import as_override, hydra_quoted
-from transfer_learning.cli.project import FOLLOWED, MAY_CHANGE, MAY_GROW, options
+from transfer_learning.cli.project import FOLLOWED, LIST_GROUPS, MAY_CHANGE, MAY_GROW, options
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable
 
 DEFAULTS = ("system=null", "experiment=null", "debug=null")  # as in conf/config.yaml
-LIST_GROUPS = ("logger", "callbacks", "metrics", "data/augmentation")
 NO_NAME = re.compile(r"null|true|false|[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)  # values that are no name of a file
 HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
 WITHOUT_VALUE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
-FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "resume=", "rerun=")
+FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "sweep=", "resume=", "rerun=")
 MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
 PATHS_OF_DATA = [f"data.{key}" for key in ("root", "table", "exclude", "download_to", "cache_dir")]
 NAMES = ["sweep", "hydra.run.dir", "hydra.sweep.dir", "model.weights", *PATHS_OF_DATA]  # names and paths
@@ -59,7 +58,7 @@ def check_form(arguments: list[str]) -> None:
         if re.match(r"--\w+(\.\w+)*=", argument) and argument.partition("=")[0] not in HYDRA_OPTIONS:
             raise UserError(f"{argument}: expected KEY=VALUE, without dashes: {argument[2:]}")
         if argument in FOLDERS:
-            raise UserError(f"{argument}: expected a folder.")
+            raise UserError(f"{argument}: expected a folder, or its name.")
         is_value = before.startswith("-") and before not in WITHOUT_VALUE
         if "=" not in argument and argument[:1] not in ("-", "~") and not is_value:
             key, equals, value = before.partition("=")
@@ -148,11 +147,11 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         expected = f"beside resume=... expected nothing but {MAY_GROW}=...; rerun=... takes other settings."
         raise UserError(f"{' '.join(refused)}: {expected}")
     way = f"Take the command from {folder}/provenance.json, and change that."
-    if groups := [each for each in keys if options(keys[each])]:
+    if groups := [each for each in keys if options(keys[each]) and not keys[each].startswith("hydra/")]:
         reason = "beside rerun=... expected single values, such as optimizer.lr=1e-3: groups were composed at the start"
         raise UserError(f"{' '.join(groups)}: {reason} of the run. {way}")
     if followed := [each for each in keys if keys[each] in FOLLOWED]:
-        reason = "beside rerun=... the name of the run, its image size ... would stay those of the other model"
+        reason = "beside rerun=... the run's name, image size, learning rate ... would stay as they were"
         raise UserError(f"{' '.join(followed)}: {reason}. {way}")
     place = f"{'hydra.run.dir' if key == 'resume' else 'repeats'}={hydra_quoted(str(folder))}"
     rest = [place if each == named else each for each in arguments]

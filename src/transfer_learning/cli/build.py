@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
 from transfer_learning.cli.errors import name_keys
 from transfer_learning.cli.overrides import as_typed
-from transfer_learning.cli.project import PROJECT, options
+from transfer_learning.cli.project import PROJECT, how_to_choose, options
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.models.weights import SUFFIXES as WEIGHTS_SUFFIXES
@@ -40,7 +40,7 @@ def build(cfg: DictConfig, key: str, try_with: tuple = (), leave_out: Collection
         raise UserError(f"{key}={as_typed(node)}: expected {key}.NAME=VALUE, or ~{key}, which leaves it out.")
     if "_target_" not in node:
         group, _, name = key.rpartition(".")
-        raise UserError(f"{key}: {name} has not been chosen; {group.replace('.', '/')}=[{name}] does so.")
+        raise UserError(f"{key}: {name} is not chosen; {how_to_choose(group.replace('.', '/'), name)}.")
     arguments = {name: value for name, value in _plain(node).items() if name[0] != "_" and name not in leave_out}
     called = resolve_target(cfg, f"{key}._target_")
     target = {"_target_": node["_target_"], "_partial_": node.get("_partial_", False), "_convert_": "all"}

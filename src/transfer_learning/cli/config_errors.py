@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from transfer_learning.cli.overrides import as_override, hydra_quoted, in_shell
-from transfer_learning.cli.project import options
+from transfer_learning.cli.project import LIST_GROUPS, how_to_choose, options
 from transfer_learning.runs.config import flat
 from transfer_learning.utilities.text import some
 
@@ -61,6 +61,11 @@ def _unknown_key(error: Any) -> str:
     leaves = [key for key in config if not key.startswith(("hydra.", "recipe."))]
     prefix, dot, name = error.full_key.rpartition(".")
     beside = sorted(str(key) for key in error.parent_node if str(key)[:1] != "_")
+    group = prefix.replace(".", "/")
+    if group in LIST_GROUPS and name in options(group):
+        return f"{error.full_key}: {name} is not chosen; {how_to_choose(group, name)}."
+    if prefix and not beside and (known := options(group)):  # such as scheduler: null
+        return f"{error.full_key}: {group} is none; choose it too, {group}=... of {', '.join(known)}."
     meant = [key for key in leaves if key.rpartition(".")[2] == name]
     meant = meant or [prefix + dot + key for key in difflib.get_close_matches(name, beside, n=1)]
     if not meant and not prefix:

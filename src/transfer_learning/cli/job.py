@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,34 @@ def check_mode(cfg: DictConfig, is_single: bool) -> None:
         raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
     hydra_config = HydraConfig.get()
     for key, values in (hydra_config.sweeper.get("params") or {}).items():  # of an experiment such as the tutorial
-        if is_single and key not in keys_of(hydra_config.overrides.task):
+        if key not in keys_of(hydra_config.overrides.task):
             experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
-            raise UserError(f"{experiment}: is a multirun; add -m, or choose one of {key}={values}.")
+            way = "add -m" if is_single else "give it a command of its own"
+            raise UserError(f"{experiment}: is a multirun; {way}, or choose one of {key}={values}.")
+    check_system(hydra_config.runtime.choices)
+    check_direction(cfg, hydra_config.sweeper.get("direction"))
     if type(cfg.find_lr) is not bool:
         raise UserError(f"find_lr={as_typed(cfg.find_lr)}: expected true or false.")
     if cfg.find_lr and not is_single:
         raise UserError("find_lr=true: trains nothing that a sweep could compare; leave out -m.")
+
+
+def check_system(choices: Mapping[str, Any]) -> None:
+    """Raises UserError if the command or an experiment has replaced the model of the `system` that was chosen."""
+    if system := choices.get("system"):
+        own = OmegaConf.load(PROJECT / "conf" / "system" / f"{system}.yaml").defaults[0]["override /model"]
+        if own != choices["model"]:
+            raise UserError(
+                f"system={system}: is model={own}, but model={choices['model']} is chosen too; leave out one."
+            )
+
+
+def check_direction(cfg: DictConfig, direction: Any) -> None:
+    """Raises UserError if a sweeper such as Optuna's searches for the worst value of the monitored metric."""
+    expected = "maximize" if cfg.monitor_mode == "max" else "minimize"
+    found = getattr(direction, "name", direction)
+    if found not in (None, expected):
+        raise UserError(f"hydra.sweeper.direction={found}: monitor={cfg.monitor} needs {expected}.")
 
 
 def fill_in(cfg: DictConfig, before: dict) -> None:
@@ -208,6 +230,11 @@ def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
         "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
     }
+    if ignored := given.keys() & cfg.trainer.keys():
+        ways = (
+            "the groups callbacks and logger decide this, such as callbacks=none, logger=none or '~callbacks.progress'"
+        )
+        raise UserError(f"trainer.{min(ignored)}: {ways}.")
     if cfg.trainer.devices == 1 and (gpu := gpu_of_worker(cfg.trainer.accelerator)):
         given["devices"] = gpu
     return build(cfg, "trainer", leave_out=("compile",), **given)

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from transfer_learning.cli.errors import is_user_error, one_line, tracebacks_wanted
 from transfer_learning.cli.output import (
@@ -49,6 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{PROGRAM}: {message}")
 
 
+class VerbParser(argparse.ArgumentParser):
+    """Options may stand between the other arguments: `evaluate RUN --tta flip FOLDER`."""
+
+    _is_intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_intermixed or "--" in (args or ()):  # argparse loses -- where it intermixes
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
+
+
 def check_not_empty(arguments: Sequence[str]) -> None:
     """Raises UserError for an empty argument, such as that of a variable which is not set."""
     for number, argument in enumerate(arguments, 1):
@@ -60,7 +76,7 @@ def check_not_empty(arguments: Sequence[str]) -> None:
 def parser() -> argparse.ArgumentParser:
     """The parser of the program, with a parser for each verb."""
     top = argparse.ArgumentParser(PROGRAM, description=inspect.getdoc(sys.modules[__name__]))
-    subparsers = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    subparsers = top.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=VerbParser)
     for name, verb in verbs().items():
         examples = "\n".join(f"  {PROGRAM} {name} {example}" for example in verb.EXAMPLES)
         text = inspect.getdoc(verb) or ""

@@ -74,5 +74,6 @@ for name, function in {
     "keys_outside_job_names": lambda: ["sweep", "repeats", *MAY_CHANGE],
     "monitor_mode": lambda monitor: default_mode(str(monitor)),
     "run_id": run_id,
+    "share_of": lambda share, number: round(share * number) if type(number) is int else None,
 }.items():
     OmegaConf.register_new_resolver(name, function, replace=True)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from transfer_learning.cli.build import build_data
+from transfer_learning.cli.errors import name_keys
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.images import Images
 from transfer_learning.runs.folder import RunFolder
@@ -34,8 +35,10 @@ def own_data(folder: Path) -> ImageDataModule:
 
     Raises UserError if they are not those that the run was trained with.
     """
-    data = build_data(own_config(folder))
-    data.setup()
+    cfg = own_config(folder)
+    with name_keys(cfg):
+        data = build_data(cfg)
+        data.setup()
     RunFolder(folder).check_images(data)
     return data
 

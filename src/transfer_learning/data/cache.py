@@ -133,16 +133,14 @@ class CachedArray:
         self, file: BinaryIO, listed: dict, ids: Sequence[str], positions: list[int], compute: Compute
     ) -> None:
         rows, remarks = compute(positions)
-        kind = rows.dtype.str, list(rows.shape[1:])
-        if listed["ids"] and kind != (listed["dtype"], listed["shape"]):
-            stored = (
-                f"the rows of {self.path.name} are {listed['dtype']} {listed['shape']}, new ones {kind[0]} {kind[1]}"
-            )
+        dtype, shape = rows.dtype.str, list(rows.shape[1:])
+        if listed["ids"] and (dtype, shape) != (listed["dtype"], listed["shape"]):
+            stored = f"the rows of {self.path.name} are {listed['dtype']} {listed['shape']}, new ones {dtype} {shape}"
             raise ArgumentError("cache_dir", str(self.folder), f"{stored}. Remove that file, or choose another folder.")
         file.seek(HEADER + len(listed["ids"]) * rows[0].nbytes)
         file.write(np.ascontiguousarray(rows).data)
         file.flush()
-        listed |= {"dtype": kind[0], "shape": kind[1], "about": self.about}
+        listed |= {"dtype": dtype, "shape": shape, "about": self.about}
         for kind, values in remarks.items():
             known = listed["remarks"].setdefault(kind, {})
             known |= {ids[positions[place]]: value for place, value in values.items()}

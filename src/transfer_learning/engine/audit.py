@@ -101,5 +101,13 @@ def pooled_features(data: ImageDataModule, frozen_part: FrozenPart, indices: np.
     pooled = []
     for start in range(0, len(indices), BLOCK):
         features = features_from_rows(torch.from_numpy(stored.array[stored.rows[0, start : start + BLOCK]])).float()
-        pooled.append(features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1))
+        pooled.append(_pooled(features))
     return torch.cat(pooled).numpy()
+
+
+def _pooled(features: torch.Tensor) -> torch.Tensor:
+    """(N, C): means over places of maps (N, C, h, w), those of Swin (N, h, w, C), or tokens (N, T, C)."""
+    if features.ndim == 4:
+        has_channels_last = features.shape[1] == features.shape[2] != features.shape[3]
+        return features.mean(dim=(1, 2) if has_channels_last else (2, 3))
+    return features.mean(dim=1) if features.ndim == 3 else features.flatten(1)

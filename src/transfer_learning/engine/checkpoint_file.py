@@ -37,7 +37,14 @@ class BackgroundWriter(CheckpointIO):
         if checkpoint["global_step"] != self._step:
             self.teardown()
         self._step, self._pool = checkpoint["global_step"], self._pool or ThreadPoolExecutor(1)
-        self._writing.append(self._pool.submit(self.files.save_checkpoint, _copy(checkpoint), path, storage_options))
+        before = list(self._writing)  # of this step, such as best.ckpt
+        self._writing.append(self._pool.submit(self._write, before, _copy(checkpoint), path, storage_options))
+
+    def _write(self, before: list[Future], checkpoint: Any, path: str | Path, storage_options: Any) -> None:
+        """Writes a file, but none after another one of its step that failed: last.ckpt names best.ckpt."""
+        for each in before:
+            each.result()
+        self.files.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, *arguments: Any, **settings: Any) -> dict:
         self.teardown()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from transfer_learning.callbacks.run_end import monitoring_checkpoint
 from transfer_learning.data.batch import used_batches
@@ -53,6 +54,9 @@ def check_training(
 def check_steps(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, splits: Sequence[str]) -> None:
     """Raises UserError for what stops the steps with these splits. Lists the images, but decodes none."""
     check_gpu(trainer.strategy.root_device)
+    if isinstance(launcher := trainer.strategy.launcher, _MultiProcessingLauncher):
+        reason = "it trains copies of the model, whose history is lost; expected ddp, or one device."
+        raise ArgumentError("strategy", f"ddp_{launcher._start_method}", reason)
     for name in ("accumulate_grad_batches", *(f"limit_{split}_batches" for split in splits)):
         if getattr(trainer, name) <= 0:
             raise ArgumentError(name, getattr(trainer, name), "expected more than 0.")

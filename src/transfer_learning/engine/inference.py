@@ -20,6 +20,7 @@ from transfer_learning.data.preprocessing import Preprocessing, decode
 from transfer_learning.models.network import num_logits
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.hardware import accelerator_errors, check_gpu, memory_format
+from transfer_learning.utilities.text import some
 
 BATCH_SIZE = 32  # images that pass the network together
 CHUNK = 256  # images that are decoded together
@@ -111,8 +112,9 @@ def predict_chunks(
     """Predictions of one or several models, chunk by chunk. Raises UserError for models of different classes."""
     for model in models:
         if model.class_names != models[0].class_names:
-            names = " and ".join(", ".join(each.class_names) for each in (models[0], model))
-            raise UserError(f"the models have different classes: {names}.")
+            own, other = models[0].class_names, model.class_names
+            what = "the same classes in different orders" if set(own) == set(other) else "different classes"
+            raise UserError(f"the models have {what}: {some(own, 20)} and {some(other, 20)}.")
     running = [Inference(model, accelerator, tta) for model in models]
     for indices, pixels, unreadable in pixel_chunks(images, [model.preprocessing for model in models]):
         found = [each.probabilities(pixels[each.model.preprocessing]) for each in running]

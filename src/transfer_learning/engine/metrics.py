@@ -37,6 +37,11 @@ class Monitor(NamedTuple):
         monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None)]
         for callback in monitoring:
             name, expected = callback.monitor, default_mode(callback.monitor)
+            at_end = [getattr(callback, f"_{what}_on_train_epoch_end", None) for what in ("save", "check")]
+            every_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+            if name.startswith("train/") and not any(at_end) and not every_epoch:
+                reason = "the training's metrics are those of the epoch before then. Monitor one of the validation"
+                raise ArgumentError("monitor", name, f"without one validation for each epoch, {reason}.")
             mode = getattr(callback, "mode", expected)
             if name == chosen or not is_worst(name, mode):
                 continue

@@ -32,13 +32,16 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def keeps_generator(function: Function) -> Function:
-    """Makes a function of data, model, trainer ... leave torch's global generator as it found it."""
+    """Makes a function of data, model, trainer ... leave torch's global generator as it was, and images in the data."""
 
     @wraps(function)
     def wrapped(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, *further: Any, **named: Any) -> Any:
         device = trainer.strategy.root_device
         with torch.random.fork_rng([device] if device.type == "cuda" and torch.cuda.is_initialized() else []):
-            return function(data, model, trainer, *further, **named)
+            try:
+                return function(data, model, trainer, *further, **named)
+            finally:
+                data.features = {}  # after an error too: they are those of this network
 
     return cast(Function, wrapped)
 
@@ -82,13 +85,15 @@ def train(
     check_training(data, model, trainer, compile, resume, monitor, test)
     splits = ("train", "val", "test") if test else ("train", "val")
     prepare(data, model, trainer, splits)
-    model.temperature = 1.0  # an earlier calibration was of other weights
+    model.temperature = 1.0  # an earlier calibration was of other weights ...
+    model.predictions.clear()  # ... and so were earlier predictions
     if compile:
         compile_network(model.network, trainer.strategy.root_device)
     before_features = time.perf_counter()
     data.store_features(frozen_part(model, trainer, compile), splits)
     before_fit = time.perf_counter()
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.strategy.barrier()  # the first process has written its checkpoints
     after_fit = time.perf_counter()
     monitored = Monitor.of(trainer, monitor)
     best, path = _best_epoch(data, model, trainer, monitored)

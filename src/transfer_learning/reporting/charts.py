@@ -1,6 +1,7 @@
 """Charts of several runs as SVG elements, to be placed in an HTML page."""
 
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -105,7 +106,9 @@ def dependence_chart(
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    columns = 2 if max(map(len, lines)) <= 28 else 1  # longer names would be cut off at the sides
+    figure.set_figheight(4 + 0.2 * max(0, math.ceil(len(lines) / columns) - 4))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return _svg(figure)
 
 

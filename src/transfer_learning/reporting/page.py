@@ -31,9 +31,9 @@ def write_page(path: str | Path, content: Mapping[str, Any], template: str) -> N
 def embedded(path: Path) -> str:
     """A picture as the address of an `img`: a small JPEG inside the page. Raises OSError if it is damaged."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:  # Pillow starts another program for some formats
             small = picture.convert("RGB").reduce(max(1, picture.width // WIDTH))
-    except (SyntaxError, ValueError) as error:  # of Pillow, for some damaged PNGs
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of Pillow, for some damaged PNGs
         raise OSError(f"damaged ({first_line(error)})") from error
     small.thumbnail((WIDTH, 4 * WIDTH))
     return jpeg_address(small, quality=70)

@@ -65,7 +65,7 @@ def _rows(tables: Sequence[PredictionTable]) -> Iterator[list[str]]:
 def read_predictions(path: str | Path) -> PredictionTable:
     """Reads what `write_predictions` wrote. Raises UserError if the file is missing, damaged or something else."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # as spreadsheets save it
             reader = csv.reader(file)
             header = next(reader, [])
             names = [column.removeprefix(PREFIX) for column in header[len(COLUMNS) :]]

@@ -141,6 +141,9 @@ class RunFolder:
             raise UserError(f"{self.path}: {reason}")
         if self.last.exists():
             done, saved = self._saved()
+            if metrics and saved["stopped"]:
+                reason = f"it stopped by itself after {done} epochs, so it trains no more. Use another folder."
+                raise UserError(f"{self.path}: {reason}")
             self.about["id"] = saved["id"]
             if (differ(saved["config"]) or other_epochs) and wanted < done:
                 reason = f"{done} epochs are done; expected at least as many, or another folder."
@@ -161,6 +164,7 @@ class RunFolder:
             reason = f"no run's folder, but it has {some(found)}, which a run would overwrite"
             raise UserError(f"{self.path}: {reason}. Choose another folder.")
 
+    @rank_zero_only
     def _write_config(self, old: Mapping[str, Any], config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         if old != config:
             write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({**config, **extra})))
@@ -174,7 +178,7 @@ class RunFolder:
             if path != self.last and read_checkpoint(path).get("run", {}).get("id") != last["run"]["id"]:
                 ways = "Move one of them away: the run that last.ckpt belongs to can go on."
                 raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
-        return last["epoch"] + 1, last["run"]
+        return last["epoch"] + 1, last["run"] | {"stopped": last.get("history", {}).get("stopped", False)}
 
     @rank_zero_only
     def begin_training(self) -> None:

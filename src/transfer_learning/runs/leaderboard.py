@@ -73,9 +73,11 @@ def _state_of(folder: Path, settings: dict[str, str], finished_stays: bool) -> J
 def table(found: Sequence[Job]) -> list[list[Any]]:
     """The header and one row per job: settings that vary, state, result, the test if there was one, and the reason."""
     keys, best, tested = _columns(found)
-    rows: list[list[Any]] = [[*keys, "state", best, *tested, "seconds", "reason"]]
+    several = len({job.metrics["monitor"] for job in found if job.metrics}) > 1
+    named = ["monitor"] if several and "monitor" not in keys else []
+    rows: list[list[Any]] = [[*keys, "state", *named, best, *tested, "seconds", "reason"]]
     for job in found:
-        results = [job.metrics.get(key) for key in ("monitor_best", *tested)]
+        results = [job.metrics.get(key) for key in (*named, "monitor_best", *tested)]
         seconds = round(job.metrics["seconds"], 1) if job.metrics else None
         rows.append([*(job.settings.get(key) for key in keys), job.state, *results, seconds, job.reason])
     return rows

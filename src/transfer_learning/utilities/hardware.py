@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from transfer_learning.utilities.cores import usable_cores
 from transfer_learning.utilities.errors import ArgumentError
@@ -100,7 +101,7 @@ def accelerator_errors(accelerator: str) -> Iterator[None]:
     """Turns Lightning's error of the block about an accelerator into an ArgumentError."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
 
 

@@ -130,6 +130,7 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=cartoons", "+nothing=1"], "+nothing=1: nothing reads nothing"),
         (["data=cartoons", "data.nothing=1"], "data.nothing: there is no such key in the config; expected one of "),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
+        (["data=cartoons", *SETTINGS, "--accelerator", "mps"], "--accelerator mps: "),
         (["data=cartoons", "--top", "-1"], "--top -1: expected 0 or more."),
     ],
 )

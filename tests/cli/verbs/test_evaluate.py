@@ -263,3 +263,9 @@ def test_of_many_classes_those_with_the_lowest_f1_are_shown():
     )
     shown = [float(line.split()[-1]) for line in many[2:-1]]
     assert shown == [n / 1000 for n in range(20)]
+
+
+def test_of_many_classes_those_without_images_come_last():
+    classes = {f"class {n}": {"f1": n / 40 if n >= 15 else 0.0, "support": 5 * (n >= 15)} for n in range(40)}
+    lines = classes_table({"test": {"classes": classes}}).splitlines()[2:-1]
+    assert [line.split()[2] for line in lines] == [str(n) for n in range(15, 35)]

@@ -47,7 +47,10 @@ def run(options: argparse.Namespace) -> int:
     configure_process()
     inference = Inference(load(checkpoint), options.accelerator)
     no_proxy = ",".join(filter(None, [os.environ.get("no_proxy"), ADDRESS]))  # Gradio asks its own server
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the photographs are deleted then too
+    for name in ("SIGTERM", "SIGHUP"):  # so that the photographs are deleted then too; Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {**SETTINGS, "GRADIO_TEMP_DIR": folder, "no_proxy": no_proxy}  # before Gradio is imported
         page = build_page(inference, printable(Path(options.run_path).resolve().name))

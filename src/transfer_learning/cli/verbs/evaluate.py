@@ -206,7 +206,8 @@ def classes_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         classes = list(each["classes"].items())
         if len(classes) > SHOWN:
             notes.append(f"{name}: the {SHOWN} classes with the lowest F1; evaluation.json has all {len(classes):,}")
-            classes = sorted(classes, key=lambda pair: pair[1]["f1"] or 0)[:SHOWN]
+            # Those without images last: their F1 is 0 and says nothing.
+            classes = sorted(classes, key=lambda pair: (pair[1].get("support") == 0, pair[1]["f1"] or 0))[:SHOWN]
         header = ["", "class", *classes[0][1]]
         rows += [[name, class_name, *values.values()] for class_name, values in classes]
     return "\n".join([tabulated(header, rows), *notes])

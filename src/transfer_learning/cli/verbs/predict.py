@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         side = models[0].preprocessing.image_size
         grad_cam_overlays(models[0], np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.int64))
     result = predict_files(models, files, options.accelerator, options.tta)
-    if out:
+    if out and (result.files or not result.interrupted):  # an interrupt before the first images keeps the old file
         write(out, result)
     if result.files:
         shown = f"{summary(result)}\n{printable(str(out))}" if out else table(result, options.top)
@@ -129,21 +129,23 @@ def write(path: Path, result: Result) -> None:
     import json
 
     from transfer_learning.reporting.prediction_table import PREFIX
-    from transfer_learning.utilities.files import write_csv, write_text
+    from transfer_learning.utilities.files import atomic_write, write_csv
 
     about = [] if result.tta is None else [result.tta]
     columns = ["file", "predicted", *(["tta"] if about else []), *(PREFIX + name for name in result.class_names)]
     predicted = [result.class_names[code] for code in result.probabilities.argmax(axis=1)]
-    rows = [
+    rows = (  # one by one: as texts, the probabilities of many classes would fill the memory
         [*pair, *about, *map(str, row)]
         for *pair, row in zip(map(printable, result.files), predicted, result.probabilities)
-    ]
+    )
     if path.suffix == ".csv":
-        write_csv(path, [columns, *rows])
+        write_csv(path, chain([columns], rows))
     else:
         texts = 2 + len(about)
-        objects = [dict(zip(columns, [*row[:texts], *map(float, row[texts:])])) for row in rows]
-        write_text(path, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in objects))
+        with atomic_write(path) as file:
+            for row in rows:
+                values = dict(zip(columns, [*row[:texts], *map(float, row[texts:])]))
+                file.write(f"{json.dumps(values, ensure_ascii=False)}\n".encode())
 
 
 def table(result: Result, top: int) -> str:
