@@ -506,7 +506,7 @@ def test_images_of_the_validation_after_a_resume_without_a_validation(tmp_path, 
             default_root_dir=tmp_path, enable_checkpointing=True, callbacks=[last], check_val_every_n_epoch=2
         )
         model = small_model()
-        train(small_data(), model, quiet_trainer(max_epochs=epochs, callbacks=[last], **settings), resume=resume)
+        train(small_data(), model, quiet_trainer(max_epochs=epochs, **settings), resume=resume)
         return model.history.batches
 
     assert run(2) == run(3, tmp_path / "last.ckpt")
