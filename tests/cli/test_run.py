@@ -320,7 +320,7 @@ def test_two_processes_evaluate_with_the_statistics_and_averages_of_the_checkpoi
         "trainer.precision=32-true",
         f"hydra.run.dir={tmp_path}/run",
     ]
-    result = in_shell(*arguments, f"callbacks.ema.decay={decay}", "+trainer.accumulate_grad_batches=2")
+    result = in_shell(*arguments, f"callbacks.ema.decay={decay}", "trainer.accumulate_grad_batches=2")
     assert result.returncode == 0, result.stderr
     model, table = load(tmp_path / "run"), read_predictions(tmp_path / "run" / "predictions.csv")
     assert list(table.splits) == ["val"] * 5 + ["test"] * 5
