@@ -176,6 +176,16 @@ def test_a_finished_run_that_cannot_train_on_is_not_extended(folder, left, max_e
     assert folder.claim(config, EXTRA, epochs_key=EPOCHS, may_extend=True)  # and it counts as finished
 
 
+def test_a_run_that_stopped_early_in_its_last_epoch_is_not_extended(folder):
+    config = changed(trainer__max_epochs=5)
+    folder.claim(config, EXTRA)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    torch.save(torch.load(folder.last) | {"history": {"stopped": True}}, folder.last)
+    with pytest.raises(UserError, match="it stopped by itself after 5 epochs"):
+        folder.claim(changed(trainer__max_epochs=60), EXTRA, epochs_key=EPOCHS, may_extend=True)
+    assert read_metrics(folder.path)["epochs"] == 5 and folder.config() == config | EXTRA
+
+
 @pytest.mark.parametrize("may_extend", [True, False])
 def test_a_finished_run_with_more_epochs_than_asked_for_is_finished_and_keeps_its_config(folder, may_extend):
     folder.claim(CONFIG, EXTRA)

@@ -1,11 +1,11 @@
-"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=`, choices of groups, quotes."""
+"""The arguments of `train.py` before Hydra reads them: `resume=`, `rerun=` and choices of groups."""
 
 import os
 import re
 import shlex
 from pathlib import Path
 
-from transfer_learning.cli.overrides import as_override, hydra_quoted
+from transfer_learning.cli.overrides import as_override, hydra_quoted, quoted
 from transfer_learning.cli.project import FOLLOWED, LIST_GROUPS, MAY_CHANGE, MAY_GROW, options
 from transfer_learning.runs.config import read_config
 from transfer_learning.utilities.errors import UserError
@@ -17,11 +17,6 @@ HYDRA_OPTIONS = ("--cfg", "--info", "--package")  # of one word, with a value
 WITHOUT_VALUE = ("-m", "--multirun", "-r", "--run", "-h", "--help", "--hydra-help", "--version", "--resolve")
 FOLDERS = ("hydra.run.dir=", "hydra.sweep.dir=", "sweep=", "resume=", "rerun=")
 MODES = {"-m", "--multirun", "-r", "--run", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion"}
-PATHS_OF_DATA = [f"data.{key}" for key in ("root", "table", "exclude", "download_to", "cache_dir")]
-NAMES = ["sweep", "hydra.run.dir", "hydra.sweep.dir", "model.weights", *PATHS_OF_DATA]  # names and paths
-NO_TEXT = re.compile(r"(?!\d+$)[-+]?[\d_.]+(e[-+]?[\d_]+)?|[-+]?inf|nan|true|false", re.IGNORECASE)  # 2024_05: 202405
-PART = r"""'[^'\\]*'|"[^"\\]*"|[^][(){},='"\s](?:[^][(){},='"]*[^][(){},='"\s])?"""  # in quotes, or none
-PARTS = re.compile(rf"(?P<open>\[\s*)?(?:{PART})(?:\s*,\s*(?:{PART}))*(?(open)\s*\])")  # a value, several, or a list
 LOGGINGS = ("default", "colorlog")  # of hydra/job_logging, those that write train.log
 
 
@@ -93,29 +88,6 @@ def check_group(argument: str) -> None:
         raise UserError(f"{argument}: expected one of {known}.")
     if is_list and (twice := next((name for name in names if names.count(name) > 1), None)):
         raise UserError(f"{argument}: {twice} is named twice.")
-
-
-def quoted(argument: str) -> str:
-    """KEY=VALUE with the quotes that Hydra's grammar asks for.
-
-    Around a regular expression, a path that begins with ~/, letters other than a to z, and a name or a path that Hydra
-    would read as a number. The home folder takes the place of ~ in the keys that Hydra itself reads.
-    """
-    key, equals, value = argument.partition("=")
-    if not equals or argument.startswith("-") or key in ("resume", "rerun"):  # Hydra does not read these values
-        return argument
-    is_pattern = key == "data.group_pattern" and value != "null" and value[:1] not in ("'", '"')
-    is_home = re.match("~[/\\\\]", value) and "," not in value
-    if is_pattern or is_home:
-        return f"{key}={hydra_quoted(os.path.expanduser(value) if key.startswith('hydra.') else value)}"
-    if PARTS.fullmatch(value) and not re.search(r"\\[][(){}:=,\s\\]", value):  # a backslash as Hydra's escape
-        value = re.sub(PART, lambda part: _quoted_part(key, part[0]), value)
-    return f"{key}={value}"
-
-
-def _quoted_part(key: str, part: str) -> str:
-    is_name = key.lstrip("+") in NAMES and NO_TEXT.fullmatch(part)
-    return hydra_quoted(part) if part[0] not in "'\"" and (is_name or not part.isascii()) else part
 
 
 def resume_or_rerun(arguments: list[str]) -> list[str]:

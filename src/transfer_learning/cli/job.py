@@ -30,7 +30,7 @@ from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import train
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.runs.guard import RunGuard
-from transfer_learning.runs.metrics import cannot_be_extended, read_metrics
+from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.hardware import configure_process, default_precision, gpu_of_worker
@@ -65,7 +65,7 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
             metrics: Any = read_metrics(folder.path)
             longer = metrics["epochs"] > (cfg.trainer.max_epochs or math.inf)
             epochs = f" after {metrics['epochs']} epochs" if longer else ""
-            fixed = not is_single or cannot_be_extended(metrics, before["trainer"]["max_epochs"], folder.last)
+            fixed = not is_single or folder.cannot_be_extended(metrics, before["trainer"]["max_epochs"])
             more = "" if fixed else f" A larger {MAY_GROW} extends it."
             result = f"{metrics['monitor']} {metrics['monitor_best']:.4f}"
             log.info(f"{folder.path}: finished already{epochs}, {result}.{more}")

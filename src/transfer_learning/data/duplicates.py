@@ -26,8 +26,9 @@ def duplicates(images: Images, indices: np.ndarray, kept_splits: Collection[str]
     given = images.splits or [None] * len(images.names)
     splits = [split if split in kept_splits else "train" for split in given]
     of_content: dict[str, list[int]] = {}
-    for index in indices[[images.digests[index] != EMPTY for index in indices]].tolist():
-        of_content.setdefault(images.digests[index], []).append(index)
+    for index in indices.tolist():
+        if images.digests[index] != EMPTY:
+            of_content.setdefault(images.digests[index], []).append(index)
     found, kept_copies = {}, list[str]()
     for members in of_content.values():
         kept = max(members, key=lambda index: SPLITS.index(splits[index]))

@@ -180,11 +180,8 @@ def check_number_of_batches(data: ImageDataModule, trainer: pl.Trainer, splits: 
 
 def check_first_validation(data: ImageDataModule, trainer: pl.Trainer) -> None:
     """Raises ArgumentError if the training ends before its first validation."""
-    interval, every, window = (
-        trainer.val_check_interval,
-        trainer.check_val_every_n_epoch,
-        trainer.accumulate_grad_batches,
-    )
+    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    window = trainer.accumulate_grad_batches
     if not isinstance(interval, (int, float)):  # a time
         return
     used = used_batches(math.ceil(len(data.splits["train"]) / data.batch_size), trainer.limit_train_batches)

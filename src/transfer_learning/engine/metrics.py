@@ -31,15 +31,17 @@ class Monitor(NamedTuple):
     def check(self, logged: Sequence[str], trainer: Any, chosen: str | None = None) -> None:
         """Raises ArgumentError if this monitor, or that of another callback, is not among the logged metrics.
 
+        Also for a training metric if the callback would act before it is known, at the end of a validation.
         A callback whose mode selects the worst value of its metric is an error if the user has `chosen` a monitor,
         unless it monitors that; else it is logged.
         """
         monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None)]
         for callback in monitoring:
             name, expected = callback.monitor, default_mode(callback.monitor)
-            at_end = [getattr(callback, f"_{what}_on_train_epoch_end", None) for what in ("save", "check")]
-            every_epoch = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
-            if name.startswith("train/") and not any(at_end) and not every_epoch:
+            flags = ("_save_on_train_epoch_end", "_check_on_train_epoch_end")  # of ModelCheckpoint, of EarlyStopping
+            acts_after_epoch = any(getattr(callback, flag, None) for flag in flags)
+            one_validation = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+            if name.startswith("train/") and not acts_after_epoch and not one_validation:
                 reason = "the training's metrics are those of the epoch before then. Monitor one of the validation"
                 raise ArgumentError("monitor", name, f"without one validation for each epoch, {reason}.")
             mode = getattr(callback, "mode", expected)

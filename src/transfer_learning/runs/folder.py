@@ -1,6 +1,5 @@
 """The folder of a run. What is in it decides whether a run begins, goes on, is skipped or is refused."""
 
-import csv
 import json
 import os
 import uuid
@@ -17,13 +16,13 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.engine.checkpoint import read_checkpoint
 from transfer_learning.runs.config import check_only_epochs_differ, flat, read_config
-from transfer_learning.runs.metrics import cannot_be_extended, read_metrics
+from transfer_learning.runs.metrics import read_metrics
+from transfer_learning.runs.split_table import SPLIT_COLUMNS, differing_images, split_rows
 from transfer_learning.utilities.errors import UserError, first_line
 from transfer_learning.utilities.files import replace, write_csv, write_text
 from transfer_learning.utilities.text import some
 
 WRITTEN = ("split.csv", "epochs.csv", "predictions.csv", "curves.png", "metrics.json", "provenance.json")
-SPLIT_COLUMNS = ("split", "class", "sha256", "file")
 
 
 class RunFolder:
@@ -137,19 +136,25 @@ class RunFolder:
             return True
         if metrics and wanted < before[epochs_key or ""]:
             return True
-        if metrics and (reason := cannot_be_extended(metrics, before[epochs_key or ""], self.last)):
+        if metrics and (reason := self.cannot_be_extended(metrics, before[epochs_key or ""])):
             raise UserError(f"{self.path}: {reason}")
         if self.last.exists():
             done, saved = self._saved()
-            if metrics and saved["stopped"]:
-                reason = f"it stopped by itself after {done} epochs, so it trains no more. Use another folder."
-                raise UserError(f"{self.path}: {reason}")
             self.about["id"] = saved["id"]
             if (differ(saved["config"]) or other_epochs) and wanted < done:
                 reason = f"{done} epochs are done; expected at least as many, or another folder."
                 raise UserError(f"{self.path}: {epochs_key}={wanted}: {reason}")
         self._begin = partial(self._go_on, metrics, write_config)
         return False
+
+    def cannot_be_extended(self, metrics: Mapping[str, Any], max_epochs: int | None) -> str | None:
+        """Why this finished run cannot train more epochs than `max_epochs`; None if it can. Raises UserError."""
+        if not self.last.exists():
+            return f"more epochs need {self.last}, which is missing. Restore it, or use another folder."
+        ended_before = not max_epochs or not 0 < max_epochs <= metrics["epochs"]  # such as after max_steps
+        if ended_before or read_checkpoint(self.last).get("history", {}).get("stopped"):
+            return f"it stopped by itself after {metrics['epochs']} epochs, so it trains no more. Use another folder."
+        return None
 
     def _go_on(self, metrics: Mapping[str, Any] | None, write_config: Callable[[], None]) -> None:
         """What `begin_training` does in the folder of a run that goes on; `metrics` are those of its earlier end."""
@@ -178,7 +183,7 @@ class RunFolder:
             if path != self.last and read_checkpoint(path).get("run", {}).get("id") != last["run"]["id"]:
                 ways = "Move one of them away: the run that last.ckpt belongs to can go on."
                 raise UserError(f"{path} and {self.last.name} beside it are of different runs. {ways}")
-        return last["epoch"] + 1, last["run"] | {"stopped": last.get("history", {}).get("stopped", False)}
+        return last["epoch"] + 1, last["run"]
 
     @rank_zero_only
     def begin_training(self) -> None:
@@ -193,7 +198,7 @@ class RunFolder:
     def check_images(self, data: ImageDataModule) -> None:
         """Raises UserError if the run began with other images, another split or other class names."""
         path = self.path / "split.csv"
-        if count := _differing_images(path, _split_rows(data)):
+        if count := differing_images(path, split_rows(data)):
             ways = "Restore them, or begin another run."
             raise UserError(f"{path}: this run began with other images ({count} differ). {ways}")
 
@@ -204,24 +209,15 @@ class RunFolder:
         `repeats` is the folder of a run that this one repeats; it is logged if the images of the two differ. Raises
         UserError if this run began with other images.
         """
-        rows = _split_rows(data)
+        rows = split_rows(data)
         path, other = self.path / "split.csv", Path(repeats or "", "split.csv")
         if self.last.exists():
             self.check_images(data)
-        if repeats and (count := _differing_images(other, rows)):
+        if repeats and (count := differing_images(other, rows)):
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
         write_csv(path, [SPLIT_COLUMNS, *rows])
         path = self.path / "provenance.json"
         write_text(path, json.dumps([*_read_json(path, []), attempt], indent=1))
-
-
-def _split_rows(data: ImageDataModule) -> list[tuple]:
-    """The rows of split.csv."""
-    return [
-        (split, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
-        for split, indices in data.splits.items()
-        for index in indices
-    ]
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -238,11 +234,3 @@ def _read_json(path: Path, default: Any) -> Any:
         return json.loads(path.read_bytes()) if path.is_file() else default
     except ValueError as error:
         raise UserError(f"{path}: damaged ({first_line(error)}). Delete it, and repeat the command.") from error
-
-
-def _differing_images(path: Path, rows: list[tuple]) -> int:
-    """The number of images that are in only one of a split.csv, if it exists, and `rows`. Names of files may differ."""
-    if not path.is_file():
-        return 0
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})

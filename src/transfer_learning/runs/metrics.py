@@ -1,7 +1,6 @@
-"""metrics.json, the results of a finished run: reading it, and whether they may be extended."""
+"""Reading metrics.json, the results of a finished run."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,3 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{first_line(error)}. Move it away, and repeat the command."
         raise UserError(f"{path}: damaged, or not the metrics of a run: {reason}") from error
-
-
-def cannot_be_extended(metrics: Mapping[str, Any], max_epochs: int | None, last: Path) -> str | None:
-    """Why a finished run with these metrics cannot train more epochs than `max_epochs`; None if it can."""
-    if not last.exists():
-        return f"more epochs need {last}, which is missing. Restore it, or use another folder."
-    if not max_epochs or not 0 < max_epochs <= metrics["epochs"]:
-        return f"it stopped by itself after {metrics['epochs']} epochs, so it trains no more. Use another folder."
-    return None

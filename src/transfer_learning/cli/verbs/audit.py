@@ -67,9 +67,8 @@ def composed(settings: Sequence[str]) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
-    from transfer_learning.cli.arguments import quoted
     from transfer_learning.cli.build import absolute_paths, check_added_keys
-    from transfer_learning.cli.overrides import keys_of
+    from transfer_learning.cli.overrides import keys_of, quoted
     from transfer_learning.cli.project import PROJECT, check_installation
     from transfer_learning.utilities.hardware import default_precision
 

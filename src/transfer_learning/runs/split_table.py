@@ -1,0 +1,25 @@
+"""split.csv, the images of each split of a run: its rows, and in how many images two of them differ."""
+
+import csv
+from pathlib import Path
+
+from transfer_learning.data.datamodule import ImageDataModule
+
+SPLIT_COLUMNS = ("split", "class", "sha256", "file")
+
+
+def split_rows(data: ImageDataModule) -> list[tuple]:
+    """The rows of split.csv, with `SPLIT_COLUMNS`."""
+    return [
+        (split, data.class_names[data.labels[index]], data.images.digests[index], data.images.names[index])
+        for split, indices in data.splits.items()
+        for index in indices
+    ]
+
+
+def differing_images(path: Path, rows: list[tuple]) -> int:
+    """The number of images that are in only one of a split.csv, if it exists, and `rows`. Names of files may differ."""
+    if not path.is_file():
+        return 0
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})
