@@ -85,15 +85,24 @@ def test_each_parameter_group_is_named_with_its_rate_and_first_epoch(classifier)
     assert block == f"trains backbone: {convolutions:,} parameters, learning rate 0.002 from epoch 3 on"
 
 
-def test_why_a_fit_ended_early_is_said(small_data, small_model, quiet_trainer, caplog, monkeypatch):
+@pytest.mark.parametrize(
+    ("limits", "epochs", "reason"),
+    [
+        ({"patience": 2}, 3, "has not improved on {best:.4f} in 2 validations"),
+        ({"patience": 2, "stopping_threshold": 1e3}, 1, "has reached a threshold"),
+    ],
+)
+def test_why_a_fit_ended_early_is_said(
+    limits, epochs, reason, small_data, small_model, quiet_trainer, caplog, monkeypatch
+):
     monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
-    stop = EarlyStopping("val/loss", patience=2)
+    stop = EarlyStopping("val/loss", **limits)
     with caplog.at_level(logging.INFO):
         trainer = quiet_trainer(max_epochs=30, callbacks=[stop])
         trainer.fit(small_model(learning_rate=0.0), datamodule=small_data())
-    assert trainer.current_epoch == 3
+    assert trainer.current_epoch == epochs
     (said,) = dict.fromkeys(each for each in caplog.messages if each.startswith("stopped early"))
-    assert said == f"stopped early: val/loss has not improved on {stop.best_score.item():.4f} in 2 validations"
+    assert said == f"stopped early: val/loss {reason.format(best=stop.best_score.item())}"
 
 
 def test_resumed_fit_has_the_earlier_epochs_and_logs_them_again(tmp_path, small_data, small_model, quiet_trainer):

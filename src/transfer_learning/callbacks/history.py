@@ -71,9 +71,11 @@ class History(pl.Callback):
 
     def on_train_end(self, trainer: Any, model: Any) -> None:
         for callback in trainer.early_stopping_callbacks:
-            if callback.stopped_epoch:
-                since = f"{callback.monitor} has not improved on {callback.best_score.item():.4f} in"
-                rank_zero_info(f"stopped early: {since} {callback.patience} validations")
+            if trainer.should_stop and callback.stopped_epoch == len(self.rows) - 1:
+                reason = f"has not improved on {callback.best_score.item():.4f} in {callback.patience} validations"
+                if callback.wait_count < callback.patience:
+                    reason = "has reached a threshold"
+                rank_zero_info(f"stopped early: {callback.monitor} {reason}")
 
     def on_validation_end(self, trainer: Any, model: Any) -> None:
         self.validated = True
