@@ -247,6 +247,14 @@ def test_optuna_looks_for_a_learning_rate(sweep):
     assert found.best_value == pytest.approx(best) and found.best_params["optimizer.lr"] in rates
 
 
+def test_optuna_without_a_finished_job_ends_with_the_leaderboard(sweep):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install -e '.[optuna]'")
+    searched = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.direction=maximize"]
+    code, output, rows = sweep(*searched, "optimizer.lr=interval(1e30,2e30)")
+    assert code == 1 and "0 of 2 jobs in" in output and "Traceback" not in output, output
+    assert [row["state"] for row in rows] == ["failed", "failed"]
+
+
 def test_an_error_of_the_sweep_itself_is_not_hidden(tmp_path):
     """Hydra 1.4 calls the end of a sweep also then; there is no job, which otherwise ends with exit code 1."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})

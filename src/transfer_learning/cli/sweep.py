@@ -12,6 +12,8 @@ from transfer_learning.cli.project import REPLICATES
 from transfer_learning.cli.verbs import report
 from transfer_learning.runs.leaderboard import leaderboard_text, read_jobs, write_leaderboard
 
+NO_TRIAL_FINISHED = "No trials are completed yet."  # Optuna's error, after those of the jobs
+
 
 class Leaderboard(Callback):
     """Exits with 1 unless all jobs in the folder of the sweep have finished and the leaderboard could be written."""
@@ -23,7 +25,8 @@ class Leaderboard(Callback):
             check_workers(n_jobs, OmegaConf.select(config, "trainer.accelerator"))
 
     def on_multirun_end(self, config: DictConfig, **_) -> None:
-        if sys.exc_info()[0]:  # Hydra 1.4 calls it also if the sweep was stopped by an error, which it reports then
+        error = sys.exc_info()[1]  # Hydra 1.4 calls this also if an error has stopped the sweep, and reports the error
+        if error and str(error) != NO_TRIAL_FINISHED:
             return
         try:
             complete = write(Path(config.hydra.sweep.dir))
