@@ -10,6 +10,7 @@ becomes the table of speed. Then, or without a FOLDER, both texts are made from 
 import csv
 import json
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from sweeps import PROJECT, SWEEPS, SYSTEMS, System
+from sweeps import PROJECT, SPEED, SPEED_ROWS, SWEEPS, SYSTEMS, System
 from tables import DOCS, Row, row, table
 
 from transfer_learning.runs.config import read_config
@@ -151,16 +152,20 @@ def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collec
 
 
 def speed_table(speed: Mapping[str, Any]) -> str:
-    """Seconds of an epoch: a row for each row of epoch.py, its variants in one cell each."""
+    """Seconds of an epoch, and how many times those of this project they are."""
     lines = []
     for name, variants in speed["rows"].items():
-        cells = [
-            f"{variant} {median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
-            for variant, values in variants.items()
-        ]
-        lines.append([name, cells[0], "; ".join(cells[1:])])
-    about = f"`python benchmarks/epoch.py`, {speed['rounds']} rounds in turn, median (range); {speed['machine']}."
-    return f"{about}\n\n{markdown([['', 'this project', 'others'], *lines])}"
+        own = median(variants["project"])
+        for variant, values in variants.items():
+            seconds = f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+            code = {"project": "this project", "bare": "plain PyTorch"}.get(variant, variant)
+            lines.append([SPEED_ROWS[name], code, seconds, f"{median(values) / own:.2f}"])
+    about = (
+        f"600 training and 200 validation images, {speed['rounds']} rounds in turn, median (range); "
+        f"{speed['machine']}. [benchmarks.md](benchmarks.md) says what the other code is."
+    )
+    command = f"`python benchmarks/epoch.py data.root=… model.weights=… {shlex.join(SPEED)}`"
+    return f"{about}\n\n{command}\n\n{markdown([['model', 'code', 'seconds per epoch', '/ this project'], *lines])}"
 
 
 def page(results: Mapping[str, Any]) -> str:
@@ -180,9 +185,11 @@ def page(results: Mapping[str, Any]) -> str:
     for name, sweep in SWEEPS.items():
         if rows := results["sweeps"].get(name):
             parts += [f"## {sweep.heading}", sweep.text, table(rows)]
+    speed = "Seconds of an epoch, beside other code"
     if results["speed"]:
-        parts += ["## Seconds of an epoch, beside other code", speed_table(results["speed"])]
+        parts += [f"## {speed}", speed_table(results["speed"])]
     missing = [sweep.heading for name, sweep in SWEEPS.items() if name not in results["sweeps"]]
+    missing += [] if results["speed"] else [speed]
     parts += [f"Not measured yet: {'; '.join(missing)}."] if missing else []
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 

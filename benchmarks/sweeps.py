@@ -1,9 +1,10 @@
-"""Trains what docs/results.md needs: a handful of sweeps.
+"""Trains what docs/results.md needs: a handful of sweeps, and the benchmark of speed.
 
 python benchmarks/sweeps.py FOLDER --photographs PHOTOGRAPHS --weights WEIGHTS [NAME ...]
 
 Each of SWEEPS, or those that are named, is a multirun in FOLDER/NAME; finished jobs are skipped, so the command may be
-interrupted and repeated. WEIGHTS is a folder with VGG16's weights and timm's of both EfficientNet-Lites. Afterwards:
+interrupted and repeated. `speed` writes FOLDER/speed.json with `epoch.py`; it needs the other libraries, and a machine
+without other work. WEIGHTS is a folder with VGG16's weights and timm's of both EfficientNet-Lites. Afterwards:
 `python benchmarks/results.py FOLDER`.
 """
 
@@ -89,6 +90,19 @@ SWEEPS = {
         ["seed=0", "system=vgg16_frozen_augmented"],
     ),
 }
+SPEED_ROWS = {  # of epoch.py, and how the table names them
+    "basic": "basic CNN",
+    "regularised": "regularised CNN, augmented",
+    "head": "head on stored features of VGG16",
+    "vgg16": "frozen VGG16, augmented in each epoch",
+    "resnet18_frozen": "frozen ResNet-18, augmented in each epoch",
+    "resnet18": "ResNet-18, augmented",
+}
+SPEED_VARIANTS = ["project", "bare"]
+SPEED_VARIANTS += [f"{name}{also}" for name in ("template", "AutoTimm") for also in ("", ", bf16-mixed")]
+SPEED_VARIANTS += ["Keras", "Keras, mixed_bfloat16"]
+SPEED_IMAGES = ["data.train_per_class=300", "data.val_per_class=100"]
+SPEED = ["--rounds", "2", "--rows", *SPEED_ROWS, "--variants", *SPEED_VARIANTS, *SPEED_IMAGES]  # arguments of epoch.py
 
 
 def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) -> int:
@@ -96,11 +110,15 @@ def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) ->
     vgg16 = next(Path(weights).glob("vgg16*.pth"), None)
     if not vgg16:
         sys.exit(f"--weights {weights}: expected a folder with a file vgg16….pth")
-    failed = 0
-    for name in names or SWEEPS:
-        where = [f"hydra.sweep.dir={folder / name}", f"data.root={photographs}", f"data.cache_dir={folder / 'cache'}"]
-        command = [sys.executable, "train.py", "-m", f"sweep={name}", *where, *SWEEPS[name].overrides]
-        command += [f"model.weights={weights}"] if SWEEPS[name].takes_weights else []
+    failed, images = 0, [f"data.root={photographs}", f"data.cache_dir={folder / 'cache'}"]
+    for name in names or [*SWEEPS, "speed"]:
+        if name == "speed":
+            command = ["benchmarks/epoch.py", *SPEED, *images, f"model.weights={weights}"]
+            command += ["--json", f"{folder / 'speed.json'}"]
+        else:
+            command = ["train.py", "-m", f"sweep={name}", f"hydra.sweep.dir={folder / name}", *images]
+            command += [*SWEEPS[name].overrides, *[f"model.weights={weights}"] * SWEEPS[name].takes_weights]
+        command = [sys.executable, *command]
         print(" ".join(command), flush=True)
         environment = os.environ | {"VGG16_WEIGHTS": str(vgg16)}
         failed += subprocess.run(command, cwd=PROJECT, env=environment).returncode != 0
@@ -112,10 +130,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photographs", required=True)
     parser.add_argument("--weights", required=True)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SWEEPS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*SWEEPS, "speed"]))
     options = parser.parse_args()
-    if unknown := set(options.names) - set(SWEEPS):
-        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SWEEPS)}")
+    if unknown := set(options.names) - {*SWEEPS, "speed"}:
+        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SWEEPS)}, speed")
     photographs, weights = (str(Path(each).absolute()) for each in (options.photographs, options.weights))
     sys.exit(train(options.folder.absolute(), photographs, weights, options.names))
 

@@ -4,6 +4,7 @@ import json
 import re
 from statistics import mean, stdev
 
+import epoch
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -71,6 +72,27 @@ def test_seeds_become_a_mean_with_its_deviation_and_seconds_are_those_of_seed_0(
     assert cells[4:] == ["0.892", f"**{mean(accuracies) - 0.1:.3f} ± {stdev(accuracies):.3f}**", "7 + 100"]
     assert "0.900 (seeds: 1)" in table and "All five" not in table
     assert "Not measured yet: System 5 on stored features" in results.page(found)
+
+
+def test_speed_is_shown_in_seconds_and_relative_to_this_project():
+    seconds = {"project": [2.0, 4.0, 3.0], "bare": [2.7, 2.4], "template, bf16-mixed": [9.0]}
+    lines = results.speed_table({"machine": "A chip", "rounds": 3, "rows": {"basic": seconds}}).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| basic CNN")]
+    assert rows == [
+        ["basic CNN", "this project", "3.00 (2.00–4.00)", "1.00"],
+        ["basic CNN", "plain PyTorch", "2.55 (2.40–2.70)", "0.85"],
+        ["basic CNN", "template, bf16-mixed", "9.00 (9.00–9.00)", "3.00"],
+    ]
+
+
+def test_the_benchmark_of_speed_knows_the_rows_and_variants_of_the_table(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["epoch.py", *sweeps.SPEED, "data.root=photographs"])
+    options, given = epoch.parsed()
+    assert given == [*sweeps.SPEED_IMAGES, "data.root=photographs"]
+    monkeypatch.setattr(epoch, "find_spec", lambda name: True)
+    monkeypatch.setattr(epoch.inputs, "arrays", lambda *_: "arrays.npz")
+    found = {name for row in options.rows for name in epoch.variants(row, given, "folder", options)}
+    assert set(options.variants) <= found
 
 
 def test_runs_of_several_commits_are_refused(folder):
