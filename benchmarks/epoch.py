@@ -24,8 +24,8 @@ Rows:
     decode    decoding the photographs of --originals
 
 Each variant is a process of its own that waits for its turn. The first round warms up and is not reported. Without
-`data.root` the images are drawings, and without `model.weights`, a folder with a file for each backbone, weights are
-random. `data.cache_dir` keeps what was decoded. `vgg16`, `finetuned` and both rows of ResNet-18 use a fifth of the
+`data.root` the images are drawings, and without `model.weights`, a folder with a file for each backbone, VGG16's and
+EfficientNet's weights are random. `data.cache_dir` keeps what was decoded. `vgg16`, `finetuned` and both rows of ResNet-18 use a fifth of the
 images. In `vgg16` and `resnet18_frozen` the project validates on stored features, and the bare loops do not validate.
 Overrides of the model, the optimizer or the image size change only the first four variants and `bare, end to end`.
 """
@@ -131,6 +131,15 @@ def decoders(originals: str) -> dict[str, Variant]:
     return {name: Variant(module.decode, dict(originals=originals)) for name, module in found.items()}
 
 
+def overrides_of(row: str, given: list[str]) -> list[str]:
+    """Those of the given overrides that the row's model has. ResNet-18 keeps random weights."""
+    if row in ("basic", "regularised", "settings"):
+        return [each for each in given if not each.startswith("model.")]
+    if row.startswith("resnet18"):
+        return [*(each for each in given if not each.startswith("model.weights=")), "model.weights=null"]
+    return given
+
+
 def print_row(row: str, seconds: dict[str, list[float]], rounds: int) -> None:
     print(f"\n{row}: seconds, median (range) of {rounds} rounds; the first variant's median / this one's")
     first = statistics.median(next(iter(seconds.values())))
@@ -180,9 +189,7 @@ def main() -> None:
             if row == "decode" and not options.originals:
                 print("\ndecode: left out, it needs --originals FOLDER")
                 continue
-            scratch = row in ("basic", "regularised", "settings")
-            own = [each for each in given if not (scratch and each.startswith("model."))]
-            found = variants(row, own, folder, options)
+            found = variants(row, overrides_of(row, given), folder, options)
             chosen = {name: each for name, each in found.items() if name in (options.variants or found)}
             if not chosen:
                 sys.exit(f"--variants {' '.join(options.variants)}: {row} has {', '.join(found)}")

@@ -113,8 +113,7 @@ def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) ->
     failed, images = 0, [f"data.root={photographs}", f"data.cache_dir={folder / 'cache'}"]
     for name in names or [*SWEEPS, "speed"]:
         if name == "speed":
-            command = ["benchmarks/epoch.py", *SPEED, *images, f"model.weights={weights}"]
-            command += ["--json", f"{folder / 'speed.json'}"]
+            command = ["benchmarks/epoch.py", *SPEED, *images, "--json", f"{folder / 'speed.json'}"]
         else:
             command = ["train.py", "-m", f"sweep={name}", f"hydra.sweep.dir={folder / name}", *images]
             command += [*SWEEPS[name].overrides, *[f"model.weights={weights}"] * SWEEPS[name].takes_weights]

@@ -30,6 +30,18 @@ def test_rows_and_variants_that_are_asked_for(tmp_path):
     assert "basic: seconds, median (range) of 2 rounds" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        ("basic", ["seed=1"]),
+        ("vgg16", ["model.weights=folder", "seed=1"]),
+        ("resnet18", ["seed=1", "model.weights=null"]),
+    ],
+)
+def test_weights_are_for_the_backbones_that_have_some(row, kept):
+    assert command.overrides_of(row, ["model.weights=folder", "seed=1"]) == kept
+
+
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """refused(*arguments): what the command writes to stderr before it exits with an error, in this process."""
