@@ -25,9 +25,10 @@ Rows:
 
 Each variant is a process of its own that waits for its turn. The first round warms up and is not reported. Without
 `data.root` the images are drawings, and without `model.weights`, a folder with a file for each backbone, VGG16's and
-EfficientNet's weights are random. `data.cache_dir` keeps what was decoded. `vgg16`, `finetuned` and both rows of ResNet-18 use a fifth of the
-images. In `vgg16` and `resnet18_frozen` the project validates on stored features, and the bare loops do not validate.
-Overrides of the model, the optimizer or the image size change only the first four variants and `bare, end to end`.
+EfficientNet's weights are random. `data.cache_dir` keeps what was decoded. `vgg16`, `finetuned` and both rows of
+ResNet-18 use a fifth of the images. In `vgg16` and `resnet18_frozen` the project validates on stored features, and the
+bare loops do not validate. Overrides of the model, the optimizer or the image size change only the first four variants
+and `bare, end to end`.
 """
 
 import argparse
