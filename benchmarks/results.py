@@ -162,7 +162,8 @@ def speed_table(speed: Mapping[str, Any]) -> str:
             lines.append([SPEED_ROWS[name], code, seconds, f"{median(values) / own:.2f}"])
     about = (
         f"600 training and 200 validation images, {speed['rounds']} rounds in turn, median (range); "
-        f"{speed['machine']}. Weights are random. [benchmarks.md](benchmarks.md) says what the other code is."
+        f"{speed['machine']}. Weights are random. Epochs are short, so what happens once in each, such as saving "
+        f"checkpoints, counts more than with all images. [benchmarks.md](benchmarks.md) says what the other code is."
     )
     command = f"`python benchmarks/epoch.py data.root=… {shlex.join(SPEED)}`"
     return f"{about}\n\n{command}\n\n{markdown([['model', 'code', 'seconds per epoch', '/ this project'], *lines])}"

@@ -75,7 +75,7 @@ def test_sweep_of_backbones_ends_with_accuracy_against_speed_and_size(in_process
     assert len(speeds) == 4 and min(speeds) > 0
 
 
-def test_the_list_of_backbones_and_their_image_sizes(in_process, composed):
+def test_the_list_of_backbones_and_their_image_sizes(in_process, composed, tmp_path):
     """All names exist, and none needs an extra."""
     cfg = composed("experiment=backbones", "data.root=photos")
     listed = HydraConfig.get().sweeper.params["model.backbone"].split(",")
@@ -83,7 +83,7 @@ def test_the_list_of_backbones_and_their_image_sizes(in_process, composed):
     assert "throughput" in cfg.callbacks and "throughput" not in composed("model=pretrained").callbacks
     for name, size in (("vgg16", 224), ("efficientnet_v2_s", 384)):
         assert composed("experiment=backbones", f"model.backbone={name}").data.image_size == size
-    code, output = in_process("experiment=backbones", "data=cartoons")
+    code, output = in_process("experiment=backbones", "data=cartoons", f"hydra.run.dir={tmp_path}/run")
     assert code == 1 and "experiment=backbones: is a multirun; add -m" in output
 
 
