@@ -3,7 +3,7 @@
 python benchmarks/results.py [FOLDER]
 
 With a FOLDER of `sweeps.py`, its finished runs, all at one commit, are added to docs/results.json. Each replaces the
-run with its settings and seed; runs at another commit are removed. FOLDER's file `speed.json`, of `epoch.py --json`,
+run with its settings and seed; runs at another commit are refused. FOLDER's file `speed.json`, of `epoch.py --json`,
 becomes the table of speed. Then, or without a FOLDER, both texts are made from docs/results.json.
 """
 
@@ -28,6 +28,7 @@ from transfer_learning.utilities.files import write_text
 
 MARKS = "<!-- made by benchmarks/results.py -->\n", "<!-- end -->\n"  # around the README's table
 TUTORIAL_MINUTES = 98  # on its GPU
+AS_THE_TUTORIAL = {"model.preprocess=tutorial", "data.interpolation=nearest"}
 
 
 def collect(folder: Path) -> dict[str, Any]:
@@ -62,9 +63,12 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def merge(stored: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What results.json has after `found`: both if they are of one commit, else only `found`."""
-    if stored.get("commit") != found["commit"]:
+    """What results.json has after `found`. Exits if they are of different commits."""
+    if "commit" not in stored:
         return found
+    if stored["commit"] != found["commit"]:
+        ways = "remove docs/results.json first, and measure all sweeps at the new commit"
+        sys.exit(f"docs/results.json is of commit {stored['commit']}, these runs are of {found['commit']}: {ways}")
     sweeps = {}
     for name in [each for each in SWEEPS if each in stored["sweeps"] or each in found["sweeps"]]:
         rows = [*stored["sweeps"].get(name, []), *found["sweeps"].get(name, [])]
@@ -106,6 +110,8 @@ def systems_table(results: Mapping[str, Any]) -> str:
         if (rows := [each for each in results["sweeps"].get(system.sweep, []) if belongs(system, system.sweep, each)])
     }
     timed = {system: each for system, rows in trained.items() for each in rows if each["repetition"] == "seed=0"}
+    if not timed:
+        sys.exit("the table of the five systems needs a run with seed=0 of one of them, at least")
     place = place_of(next(iter(timed.values())))
     lines = [
         [
@@ -122,7 +128,8 @@ def systems_table(results: Mapping[str, Any]) -> str:
     heading = ["system", "`python train.py …`", "epochs", "best validation accuracy", "the tutorial's"]
     shown = markdown([[*heading, "test accuracy", "seconds"], *lines])
     others = {place_of(each) for rows in trained.values() for each in rows} - {place}
-    return f"{shown}\n{textwrap.fill(caption(results['commit'], timed, place, others), 120)}\n"
+    text = f"{caption(results['commit'], timed, place, others)}{gain_of_preprocessing(results)}"
+    return f"{shown}\n{textwrap.fill(text, 120)}\n"
 
 
 def seconds_shown(row: Row, place: str) -> str:
@@ -135,20 +142,25 @@ def seconds_shown(row: Row, place: str) -> str:
 def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collection[str]) -> str:
     """What the numbers of the table are, and where they were measured; the minutes of all five if `place` did it."""
     text = (
-        f"Means ± standard deviations of three seeds, or of as many as the row says. Test accuracy, on 1,000 "
-        f"photographs, is that of the epoch with the best validation accuracy. Seconds are those of seed 0 (features + "
-        f"epochs × the median epoch) on {place}, commit {commit}."
+        f"Means ± standard deviations of three seeds, unless a row says otherwise; test accuracies of the best "
+        f"validation epoch, on 1,000 photographs. Seconds are those of seed 0 (features + epochs × the median epoch) "
+        f"on {place}, commit {commit}."
     )
     if others:
         text += f" Rows that name another machine, and some other seeds, were measured on {'; '.join(sorted(others))}."
-    stored = [each for system, each in timed.items() if system.sweep != "fresh_images"]
-    if len(stored) == 5 and {place_of(each) for each in stored} == {place}:
-        minutes = sum(sum(seconds_of(each)) for each in stored) / 60
-        text += (
-            f" All five, with stored views, took {minutes:.0f} minutes; the tutorial took about {TUTORIAL_MINUTES} "
-            f"on its GPU."
-        )
-    return text
+    for sweep, views in (("stored_views", "stored views"), ("fresh_images", "new augmentation in each epoch")):
+        five = [each for system, each in timed.items() if system.sweep in ("tutorial", sweep)]
+        if len(five) == 5 and {place_of(each) for each in five} == {place}:
+            text += f" With {views}, all five need {sum(sum(seconds_of(each)) for each in five) / 60:.0f} minutes."
+    return f"{text} The tutorial's GPU needed about {TUTORIAL_MINUTES}."
+
+
+def gain_of_preprocessing(results: Mapping[str, Any]) -> str:
+    """Why systems 4 and 5 are better than the tutorial's; "" if that was not measured."""
+    rows = results["sweeps"].get("preprocessing", [])
+    found = [float(each["val/acc_best"]) for each in rows if set(each["settings"].split()) >= AS_THE_TUTORIAL]
+    reason = "Systems 4 and 5 normalize images as the weights expect"
+    return f" {reason}; without that, system 4 has {mean(found):.3f} (validation)." if found else ""
 
 
 def speed_table(speed: Mapping[str, Any]) -> str:
@@ -158,12 +170,14 @@ def speed_table(speed: Mapping[str, Any]) -> str:
         own = median(variants["project"])
         for variant, values in variants.items():
             seconds = f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
-            code = {"project": "this project", "bare": "plain PyTorch"}.get(variant, variant)
+            code = {"project": "this project", "bare": "bare PyTorch loop"}.get(variant, variant)
             lines.append([SPEED_ROWS[name], code, seconds, f"{median(values) / own:.2f}"])
     about = (
         f"600 training and 200 validation images, {speed['rounds']} rounds in turn, median (range); "
         f"{speed['machine']}. Weights are random. Epochs are short, so what happens once in each, such as saving "
-        f"checkpoints, counts more than with all images. [benchmarks.md](benchmarks.md) says what the other code is."
+        f"checkpoints, counts more than with all images. With frozen layers and augmentation this project validates on "
+        f"stored features and the bare loop does not validate; the others pass all images through the network. "
+        f"[benchmarks.md](benchmarks.md) says what the other code is."
     )
     command = f"`python benchmarks/epoch.py data.root=… {shlex.join(SPEED)}`"
     return f"{about}\n\n{command}\n\n{markdown([['model', 'code', 'seconds per epoch', '/ this project'], *lines])}"
@@ -173,13 +187,16 @@ def page(results: Mapping[str, Any]) -> str:
     """docs/results.md."""
     parts = [
         "# Results",
-        f"Made by `benchmarks/results.py` from runs at commit {results['commit']}; `results.json` has each of them. "
-        "Photographs: 5,000 of Dogs vs Cats, 1,500 / 500 / 500 of each class, at 150 pixels unless a table says so. "
-        "Tables show means and, in brackets, ranges over seeds, and Wilson's 95 % interval of the mean. Features "
-        "are computed once and then reused: the columns `features` and `start to first step` show the slowest seed, "
-        "which computed them, and less than a second if an earlier run had stored them. Other programs ran for part of "
-        "the time, so an idle machine needs "
-        "fewer seconds; the first table therefore takes the median epoch.",
+        f"Made by `benchmarks/results.py` from runs of `benchmarks/sweeps.py` at commit {results['commit']}; "
+        "`results.json` has each of them. Photographs: a fixed sample of 5,000 of Dogs vs Cats, stored with 200 × 200 "
+        "pixels; 1,500 / 500 / 500 of each class train, validate and test, at 150 pixels, unless a table says so. "
+        "Tables show means and, in brackets, ranges over seeds. The interval (Wilson, 95 %) is that of the mean, for "
+        "another sample of as many images: it does not cover other seeds, and the epoch was chosen by the validation "
+        "accuracy.",
+        "Features are computed once and then reused, also by other tables. The column `features` shows the seed that "
+        "had most to compute: a row has a small number there if earlier runs had stored its features. Other programs "
+        "ran for part of the time, so an idle machine needs fewer seconds; the first table therefore takes the median "
+        "epoch.",
         "## The five systems",
         systems_table(results),
     ]
@@ -206,9 +223,10 @@ def main(folders: Sequence[str]) -> None:
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if folders:
         results = merge(results, collect(Path(folders[0])))
-        write_text(path, json.dumps(results, indent=1) + "\n")
-    write_text(DOCS / "results.md", page(results))
-    write_text(PROJECT / "README.md", with_table((PROJECT / "README.md").read_text(encoding="utf-8"), results))
+    readme = PROJECT / "README.md"
+    texts = {DOCS / "results.md": page(results), readme: with_table(readme.read_text(encoding="utf-8"), results)}
+    for file, text in {path: json.dumps(results, indent=1) + "\n", **texts}.items():
+        write_text(file, text)
 
 
 if __name__ == "__main__":

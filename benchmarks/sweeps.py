@@ -63,13 +63,22 @@ SWEEPS = {
         "(`tutorial`), resized with antialiasing (`bilinear`) and as in the tutorial (`nearest`).",
         [SEEDS, "system=vgg16_frozen", "model.preprocess=weights,tutorial", "data.interpolation=bilinear,nearest"],
     ),
-    "best": Sweep("The best classifier", "`conf/experiment/best.yaml`.", [SEEDS, "experiment=best"], True),
+    "best": Sweep(
+        "The best classifier",
+        "`conf/experiment/best.yaml`: EfficientNet-Lite2 at 340 pixels.",
+        [SEEDS, "experiment=best"],
+        True,
+    ),
     "fast": Sweep(
-        "A good classifier in about a minute", "`conf/experiment/fast.yaml`.", [SEEDS, "experiment=fast"], True
+        "A good classifier in about a minute",
+        "`conf/experiment/fast.yaml`: EfficientNet-Lite2 at 260 pixels; 608 images train, 200 validate.",
+        [SEEDS, "experiment=fast"],
+        True,
     ),
     "backbones": Sweep(
         "Backbones",
-        "A linear head on frozen features. Images per second are those of the whole network on this machine.",
+        "A linear head on frozen features. EfficientNet-Lite gets the crop that its weights expect. Images per second "
+        "are those of the whole network on this machine; decoding is not part of them.",
         [
             SEEDS,
             "experiment=backbones",
@@ -83,7 +92,11 @@ SWEEPS = {
         "A linear layer on VGG16's pooled features, with 1, 3, 10, 30 and 100 % of the training images.",
         ["experiment=learning_curve"],
     ),
-    "scratch": Sweep("Without pretrained weights", "`conf/experiment/scratch.yaml`.", [SEEDS, "experiment=scratch"]),
+    "scratch": Sweep(
+        "Without pretrained weights",
+        "`conf/experiment/scratch.yaml`: validation and test at 128 pixels; two runs at a time, with one thread each.",
+        [SEEDS, "experiment=scratch"],
+    ),
     "fresh_images": Sweep(
         "System 5 as the tutorial trains it",
         "All images pass through VGG16 in each epoch, augmented anew; one seed.",
@@ -130,7 +143,7 @@ def main() -> None:
     parser.add_argument("--photographs", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*SWEEPS, "speed"]))
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if unknown := set(options.names) - {*SWEEPS, "speed"}:
         parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SWEEPS)}, speed")
     photographs, weights = (str(Path(each).absolute()) for each in (options.photographs, options.weights))
