@@ -13,7 +13,7 @@ LINKED = "links to folders that are listed already"
 SPECIAL = "pipes, sockets or devices"
 EMPTY = "folders without files"
 # Of macOS, Synology's and QNAP's storages, and Windows: copies, previews and what was deleted
-HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
 
 
 def no_folder(path: Path) -> str:
@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 def list_files(root: Path) -> Listing:
-    """Every file below `root`, without hidden files and those that systems leave behind (`HIDDEN`).
+    """Every file below `root`, without hidden files (`.name`) and `SYSTEM_FOLDERS`.
 
     A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link that
     leads nowhere is listed as a file. Raises UserError for a folder that cannot be read.
@@ -67,10 +67,14 @@ def list_files(root: Path) -> Listing:
     )
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
 def _state_and_entries(folder: Path) -> tuple[os.stat_result, list[os.DirEntry]]:
     try:
         with os.scandir(folder) as entries:
-            return os.stat(folder), [entry for entry in entries if not entry.name.startswith(HIDDEN)]
+            return os.stat(folder), [entry for entry in entries if not _is_hidden(entry.name)]
     except OSError as error:
         reason = f"{error.strerror}; every folder must be readable. Correct that, or move it away."
         raise UserError(f"{error.filename}: {reason}") from error

@@ -131,6 +131,7 @@ NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(NAME.filter(lambda name: not name.startswith(".")), min_size=1, max_size=5))
+@example(["@eaDir", "__MACOSX"])  # with .png, not those of systems
 @example(["two words", "Ñandú 猫", "a.b.jpg", "-rf", "$HOME;*?", "new\nline"])
 def test_files_may_have_any_name(tmp_path_factory, write_image, names):
     root = tmp_path_factory.mktemp("names")
