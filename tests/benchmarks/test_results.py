@@ -3,6 +3,7 @@
 import json
 import re
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import epoch
 import pytest
@@ -30,6 +31,22 @@ def test_each_sweep_composes(name):
     first = [each.split(",")[0] for each in sweeps.SWEEPS[name].overrides]
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         assert compose("config", [*first, *["model.weights=x"] * sweeps.SWEEPS[name].takes_weights]).seed == 0
+
+
+def test_names_choose_what_is_measured_and_may_stand_at_the_end(tmp_path, monkeypatch):
+    (tmp_path / "vgg16.pth").touch()
+    commands = []
+    monkeypatch.setattr(
+        sweeps.subprocess, "run", lambda command, **_: commands.append(command) or SimpleNamespace(returncode=1)
+    )
+    given = [str(tmp_path), "--photographs", "photos", "--weights", str(tmp_path), "best", "speed"]
+    monkeypatch.setattr("sys.argv", ["sweeps.py", *given])
+    with pytest.raises(SystemExit) as ended:
+        sweeps.main()
+    (_, *best), (_, *speed) = commands
+    assert best[:3] == ["train.py", "-m", "sweep=best"] and f"model.weights={tmp_path}" in best
+    assert speed[: 1 + len(sweeps.SPEED)] == ["benchmarks/epoch.py", *sweeps.SPEED]
+    assert speed[-2:] == ["--json", f"{tmp_path}/speed.json"] and ended.value.code == 2  # both failed
 
 
 @pytest.fixture
@@ -133,9 +150,9 @@ def test_the_tutorials_preprocessing_is_named_beside_the_systems(folder):
         given = [f"seed={seed}", "model.preprocess=tutorial"]
         folder("preprocessing", [*given, "data.interpolation=nearest"], accuracy, 50.0)
         runs = folder("preprocessing", [*given, "data.interpolation=bilinear"], 0.1, 50.0)
-    assert "without that, system 4 has 0.750 (validation)" in results.systems_table(results.collect(runs)).replace(
-        "\n", " "
-    )
+    assert "with the tutorial's, system 4 has 0.750 (validation)" in results.systems_table(
+        results.collect(runs)
+    ).replace("\n", " ")
 
 
 def test_the_minutes_of_all_five_are_shown_if_one_machine_trained_them_and_other_machines_are_named(folder):

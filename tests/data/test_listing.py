@@ -34,6 +34,14 @@ def test_files_are_sorted_and_hidden_ones_are_left_out(folder):
     assert list_files(root).left_out == {}
 
 
+def test_names_that_only_begin_like_a_systems_folder_are_listed(folder):
+    assert names(folder("#recycled paper/1", "@eaDir.png", "b/__MACOSX.jpg")) == [
+        "#recycled paper/1",
+        "@eaDir.png",
+        "b/__MACOSX.jpg",
+    ]
+
+
 def test_a_link_to_a_folder_above_ends_there(folder):
     root = folder("a/1", "b/1")
     (root / "a/up").symlink_to("..")

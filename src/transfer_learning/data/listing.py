@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 def list_files(root: Path) -> Listing:
-    """Every file below `root`, without hidden files (`.name`) and `SYSTEM_FOLDERS`.
+    """Every file below `root`, without names that begin with a dot and without `SYSTEM_FOLDERS`.
 
     A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link that
     leads nowhere is listed as a file. Raises UserError for a folder that cannot be read.
