@@ -159,7 +159,7 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--old", metavar="CHECKOUT", help="a folder with another commit of this project")
     parser.add_argument("--batch-size", type=int, default=30)
     parser.add_argument("--originals", metavar="FOLDER", help="photographs of any size, which the row `decode` needs")
-    parser.add_argument("--json", metavar="FILE", help="gets the machine and all seconds")
+    parser.add_argument("--json", metavar="FILE", help="gets the commit, the machine and all seconds")
     options, given = parser.parse_known_args()
     for name in ("rows", "variants"):  # overrides that follow the names
         values = getattr(options, name) or []
@@ -176,11 +176,16 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
 
 def main() -> None:
     options, given = parsed()
+    import torch
+    from tables import commit_of
+
+    from transfer_learning.runs.provenance import attempt
     from transfer_learning.utilities.files import write_checked_json
 
     print(machine())
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    results: dict = {"machine": machine(), "rounds": options.rounds, "rows": {}}
+    commit = commit_of(attempt(sys.argv, inputs.PROJECT, torch.device("cpu")))
+    results: dict = {"commit": commit, "machine": machine(), "rounds": options.rounds, "rows": {}}
     with tempfile.TemporaryDirectory() as folder:
         given.append(f"data.batch_size={options.batch_size}")
         defaults = {"data.root": "data=cartoons", "model.weights": "model.weights=null"}

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from sweeps import PROJECT, SPEED, SPEED_ROWS, SWEEPS, SYSTEMS, System
+from sweeps import PROJECT, SPEED, SPEED_IMAGES, SPEED_ROWS, SWEEPS, SYSTEMS, System
 from tables import DOCS, Row, row, table
 
 from transfer_learning.runs.config import read_config
@@ -53,13 +53,14 @@ def collect(folder: Path) -> dict[str, Any]:
                 found["curves"].setdefault(system.name, {})[measured["repetition"]] = accuracies
                 found["tutorial"][system.name] = read_config(path / "config.yaml")["reference"]
                 measured["seconds_per_epoch"] = str(median(float(each["seconds"]) for each in epochs))
+    file = folder / "speed.json"
+    found["speed"] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    commits |= {found["speed"].get("commit", "none in speed.json")} if found["speed"] else set()
     if not commits:
-        sys.exit(f"{folder}: no finished run of {', '.join(SWEEPS)}")
+        sys.exit(f"{folder}: no finished run of {', '.join(SWEEPS)}, and no speed.json")
     if len(commits) > 1 or any("changes" in each for each in commits):
-        sys.exit(f"{folder}: its runs need one commit without changes, but have {', '.join(sorted(commits))}")
-    found["commit"] = commits.pop()
-    speed = folder / "speed.json"
-    return found | {"speed": json.loads(speed.read_text(encoding="utf-8")) if speed.exists() else None}
+        sys.exit(f"{folder}: its measurements need one commit without changes, but have {', '.join(sorted(commits))}")
+    return found | {"commit": commits.pop()}
 
 
 def merge(stored: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -171,9 +172,11 @@ def speed_table(speed: Mapping[str, Any]) -> str:
         for variant, values in variants.items():
             seconds = f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
             code = {"project": "this project", "bare": "bare PyTorch loop"}.get(variant, variant)
-            lines.append([SPEED_ROWS[name], code, seconds, f"{median(values) / own:.2f}"])
+            lines.append([SPEED_ROWS.get(name, name), code, seconds, f"{median(values) / own:.2f}"])
+    images = {split: 2 * count for split, count in SPEED_IMAGES.items()}  # of two classes
     about = (
-        f"600 training and 200 validation images, {speed['rounds']} rounds in turn, median (range); "
+        f"{images['train']} training and {images['val']} validation images, {speed['rounds']} rounds in turn, median "
+        f"(range); "
         f"{speed['machine']}. Weights are random. Epochs are short, so what happens once in each, such as saving "
         f"checkpoints, counts more than with all images. With frozen layers and augmentation this project validates on "
         f"stored features and the bare loop does not validate; the others pass all images through the network. "

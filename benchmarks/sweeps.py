@@ -95,7 +95,7 @@ SWEEPS = {
     "scratch": Sweep(
         "Without pretrained weights",
         "`conf/experiment/scratch.yaml`: validation and test at 128 pixels; two runs at a time, with one thread each.",
-        [SEEDS, "experiment=scratch"],
+        [SEEDS, "experiment=scratch", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     ),
     "fresh_images": Sweep(
         "System 5 as the tutorial trains it",
@@ -114,8 +114,9 @@ SPEED_ROWS = {  # of epoch.py, and how the table names them
 SPEED_VARIANTS = ["project", "bare"]
 SPEED_VARIANTS += [f"{name}{also}" for name in ("template", "AutoTimm") for also in ("", ", bf16-mixed")]
 SPEED_VARIANTS += ["Keras", "Keras, mixed_bfloat16"]
-SPEED_IMAGES = ["data.train_per_class=300", "data.val_per_class=100"]
-SPEED = ["--rounds", "2", "--rows", *SPEED_ROWS, "--variants", *SPEED_VARIANTS, *SPEED_IMAGES]  # arguments of epoch.py
+SPEED_IMAGES = {"train": 300, "val": 100}  # of each class
+SPEED = ["--rounds", "2", "--rows", *SPEED_ROWS, "--variants", *SPEED_VARIANTS]  # arguments of epoch.py
+SPEED += [f"data.{split}_per_class={count}" for split, count in SPEED_IMAGES.items()]
 
 
 def train(folder: Path, photographs: str, weights: str, names: Sequence[str]) -> int:

@@ -11,9 +11,10 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from transfer_learning.reporting.intervals import wilson_interval
 from transfer_learning.runs.leaderboard import markdown, read_job
@@ -52,13 +53,18 @@ def row(folder: Path) -> Row | None:
     found = {
         "settings": " ".join(each for each in overrides if not REPEATED.match(each)),
         "repetition": " ".join(each for each in overrides if REPEATED.match(each)),
-        "commit": (attempt["git_commit"] or "")[:10] + " with changes" * bool(attempt["git_dirty"]),
+        "commit": commit_of(attempt),
         "machine": f"{attempt['machine']['processor']}, threads: {attempt['threads']}",
         "torch": attempt["packages"]["torch"],
         "started": attempt["started"],
     }
     found |= {key: "" if job.metrics.get(key) is None else str(job.metrics[key]) for key in RECORDED}
     return found | {INTERVALS[key]: interval([found], key) for key in IMAGES}
+
+
+def commit_of(attempt: Mapping[str, Any]) -> str:
+    """Ten digits of the commit that an entry of provenance.json names, and whether its files were changed."""
+    return (attempt["git_commit"] or "")[:10] + " with changes" * bool(attempt["git_dirty"])
 
 
 def interval(rows: Sequence[Row], key: str) -> str:

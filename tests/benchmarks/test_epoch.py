@@ -23,7 +23,10 @@ def test_rows_and_variants_that_are_asked_for(tmp_path):
     done = epoch("--rounds=2", "--rows", "basic", "head", "--variants", "project", "old", "bare", f"--old={old}",
                  f"--json={tmp_path}/x.json", *SMALL)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    stored = json.loads((tmp_path / "x.json").read_text())
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=old, capture_output=True, text=True).stdout
+    assert stored["commit"][:10] == head[:10]
+    rows = stored["rows"]
     assert list(rows) == ["basic", "head"]
     assert all(list(variants) == ["project", "old", "bare"] for variants in rows.values())
     assert all(len(seconds) == 2 and min(seconds) > 0 for row in rows.values() for seconds in row.values())

@@ -93,7 +93,10 @@ def test_seeds_become_a_mean_with_its_deviation_and_seconds_are_those_of_seed_0(
 
 def test_speed_is_shown_in_seconds_and_relative_to_this_project():
     seconds = {"project": [2.0, 4.0, 3.0], "bare": [2.7, 2.4], "template, bf16-mixed": [9.0]}
-    lines = results.speed_table({"machine": "A chip", "rounds": 3, "rows": {"basic": seconds}}).splitlines()
+    other = {"project": [1.0]}
+    table = results.speed_table({"machine": "A chip", "rounds": 3, "rows": {"basic": seconds, "finetuned": other}})
+    assert table.startswith("600 training and 200 validation images, 3 rounds") and "| finetuned " in table
+    lines = table.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| basic CNN")]
     assert rows == [
         ["basic CNN", "this project", "3.00 (2.00–4.00)", "1.00"],
@@ -105,7 +108,7 @@ def test_speed_is_shown_in_seconds_and_relative_to_this_project():
 def test_the_benchmark_of_speed_knows_the_rows_and_variants_of_the_table(monkeypatch):
     monkeypatch.setattr("sys.argv", ["epoch.py", *sweeps.SPEED, "data.root=photographs"])
     options, given = epoch.parsed()
-    assert given == [*sweeps.SPEED_IMAGES, "data.root=photographs"]
+    assert given == ["data.train_per_class=300", "data.val_per_class=100", "data.root=photographs"]
     monkeypatch.setattr(epoch, "find_spec", lambda name: True)
     monkeypatch.setattr(epoch.inputs, "arrays", lambda *_: "arrays.npz")
     found = {name for row in options.rows for name in epoch.variants(row, given, "folder", options)}
@@ -117,6 +120,18 @@ def test_runs_of_several_commits_are_refused(folder):
     runs = folder("best", ["seed=1", "experiment=best"], 0.9, 1.0, commit="fedcba9876543210")
     with pytest.raises(SystemExit, match="one commit.* 0123456789, fedcba9876"):
         results.collect(runs)
+
+
+@pytest.mark.parametrize(
+    ("speed", "named"), [({"commit": "fedcba9876", "rows": {}}, "fedcba9876"), ({"rows": {}}, "none in speed.json")]
+)
+def test_a_speed_table_of_another_commit_is_refused(folder, speed, named):
+    runs = folder("best", ["seed=0", "experiment=best"], 0.9, 1.0)
+    (runs / "speed.json").write_text(json.dumps(speed))
+    with pytest.raises(SystemExit, match=f"measurements need one commit.* {named}"):
+        results.collect(runs)
+    (runs / "speed.json").write_text(json.dumps({"commit": "0123456789", "rows": {}}))
+    assert results.collect(runs)["speed"]["rows"] == {}
 
 
 def test_runs_are_added_to_the_stored_ones_of_their_commit_and_replace_those_of_their_seed(folder):
