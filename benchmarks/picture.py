@@ -29,6 +29,7 @@ def draw(results: Mapping, drawings: Sequence[np.ndarray], maps: Sequence[np.nda
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[2.1, 1])
     draw_curves(above.subplots(), results)
+    below.suptitle("New drawings, classified by experiment=quickstart. Grad-CAM: bright regions support it", size=10)
     for axes, images in zip(below.subplots(2, len(drawings)), (drawings, maps)):
         for each, image in zip(axes, images):
             each.imshow(image)
@@ -49,7 +50,8 @@ def draw_curves(axes, results: Mapping) -> None:
         axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.2, lw=0)
         axes.plot(103, results["tutorial"][name]["val/acc_best"], "<", color=colour, clip_on=False)
     axes.plot([], [], "<", color="black", label="the tutorial's best epoch")
-    axes.set(xlabel="epoch", ylabel="validation accuracy", xlim=(1, 102), ylim=(0.5, 1.0))
+    axes.set(xlabel="epoch (lines: means of the seeds; bands: ranges)", ylabel="validation accuracy")
+    axes.set(xlim=(1, 102), ylim=(0.5, 1.0))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", ncols=2, fontsize=9)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,7 +21,7 @@ def table(classes=2, count=200, right=None):
 
 def test_confusion_matrix_shows_the_counts():
     each = table(3)
-    axes = figures.confusion_matrix(each).axes[0]
+    (axes,) = figures.confusion_matrix(each).axes
     expected = confusion_matrix(each.labels, each.predicted)
     assert [int(text.get_text()) for text in axes.texts] == expected.ravel().tolist()
     assert axes.get_title() == f"{np.trace(expected)} of 200 images right"
@@ -32,6 +34,18 @@ def test_names_of_many_classes_do_not_cover_each_other(classes, step):
     for axis in (axes.xaxis, axes.yaxis):
         assert axis.get_ticklocs().tolist() == list(range(0, classes, step))
         assert axis.get_ticklabels()[-1].get_text() == f"class {(classes - 1) // step * step} of \\$x\\$"
+
+
+@pytest.mark.parametrize("classes", [2, 15, 16, 130])
+def test_nothing_of_a_confusion_matrix_is_outside_the_figure_whatever_its_names(classes):
+    each = replace(table(classes), class_names=[f"{'W' * 30}{n}" for n in range(classes)])
+    figure = figures.confusion_matrix(each)
+    pixels = figures.rendered(figure)
+    for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
+        assert (edge == 255).all()
+    assert len(figure.axes) == (1 if classes <= 15 else 2)
+    if classes > 15:
+        assert not figure.axes[0].texts and figure.axes[1].get_ylabel() == "share of the label's images"
 
 
 def test_reliability_diagram_is_that_of_scikit_learn():
@@ -67,6 +81,19 @@ def test_grid_shows_every_image_where_its_title_is(count):
         assert (part[-30:] < 100).any() and (part[0] == 255).all()  # the title below it, on white
 
 
+@pytest.mark.parametrize("name", ["golden_retriever", "american staffordshire bull terrier", "W" * 40])
+def test_lines_below_images_stay_below_them_and_keep_both_ends_of_names(name):
+    black = np.zeros((9, 9, 3), dtype=np.uint8)
+    grid = figures.image_grid([black, black], [f"{name}.jpg\nlabel: {name}\n{name} 0.923"] * 2)
+    pixels = figures.rendered(grid)
+    assert (pixels[:, [121, 122, 123, 124, 125]] == 255).all() and (pixels[130:, 10:116] < 100).any()
+    file, label, prediction = grid.texts[0].get_text().split("\n")
+    assert file[:3] == name[:3] and file.endswith(".jpg")
+    assert label.startswith("label: ") and label.endswith(name[-2:])
+    assert prediction[:3] == name[:3] and prediction.endswith(f"{name[-1]} 0.923")
+    assert ("…" in prediction) == (name != "golden_retriever")
+
+
 def test_figures_of_predictions_and_captions():
     each = table(2)
     wrong = figures.most_confident(each, 3, right=False)
@@ -75,8 +102,8 @@ def test_figures_of_predictions_and_captions():
     assert "mistakes" not in figures.of_predictions(each, wrong[:0], pixels[:0])
     name, label, predicted = figures.caption(each, wrong[0]).split("\n")
     assert name.startswith(f"{wrong[0]}_long") and "/" not in name
-    assert label == f"label class {each.labels[wrong[0]]} of $x$"
-    assert predicted == f"predicted class {each.predicted[wrong[0]]} of $x$ {each.probabilities[wrong[0]].max():.3f}"
+    assert label == f"label: class {each.labels[wrong[0]]} of $x$"
+    assert predicted == f"class {each.predicted[wrong[0]]} of $x$ {each.probabilities[wrong[0]].max():.3f}"
 
 
 def test_overlay_is_brightest_where_the_map_is_largest(tmp_path):

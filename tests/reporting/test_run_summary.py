@@ -26,6 +26,11 @@ def test_curves_show_accuracy_and_loss(monitor):
     assert [axes.get_title() for axes in (accuracy, loss)] == ["Accuracy", "Loss"]
 
 
+def test_epochs_are_whole_numbers_also_of_a_short_run():
+    for axes in curves(EPOCHS[:2]).axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
 def test_curves_show_another_monitored_metric():
     rows = [row | {"train/f1": 0.1, "val/f1": row["val/acc"] / 2} for row in EPOCHS]
     del rows[1]["val/f1"]  # an epoch without validation

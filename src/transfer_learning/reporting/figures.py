@@ -6,8 +6,9 @@ from pathlib import Path, PurePath
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 from transfer_learning.reporting.evaluation import BINS
@@ -16,8 +17,9 @@ from transfer_learning.utilities.files import atomic_write
 
 MOST_NUMBERS = 15  # classes up to which a confusion matrix shows its counts
 MOST_NAMES = 120  # classes up to which it names each; they fill the largest side
-SIDE, DPI = 112, 100  # pixels of an image in a grid, and of an inch
-TITLE = 22  # characters of a line below an image
+MOST_CHARACTERS = 22  # of a class name in a confusion matrix
+SIDE, GAP, DPI = 112, 10, 100  # pixels of an image in a grid, between two, and of an inch
+TICKS, LINES = FontProperties(size=10), FontProperties(size=7)  # of class names, and of the lines below an image
 
 
 def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
@@ -35,28 +37,35 @@ def remove_figures(folder: str | Path) -> None:
 
 
 def confusion_matrix(table: PredictionTable) -> Figure:
-    """How many images of each class (rows) were predicted as each class (columns).
+    """How many images of each class (rows) were predicted as each class (columns), coloured by the share of the row.
 
-    Of more than 120 classes it names only every second, third ... so that names do not cover each other.
+    Of more than 15 classes it shows the shares alone. Of more than 120 it names only every second, third ... so that
+    names do not cover each other.
     """
     count, matrix = len(table.class_names), table.confusion_counts()
-    names = [_shortened(name) for name in table.class_names]
-    longest = max(map(len, names))
-    side, margin, rotated = min(4 + 0.25 * count, 20), 0.55 + 0.08 * longest, count * longest > 30  # inches
-    figure = Figure(figsize=(side, side))  # without a layout engine, which takes a tenth of a second
-    figure.subplots_adjust(margin / side, (margin if rotated else 0.6) / side, 1 - 0.1 / side, 1 - 0.4 / side)
+    names = [_without_middle(name, MOST_CHARACTERS) for name in table.class_names]
+    longest = max(_width(name, TICKS) for name in names) / DPI
+    side, rotated, numbered = min(3 + 0.25 * count, 19), count * longest > 2.4, count <= MOST_NUMBERS
+    left, bottom, right, top = 0.55 + longest, (0.55 + longest if rotated else 0.6), (0.1 if numbered else 1.0), 0.4
+    width, height = left + side + right, bottom + side + top  # inches
+    figure = Figure(figsize=(width, height))  # without a layout engine, which takes a tenth of a second
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     named = range(0, count, -(-count // MOST_NAMES))
-    axes.set_xticks(named, [names[code] for code in named], rotation=90 if rotated else 0)
-    axes.set_yticks(named, [names[code] for code in named])
+    shown = [_plain(names[code]) for code in named]
+    axes.set_xticks(named, shown, rotation=90 if rotated else 0, fontproperties=TICKS)
+    axes.set_yticks(named, shown, fontproperties=TICKS)
     axes.set(xlabel="predicted", ylabel="label", title=f"{np.trace(matrix)} of {len(table.files)} images right")
-    if count <= MOST_NUMBERS:
+    if numbered:
         for (row, column), number in np.ndenumerate(matrix):
             axes.text(
                 column, row, str(number), ha="center", va="center", color="w" if shares[row, column] > 0.5 else "k"
             )
+    else:
+        bar = figure.add_axes((1 - 0.85 / width, bottom / height, 0.2 / width, side / height))
+        figure.colorbar(drawn, cax=bar, label="share of the label's images")
     return figure
 
 
@@ -90,23 +99,23 @@ def reliability_diagram(table: PredictionTable) -> Figure:
 def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 5) -> Figure:
     """Images (H, W, 3) uint8, each above a title of one or more lines."""
     rows, lines = -(-len(images) // columns), max((title.count("\n") for title in titles), default=0) + 1
-    width, height = SIDE + 10, SIDE + 12 * lines + 12
+    width, height = SIDE + GAP, SIDE + 12 * lines + 12
     figure = Figure(figsize=(width * columns / DPI, height * rows / DPI), dpi=DPI)
     for number, (image, title) in enumerate(zip(images, titles)):
         row, column = divmod(number, columns)
-        left, top = column * width + 5, (rows - row) * height - 5
+        left, top = column * width + GAP // 2, (rows - row) * height - GAP // 2
         figure.figimage(np.asarray(Image.fromarray(image).resize((SIDE, SIDE))), left, top - SIDE, origin="upper")
-        text = "\n".join(map(_shortened, title.split("\n")))
+        text = "\n".join(_plain(_fitted(line)) for line in title.split("\n"))
         place = left / width / columns, (top - SIDE - 3) / height / rows
-        figure.text(*place, text, fontsize=7, va="top", transform=figure.transFigure)
+        figure.text(*place, text, fontproperties=LINES, va="top", transform=figure.transFigure)
     return figure
 
 
 def caption(table: PredictionTable, index: int) -> str:
-    """File name, label and prediction of an image, on three lines."""
+    """File name, label, and predicted class with its probability, on three lines."""
     predicted = table.predicted[index]
-    certain = f"{table.class_names[predicted]} {table.probabilities[index, predicted]:.3f}"
-    return f"{PurePath(table.files[index]).name}\nlabel {table.class_names[table.labels[index]]}\npredicted {certain}"
+    prediction = f"{table.class_names[predicted]} {table.probabilities[index, predicted]:.3f}"
+    return f"{PurePath(table.files[index]).name}\nlabel: {table.class_names[table.labels[index]]}\n{prediction}"
 
 
 def rendered(figure: Figure) -> np.ndarray:
@@ -130,7 +139,24 @@ def overlay(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return (0.5 * pixels + 0.5 * colours).astype(np.uint8)
 
 
-def _shortened(text: str) -> str:
-    """At most `TITLE` characters; a dollar sign does not begin a formula."""
-    short = text if len(text) <= TITLE else f"{text[: TITLE // 2 - 1]}…{text[-TITLE // 2 :]}"
-    return short.replace("$", r"\$")
+def _fitted(text: str) -> str:
+    """A text about as wide as an image at most: without its middle if it is wider."""
+    fitted, kept = text, min(len(text), 2 * MOST_CHARACTERS)
+    while _width(fitted, LINES) > SIDE + GAP / 3:
+        kept -= 1
+        fitted = _without_middle(text, kept)
+    return fitted
+
+
+def _width(text: str, font: FontProperties) -> float:
+    """The width of a text in pixels."""
+    return RendererAgg(1, 1, DPI).get_text_width_height_descent(text, font, ismath=False)[0]
+
+
+def _without_middle(text: str, kept: int) -> str:
+    return text if len(text) <= kept else f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
+
+
+def _plain(text: str) -> str:
+    """A text in which a dollar sign does not begin a formula."""
+    return text.replace("$", r"\$")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from transfer_learning.reporting.metric_names import SPLITS, label
 from transfer_learning.utilities.files import atomic_write, write_csv, write_text
@@ -37,6 +38,7 @@ def curves(epochs: Sequence[Mapping], monitor: str | None = None) -> Figure:
             axes.plot([row["epoch"] for row in known], values, label=SPLITS[split], marker=marker)
         title = label(name)
         axes.set(title=title[:1].upper() + title[1:], xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
