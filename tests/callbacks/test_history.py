@@ -1,5 +1,6 @@
 import logging
 import re
+from copy import deepcopy
 
 import pytest
 import torch
@@ -155,6 +156,25 @@ def test_early_stopping_stays_in_force_after_a_resume(tmp_path, small_data, smal
 
     assert fit() == [1, 2]
     assert fit(resume=tmp_path / "last.ckpt") == [1, 2]
+
+
+@pytest.mark.parametrize("callbacks", [[], [EarlyStopping("val/loss", patience=5)]])
+def test_a_fit_that_something_else_stopped_goes_on(tmp_path, small_data, small_model, quiet_trainer, callbacks):
+    """As after Lightning's `max_time`."""
+
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, model):
+            trainer.should_stop = True
+
+    def checkpoint():
+        return ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    data, settings = small_data(), dict(max_epochs=3, enable_checkpointing=True)
+    quiet_trainer(callbacks=[Stop(), checkpoint(), *callbacks], **settings).fit(small_model(), datamodule=data)
+    trainer = quiet_trainer(callbacks=[checkpoint(), *deepcopy(callbacks)], **settings)
+    model = small_model()
+    trainer.fit(model, datamodule=data, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert [row["epoch"] for row in model.history.rows] == [1, 2, 3]
 
 
 def test_second_fit_of_a_model_begins_a_new_history(tmp_path, small_data, small_model, quiet_trainer):

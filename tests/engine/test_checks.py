@@ -160,19 +160,16 @@ def test_other_classes_or_preprocessing_in_the_data_than_in_the_model(tmp_path, 
 
 @pytest.fixture
 def resume(tmp_path, small_data, small_model, quiet_trainer):
-    """resume(max_epochs, files, **about): checks last.ckpt of one epoch; `best.ckpt` is of epoch 2 if it is a file."""
+    """resume(max_epochs, files, dirpath, **about): checks last.ckpt, which is of epoch 2, as is `best.ckpt`."""
 
-    def check(max_epochs=3, files=("last", "best"), **about):
-        data, model, best = (
-            small_data(),
-            small_model(),
-            ModelCheckpoint(tmp_path, "best", monitor="val/acc", mode="max"),
-        )
+    def check(max_epochs=3, files=("last", "best"), dirpath=tmp_path, **about):
+        data, model = small_data(), small_model()
+        best = ModelCheckpoint(dirpath, "best", monitor="val/acc", mode="max")
         data.list_images()
         saved = dict.fromkeys(KEYS) | {"class_names": ["cat", "dog"], "preprocessing": {"image_size": 32}} | about
-        states = {best.state_key: {"best_model_path": "elsewhere/best.ckpt"}}
+        states = {best.state_key: {"best_model_path": "elsewhere/best.ckpt", "dirpath": "elsewhere"}}
         content = {"state_dict": model.state_dict(), "model": saved | {"network": {}}, "epoch": 1, "callbacks": states}
-        content |= {"optimizer_states": [], "history": {}}
+        content |= {"optimizer_states": [], "history": {"rows": [{}, {}]}}
         for name in files:
             torch.save(content, tmp_path / f"{name}.ckpt")
         settings = dict(enable_checkpointing=True, callbacks=[best], plugins=[CheckpointFile()])
@@ -188,6 +185,13 @@ def test_a_checkpoint_of_other_classes_or_preprocessing(resume):
         resume(class_names=["dog", "cat"])
     with pytest.raises(UserError, match=r"last\.ckpt: has .*pad.*, the data .*stretch"):
         resume(preprocessing={"image_size": 32, "resize": "pad"})
+
+
+@pytest.mark.parametrize("folder", ["other", None])
+def test_a_resume_whose_checkpoints_go_to_another_folder(resume, tmp_path, folder):
+    """Lightning would forget the best score: a worse epoch would replace the best one."""
+    with pytest.raises(ArgumentError, match=r"^dirpath=.*expected that of the checkpoints of .*last\.ckpt: "):
+        resume(dirpath=folder and tmp_path / folder)
 
 
 def test_a_best_epoch_that_is_missing_or_after_the_end(resume):

@@ -96,6 +96,37 @@ def test_files_opened_images_and_pixels_give_the_same(run):
         np.testing.assert_allclose(load(folder).predict(single).probabilities, found[:1], atol=1e-6)
 
 
+class Labelled:
+    """As a pandas Series after a shuffle: indices are labels, not positions."""
+
+    def __init__(self, items):
+        self.items = dict(zip(reversed(range(len(items))), items))
+
+    def __getitem__(self, label):
+        return self.items[label]
+
+    def __len__(self):
+        return len(self.items)
+
+    def __iter__(self):
+        return iter(self.items.values())
+
+
+@pytest.mark.parametrize("container", [Labelled, iter, tuple, dict.fromkeys])
+def test_names_and_predictions_belong_together_in_any_container(tmp_path, write_image, small_model, container):
+    files = [str(write_image(tmp_path / f"{n}.png", n)) for n in range(3)]
+    model = small_model()
+    expected, found = model.predict(files), model.predict(container(files))
+    assert found.names == expected.names and np.array_equal(found.probabilities, expected.probabilities)
+    assert len(np.unique(expected.probabilities[:, 0])) == 3
+
+
+@pytest.mark.parametrize("images", [None, 3])
+def test_what_is_no_list_is_one_error(small_model, images):
+    with pytest.raises(UserError, match=f"images are {type(images).__name__}; expected a list of files or images"):
+        small_model().predict(images)
+
+
 def test_several_models_give_the_mean_whatever_their_preprocessing(photographs_folder):
     models = []
     for size, resize in ((32, "crop"), (24, "stretch"), (32, "crop")):

@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from sklearn import metrics as independent
 from torch import nn
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Metrics, Monitor
 from transfer_learning.engine.training import train
 from transfer_learning.models.cnn import CNN
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
 F1 = {"f1": partial(MulticlassF1Score, average="macro")}
@@ -142,6 +143,28 @@ def test_class_without_images_counts_if_it_is_predicted(predicted, balanced_acc,
         assert metric(F.one_hot(torch.tensor(predicted), 3).float(), codes).item() == pytest.approx(expected), name
     found = independent.f1_score(codes, predicted, average="macro")
     assert found == pytest.approx(macro_f1)  # scikit-learn's balanced accuracy leaves the class out in both cases
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize(
+    ("further", "message"),
+    [
+        ({"f1": partial(MulticlassF1Score, average="none")}, "metric f1: expected one number, .*shape"),
+        ({"sum": lambda num_classes: SumMetric()}, "metric sum: cannot be computed"),
+        ({"acc": partial(MulticlassF1Score)}, "metric acc: expected a name without dots, and not acc or loss"),
+        ({"top.1": partial(MulticlassF1Score)}, "metric top.1: expected a name without dots"),
+    ],
+)
+def test_metrics_that_cannot_be_logged(further, message, num_classes):
+    with pytest.raises(UserError, match=f"^{message}"):
+        Metrics(further, num_classes).check()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_check_of_a_metric_leaves_nothing_in_it(num_classes):
+    metrics = Metrics({"f1": MulticlassF1Score}, num_classes)
+    metrics.check()
+    assert metrics["train/f1"]._update_count == 0
 
 
 def test_metric_of_probabilities(fit, small_data, small_model):

@@ -21,6 +21,7 @@ from transfer_learning.data.augmentation.random_resized_crop import RandomResize
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons, cartoon
+from transfer_learning.engine.checkpoint_file import CheckpointFile
 from transfer_learning.engine.lr_finder import find_learning_rate
 from transfer_learning.engine.training import compile_network, frozen_part, train
 from transfer_learning.models.network import Frozen
@@ -138,6 +139,63 @@ def test_a_checkpoint_of_weights_alone_is_not_resumed(tmp_path, small_data, smal
     train(data, small_model(), trainer)
     with pytest.raises(UserError, match=r"best\.ckpt: has weights alone; expected a checkpoint of the whole training"):
         train(data, small_model(), quiet_trainer(max_epochs=2), resume=tmp_path / "best.ckpt")
+
+
+class SaveAtStep(pl.Callback):
+    def __init__(self, folder, *steps):
+        self.folder, self.steps = folder, steps
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step in self.steps:
+            trainer.save_checkpoint(self.folder / f"step{trainer.global_step}.ckpt")
+
+
+def test_only_checkpoints_of_the_end_of_an_epoch_are_resumed(tmp_path, small_data, small_model, quiet_trainer):
+    """Three steps an epoch: one is saved before the last step of an epoch, one after it but before the validation."""
+    data = small_data()
+
+    def best(folder):
+        return ModelCheckpoint(tmp_path / folder, "best", monitor="val/loss", mode="max")  # it is saved at a validation
+
+    settings = dict(default_root_dir=tmp_path, enable_checkpointing=True)
+    callbacks = [best("full"), SaveAtStep(tmp_path, 5, 6)]
+    rows = [trained_rows(data, small_model(), quiet_trainer(max_epochs=3, callbacks=callbacks, **settings))]
+    for name, epoch in (("step5", 2), ("step6", 2)):
+        with pytest.raises(UserError, match=rf"{name}\.ckpt: is from within epoch {epoch}; expected one of the end"):
+            train(data, small_model(), quiet_trainer(max_epochs=3), resume=tmp_path / f"{name}.ckpt")
+    trainer = quiet_trainer(max_epochs=3, callbacks=[best("full")], **settings)
+    rows += [trained_rows(data, small_model(), trainer, resume=next((tmp_path / "full").iterdir()))]
+    assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+def trained_rows(data, model, trainer, **settings):
+    """The rows of the history without times."""
+    train(data, model, trainer, **settings)
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in model.history.rows]
+
+
+def test_a_best_checkpoint_whose_name_has_a_slash_is_found_again(tmp_path, small_data, small_model, quiet_trainer):
+    """Lightning's names with a metric, such as `val/loss`, are in a folder of their own; the run's folder moves."""
+
+    def trainer(folder, epochs):
+        best = ModelCheckpoint(folder, "{epoch}-{val/loss:.3f}", monitor="val/loss", mode="max", save_last=True)
+        callbacks, plugins = [best], [CheckpointFile()]
+        settings = dict(enable_checkpointing=True, callbacks=callbacks, plugins=plugins)
+        return quiet_trainer(max_epochs=epochs, default_root_dir=folder, **settings)
+
+    data = small_data()
+    train(data, small_model(), trainer(tmp_path / "run", 1))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    metrics = train(data, small_model(), trainer(tmp_path / "moved", 2), resume=tmp_path / "moved" / "last.ckpt")
+    assert metrics["epochs"] == 2
+
+
+def test_a_precision_of_16_bits_does_not_stay_for_the_next_training(tmp_path, small_data, pretrained, quiet_trainer):
+    model, data = pretrained(), small_data()
+    for precision, dtype in (("bf16-true", torch.bfloat16), ("32-true", torch.float32)):
+        train(data, model, quiet_trainer(max_epochs=1, default_root_dir=tmp_path, precision=precision))
+        assert {each.dtype for each in model.network.parameters()} == {dtype}
+        assert model.trained_precision == precision
 
 
 def test_results_of_an_interrupted_best_epoch_are_those_of_its_checkpoint(finished, small_model, quiet_trainer):
@@ -606,6 +664,14 @@ def test_every_job_of_a_process_is_compiled_whole(monkeypatch):
         counts.append(len(graphs))
         graphs.clear()
     assert counts == [12] * 4  # more than torch's default limit, 8
+
+
+def test_a_training_without_compilation_undoes_that_of_an_earlier_one(pretrained):
+    network = pretrained().network
+    compile_network(network, torch.device("cuda"))
+    assert network.frozen._compiled_call_impl and network.trainable._compiled_call_impl
+    compile_network(network, torch.device("cuda"), compile=False)
+    assert network.frozen._compiled_call_impl is network.trainable._compiled_call_impl is None
 
 
 def test_a_training_on_the_cpu_asks_nothing_of_cuda(tmp_path, small_data, pretrained, quiet_trainer, monkeypatch):

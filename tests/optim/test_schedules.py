@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from transfer_learning.models.network import ParameterGroup
-from transfer_learning.optim.schedules import Cosine, OneCycle, optimizer_groups
+from transfer_learning.optim.schedules import Cosine, GroupSchedule, OneCycle, optimizer_groups
 from transfer_learning.utilities.errors import ArgumentError
 
 
@@ -53,6 +55,21 @@ def test_one_cycle_at_its_corners():
 def test_one_cycle_out_of_range(name, value):
     with pytest.raises(ArgumentError, match=f"^{name}={value}: expected"):
         OneCycle(**{name: value})
+
+
+def test_progress_is_never_above_1_not_even_after_the_last_step():
+    """torch computes the rate of a step more than there are."""
+    seen = []
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], 1.0)
+    group = ParameterGroup("all", [weight])
+    scheduler = GroupSchedule(
+        optimizer, [group], lambda progress: seen.append(progress) or math.sqrt(1 - progress), 4, 2
+    )
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert seen == [0.125, 0.375, 0.625, 0.875, 1.0]
 
 
 def test_weight_decay_of_each_group():

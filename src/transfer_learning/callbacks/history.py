@@ -36,7 +36,8 @@ class History(pl.Callback):
             self._clear()
 
     def on_save_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
-        checkpoint["history"] = {"rows": self.rows, "batches": self.batches, "stopped": trainer.should_stop}
+        stopped = trainer.should_stop and any(each.stopping_reason.value for each in trainer.early_stopping_callbacks)
+        checkpoint["history"] = {"rows": self.rows, "batches": self.batches, "stopped": stopped}
 
     def on_load_checkpoint(self, trainer: Any, model: Any, checkpoint: dict) -> None:
         if trainer.state.fn != TrainerFn.FITTING:  # a test only needs the weights
@@ -93,7 +94,8 @@ class History(pl.Callback):
         self.epoch_start, self.validated = now, False
         ordered = sorted(measured, key=lambda key: not key.startswith("train/"))
         shown = "  ".join(f"{label(key).removeprefix('training ')} {measured[key]:.4f}" for key in ordered)
-        rank_zero_info(f"epoch {epoch:3d}/{trainer.max_epochs}  {shown}  {seconds:.1f} s")
+        of = f"/{trainer.max_epochs}" if trainer.max_epochs > 0 else ""  # -1 is without an end
+        rank_zero_info(f"epoch {epoch:3d}{of}  {shown}  {seconds:.1f} s")
 
 
 def parameter_groups(network: Any, optimizer: Any) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -114,12 +114,16 @@ def _is_pixels(array: np.ndarray) -> bool:
     return array.dtype == np.uint8 and array.size > 0 and array.ndim > 1 and array.shape[2:] in ((), (3,))
 
 
-def unlabelled(items: Sequence[str | Path | Image.Image | np.ndarray]) -> Images:
+def unlabelled(images: Iterable[str | Path | Image.Image | np.ndarray]) -> Images:
     """Images to predict: files, opened images, or pixels (H, W, 3) or (H, W) uint8.
 
     Their label is 0, and there are no class names. A file that cannot be read is found when it is decoded. Raises
     UserError for an item of another kind.
     """
+    try:
+        items = list(images)  # another container may have indices of its own, as a pandas Series has
+    except TypeError as error:
+        raise UserError(f"images are {type(images).__name__}; expected a list of files or images.") from error
     for number, item in enumerate(items):
         is_pixels = isinstance(item, np.ndarray) and _is_pixels(item)
         if not isinstance(item, (str, Path, Image.Image)) and not is_pixels:

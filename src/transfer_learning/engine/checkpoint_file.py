@@ -108,13 +108,18 @@ class CheckpointFile(TorchCheckpointIO):
         """
         checkpoint, folder = read_checkpoint(path), os.path.realpath(Path(path).parent)
 
-        def here(file: str) -> str:
-            return os.path.join(folder, os.path.basename(file)) if file else file
-
         for state in checkpoint.get("callbacks", {}).values():
-            if state.get("dirpath"):
-                best = {here(file): score for file, score in state["best_k_models"].items()}
+            if before := state.get("dirpath"):
+                best = {moved(file, before, folder): score for file, score in state["best_k_models"].items()}
                 paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-                state |= {key: here(state[key]) for key in paths}
+                state |= {key: moved(state[key], before, folder) for key in paths}
                 state |= {"dirpath": folder, "best_k_models": best}
         return checkpoint
+
+
+def moved(file: str, before: str, folder: str) -> str:
+    """The path of a file after its folder `before` has moved to `folder`; "" stays as it is.
+
+    The file may be in a folder within `before`, since a slash in a metric's name makes one.
+    """
+    return os.path.join(folder, os.path.relpath(file, before)) if file else file

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +18,7 @@ from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.engine.batch_norm import check_last_batch, check_synchronized
 from transfer_learning.engine.checkpoint import read_checkpoint
-from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile
+from transfer_learning.engine.checkpoint_file import BackgroundWriter, CheckpointFile, moved
 from transfer_learning.engine.classifier import Classifier
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, pass_black_image
@@ -39,6 +40,7 @@ def check_training(
 ) -> None:
     """Lists the images, but decodes none. Arguments and errors are those of `train`."""
     Monitor.of(trainer, monitor).check(model.logged_metrics(), trainer, monitor)
+    model.metrics.check()
     check_epochs(model, trainer)
     check_arguments(model.network)
     check_steps(data, model, trainer, ("train", "val", "test") if test else ("train", "val"))
@@ -125,11 +127,17 @@ def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, 
     model.on_load_checkpoint(saved)
     about, callback = saved["model"], monitoring_checkpoint(trainer)
     check_same(str(path), about["class_names"], Preprocessing(**about["preprocessing"]), data)
+    check_epoch_end(path, saved)
     state = saved.get("callbacks", {}).get(callback.state_key, {}) if callback else {}
-    if not (best := Path(state.get("best_model_path", ""))).name:
+    if not (best := state.get("best_model_path", "")):
         return
+    folder, ways = state["dirpath"], "With the plugin CheckpointFile, copies of its files can be continued elsewhere."
     if isinstance(trainer.strategy.checkpoint_io, (BackgroundWriter, CheckpointFile)):  # the folder may have moved
-        best = path.with_name(best.name)
+        folder, ways = os.path.realpath(path.parent), "Copy its files to continue elsewhere."
+    best = Path(moved(best, state["dirpath"], folder))
+    if callback.dirpath != folder:  # Lightning would forget which epoch is the best
+        reason = f"expected that of the checkpoints of {path}: {folder}"
+        raise ArgumentError("dirpath", callback.dirpath, f"{reason}. {ways}")
     if not best.is_file():
         others = set(path.parent.glob("*.ckpt")) - {path}  # a newer one may have replaced it
         if not others:
@@ -140,6 +148,16 @@ def check_resume(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, 
         if epoch > epochs:
             reason = f"{best} is of epoch {epoch}; expected {epoch} or more."
             raise ArgumentError("max_epochs", epochs, reason)
+
+
+def check_epoch_end(path: Path, saved: Mapping) -> None:
+    """Raises UserError for a checkpoint from within an epoch, whose remaining batches would be other images."""
+    if len(saved["history"]["rows"]) > saved["epoch"]:
+        return
+    progress = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    at_validation = progress["current"]["completed"] == progress["current"]["ready"]  # else one batch fewer
+    if not (progress["is_last_batch"] and at_validation):
+        raise UserError(f"{path}: is from within epoch {saved['epoch'] + 1}; expected one of the end of an epoch.")
 
 
 def check_epochs(model: Classifier, trainer: pl.Trainer) -> None:

@@ -1,7 +1,7 @@
 """The LightningModule: a network with its objective, metrics and optimizer."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -37,8 +37,8 @@ class Classifier(pl.LightningModule):
     Logs for each epoch `train/loss`, `train/acc` (means over images; in training over the outputs of the steps, as in
     Keras), `val/...`, `test/...`, further metrics, and learning rates of the last step: `lr`, and `lr_NAME` of other
     parameter groups than the first. `predictions["val"]` and `["test"]` are those of the last evaluation, `history` has
-    the epochs of the last fit. `checkpoint.load` sets `trained_precision`, and `temperature` if there is a calibration:
-    logits are divided by it.
+    the epochs of the last fit. `checkpoint.load` and `train` set `trained_precision`. `checkpoint.load` sets the
+    `temperature` of a calibration: `forward`, `probabilities` and `predict` divide logits by it, the steps do not.
 
     Args:
         network: images (N, 3, H, W) float in [0, 1] -> logits (N, 1) or (N, C).
@@ -52,7 +52,7 @@ class Classifier(pl.LightningModule):
         class_weights: C factors of the losses of training images, which `train/loss` has too; None is 1 for each class.
     """
 
-    class_weights: torch.Tensor | None  # (C,) float32
+    class_weights: torch.Tensor | None  # (C,) float32; in `bf16-true` and `16-true` of 16 bits
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Classifier(pl.LightningModule):
             raise UserError(f"{found}, expected (N, 3, {size}, {size}) float in [0, 1].")
         return self.network(images.to(self.dtype)).float()
 
-    def predict(self, images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta = None) -> Predicted:
+    def predict(self, images: Iterable[Input] | Input, accelerator: str = "auto", tta: Tta = None) -> Predicted:
         """Classifies files, opened images of Pillow's, or pixels (H, W, 3) uint8, of any size: see `inference`."""
         return predict([self], images, accelerator, tta)
 

@@ -1,6 +1,6 @@
 """Predictions for any images, with the preprocessing and in the precision of the training."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -85,7 +85,7 @@ class Inference:
 
 
 def predict(
-    models: Sequence[Any], images: Sequence[Input] | Input, accelerator: str = "auto", tta: Tta = None
+    models: Sequence[Any], images: Iterable[Input] | Input, accelerator: str = "auto", tta: Tta = None
 ) -> Predicted:
     """Classifies images of any size. Several models with the same classes are an ensemble: the mean of probabilities.
 

@@ -1,16 +1,19 @@
 """The metrics of each split, and the one that is monitored."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from transfer_learning.callbacks.run_end import monitoring_checkpoint
 from transfer_learning.reporting.metric_names import default_mode, is_worst
-from transfer_learning.utilities.errors import ArgumentError
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 
 MetricFactory = Callable[..., Metric]  # called with num_classes; the metric takes probabilities (N, C) and codes (N,)
 
@@ -64,7 +67,10 @@ class Metrics(nn.ModuleDict):
 
     def __init__(self, further: Mapping[str, MetricFactory], num_classes: int):
         super().__init__()
-        self.further = list(further)
+        for name in further:
+            if name in ("acc", "loss") or "." in name:
+                raise UserError(f"metric {name}: expected a name without dots, and not acc or loss.")
+        self.further, self.num_classes = list(further), num_classes
         for split in ("train", "val", "test"):
             # Means over images. "disable" lets a loss that is not finite show, and does not wait for the device at each
             # step. torchmetrics ignores `weight` then, so each image is a value of its own.
@@ -86,6 +92,19 @@ class Metrics(nn.ModuleDict):
     def of(self, split: str) -> dict[str, Any]:
         """The metrics of a split, by key."""
         return {key: metric for key, metric in self.items() if key.startswith(f"{split}/")}
+
+    def check(self) -> None:
+        """Raises UserError for a further metric that is not one number for probabilities (N, C) and codes (N,)."""
+        for name in self.further:
+            metric = deepcopy(self.of("train")[f"train/{name}"]).cpu()
+            try:
+                metric.update(torch.eye(self.num_classes), torch.arange(self.num_classes))
+                shape = tuple(metric.compute().shape)
+            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise UserError(f"metric {name}: cannot be computed ({first_line(error)}).") from error
+            if math.prod(shape) != 1:
+                ways = "Average it over the classes."
+                raise UserError(f"metric {name}: expected one number, but it has the shape {shape}. {ways}")
 
     def reset(self, split: str) -> None:
         """Forgets what the metrics of a split have accumulated, such as an interrupted epoch's batches."""

@@ -78,17 +78,18 @@ def train(
     Raises:
         UserError: nothing to train, validate or test; an unknown monitor; no compiler; a GPU that this torch has
             no code for; a last batch of one image that stops a batch norm; a loss that is not finite; other classes or
-            preprocessing in the data than in the model; a checkpoint that is missing, unreadable or of another network;
-            a Trainer or callback of another training.
+            preprocessing in the data than in the model; a further metric that is not one number; a checkpoint that is
+            missing, unreadable, of another network or from within an epoch; a ModelCheckpoint with another folder than
+            that of the checkpoint; a Trainer or callback of another training.
     """
     start = time.perf_counter() if started is None else started
     check_training(data, model, trainer, compile, resume, monitor, test)
     splits = ("train", "val", "test") if test else ("train", "val")
     prepare(data, model, trainer, splits)
+    model.trained_precision = str(trainer.precision)
     model.temperature = 1.0  # an earlier calibration was of other weights ...
     model.predictions.clear()  # ... and so were earlier predictions
-    if compile:
-        compile_network(model.network, trainer.strategy.root_device)
+    compile_network(model.network, trainer.strategy.root_device, compile)
     before_features = time.perf_counter()
     data.store_features(frozen_part(model, trainer, compile), splits)
     before_fit = time.perf_counter()
@@ -133,16 +134,20 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     data.setup()
     check_not_empty(data, splits)  # there may be fewer images than were listed
     check_last_batch(data, model.network, trainer)
-    model.train()  # a loaded model is in evaluation mode
+    model.train().float()  # a loaded model is in evaluation mode, and in 16 bits after `bf16-true`
     model.set_class_weights(data.class_weights or model.own_class_weights)  # not those of earlier data
 
 
-def compile_network(network: Network, device: torch.device) -> None:
-    """Compiles in place, so that checkpoints keep their keys.
+def compile_network(network: Network, device: torch.device, compile: bool = True) -> None:
+    """Compiles in place, so that checkpoints keep their keys; or undoes what an earlier training compiled.
 
     What this process compiled before is forgotten: torch counts the variants of all modules together (batch sizes,
     training or not ...), and beyond its limit, by default 8, it compiles nothing more.
     """
+    for part in (network.frozen, network.trainable):
+        part._compiled_call_impl = None
+    if not compile:
+        return
     torch.compiler.reset()
     torch._dynamo.config.cache_size_limit = 64  # the name of `recompile_limit` in torch 2.6, still valid
     for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:

@@ -116,7 +116,8 @@ def _group_factor(group: ParameterGroup, schedule: Schedule | None, steps: float
     """step -> factor of the group's learning rate."""
 
     def factor(step: int) -> float:
-        scheduled = schedule((step + 0.5) / steps) if schedule else 1.0
+        progress = min((step + 0.5) / steps, 1.0)  # after the last step torch asks for one more
+        scheduled = schedule(progress) if schedule else 1.0
         return scheduled * group.lr_scale if step >= group.from_epoch * steps_per_epoch else 0.0
 
     return factor

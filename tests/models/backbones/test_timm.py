@@ -120,6 +120,8 @@ def test_features_and_cuts(name, timms):
     if not timm.is_model(name):
         pytest.skip(f"this timm has no {name}")
     size, count = (NETWORKS | SLOW)[name]
+    if name in ("caformer_s18", "poolformer_s12") and timm.create_model(name).feature_info[-1]["reduction"] == 2:
+        count += 1  # timm 1.0.12 lists these as networks of one resolution, whose stem is a block of its own
     check_features_and_cuts(name, size, count, *timms(name, size))
 
 

@@ -25,7 +25,7 @@ class Step(Protocol):
         """Samples the parameters of N images, (N, K) float32."""
 
     def apply(self, images: torch.Tensor, targets: torch.Tensor, parameters: torch.Tensor) -> Augmented:
-        """Augments images, (N, 3, H, W) float in [0, 1], by their parameters, (N, K) float, on their device.
+        """Augments images, (N, 3, H, W) float in [0, 1], by their parameters, (N, K) of their dtype, on their device.
 
         `targets` are class codes, (N,) int64, or probabilities, (N, C) float; codes may become probabilities. A step
         with an attribute `mixes_targets = True` gets probabilities.
