@@ -143,13 +143,13 @@ def seconds_shown(row: Row, place: str) -> str:
 def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collection[str]) -> str:
     """What the numbers of the table are, and where they were measured; the minutes of all five if `place` did it."""
     text = (
-        f"Means ± standard deviations of three seeds, unless a row says otherwise; test accuracies of the best "
-        f"validation epoch, on 1,000 photographs. Seconds are those of seed 0 (features + epochs × the median epoch) "
+        f"Means ± standard deviations of three seeds, unless a row says otherwise; test accuracy of the epoch with the "
+        f"best validation accuracy, on 1,000 photographs. Seconds are those of seed 0 (features + epochs × the median epoch) "
         f"on {place}, commit {commit}."
     )
     if others:
         text += f" Rows that name another machine, and some other seeds, were measured on {'; '.join(sorted(others))}."
-    for sweep, views in (("stored_views", "stored views"), ("fresh_images", "new augmentation in each epoch")):
+    for sweep, views in (("stored_views", "8 augmented views"), ("fresh_images", "new augmentation in each epoch")):
         five = [each for system, each in timed.items() if system.sweep in ("tutorial", sweep)]
         if len(five) == 5 and {place_of(each) for each in five} == {place}:
             text += f" With {views}, all five need {sum(sum(seconds_of(each)) for each in five) / 60:.0f} minutes."

@@ -177,7 +177,7 @@ def test_the_minutes_of_all_five_are_shown_if_one_machine_trained_them_and_other
     found["sweeps"]["fresh_images"][0]["seconds_per_epoch"] = "1193"
     # five systems, 7 s of features and two epochs with a median of 593 s each; the sixth row's last 600 s longer
     shown = results.systems_table(found).replace("\n", " ")
-    assert f"With stored views, all five need {5 * (7 + 2 * 593) / 60:.0f} minutes" in shown
+    assert f"With 8 augmented views, all five need {5 * (7 + 2 * 593) / 60:.0f} minutes" in shown
     assert f"in each epoch, all five need {5 * (7 + 2 * 593) / 60 + 20:.0f} minutes" in shown
     found["sweeps"]["tutorial"][0]["machine"] = "Another chip"
     found["sweeps"]["stored_views"][0]["repetition"] = "seed=1"

@@ -24,7 +24,7 @@ def test_settings_of_the_experiments_as_they_were_measured(composed):
         assert values(composed(f"experiment={name}"), "optimizer.lr", "optimizer.weight_decay") == [1e-3, 0.01]
     found = composed("experiment=quickstart")
     assert values(found, "model.channels", "model.dense", "trainer.max_epochs") == [[16, 32, 64], [64], 12]
-    assert values(found, "data.image_size", "optimizer.lr", "name") == [64, 1e-3, "basic_cnn-seed0"]
+    assert values(found, "data.image_size", "optimizer.lr", "name") == [64, 1e-3, "small_cnn-seed0"]
     assert values(composed("optimizer=adamw"), "optimizer.lr", "callbacks.ema.decay") == [3e-4, None]
 
 

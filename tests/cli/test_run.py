@@ -94,7 +94,7 @@ def test_block_5_learns_at_a_tenth_of_the_rate_from_the_third_epoch_on(composed)
         (["model=vgg16_finetuned"], "vgg16_finetuned_block5-seed0"),
         (["model=pretrained"], "resnet50_frozen-seed0"),
         (["model=pretrained", "model.unfreeze=all", "model.backbone=vit_b_16"], "vit_b_16_finetuned_all-seed0"),
-        (["experiment=quickstart"], "basic_cnn-seed0"),
+        (["experiment=quickstart"], "small_cnn-seed0"),
         (["experiment=best"], "timm_tf_efficientnet_lite2_frozen-seed0"),
     ],
 )
