@@ -29,7 +29,8 @@ def draw(results: Mapping, drawings: Sequence[np.ndarray], maps: Sequence[np.nda
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[2.1, 1])
     draw_curves(above.subplots(), results)
-    below.suptitle("New drawings, classified by experiment=quickstart. Grad-CAM: bright regions support it", size=10)
+    about = "New drawings, classified by experiment=quickstart; below, Grad-CAM: bright regions support the class"
+    below.suptitle(about, size=10)
     for axes, images in zip(below.subplots(2, len(drawings)), (drawings, maps)):
         for each, image in zip(axes, images):
             each.imshow(image)

@@ -144,8 +144,8 @@ def caption(commit: str, timed: Mapping[System, Row], place: str, others: Collec
     """What the numbers of the table are, and where they were measured; the minutes of all five if `place` did it."""
     text = (
         f"Means ± standard deviations of three seeds, unless a row says otherwise; test accuracy of the epoch with the "
-        f"best validation accuracy, on 1,000 photographs. Seconds are those of seed 0 (features + epochs × the median epoch) "
-        f"on {place}, commit {commit}."
+        f"best validation accuracy, on 1,000 photographs. Seconds are those of seed 0 (features + epochs × the median "
+        f"epoch) on {place}, commit {commit}."
     )
     if others:
         text += f" Rows that name another machine, and some other seeds, were measured on {'; '.join(sorted(others))}."
