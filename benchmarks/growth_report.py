@@ -24,6 +24,7 @@ from transfer_learning.utilities.files import atomic_write, write_text
 OF_TRAIN = ("second start", "head epoch", "end of run")  # stages of one process, which has one largest memory
 FIRST_START = ("digest", "decode", "features", "second start")
 UNITS = {"seconds": "Seconds", "MB": "Largest memory in MB"}
+TICKS = {"seconds": (1, 2, 5), "MB": (1, 1.5, 2, 3, 5, 7)}  # multiples of powers of ten
 Pair = tuple[int, int]  # images, classes
 Results = Mapping[Pair, Mapping[str, Mapping[str, float]]]  # of each combination and stage "seconds" and "MB"
 
@@ -73,7 +74,7 @@ def plot(results: Results, panels: Mapping[str, Sequence[Pair]]) -> Figure:
                 ends.setdefault(axes, {})[stage] = y[-1]
             axes.set(title=title, xlabel=("images", "classes")[which], ylabel=UNITS[unit])
             axes.set_xlim(x[0] * 0.8, x[-1] * 1.25)
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_locator(LogLocator(subs=TICKS[unit]))
             axes.yaxis.set_major_formatter("{x:,g}")
             axes.minorticks_off()
             axes.set_xticks(x, [f"{each:,}" for each in x])
