@@ -20,6 +20,7 @@ from transfer_learning.engine.batch_norm import check_last_batch
 from transfer_learning.engine.checkpoint import read_checkpoint, read_weights
 from transfer_learning.engine.checks import EPOCH_WITH_VALIDATION, check_not_empty, check_training
 from transfer_learning.engine.classifier import Classifier
+from transfer_learning.engine.inference import TRUE_PRECISIONS
 from transfer_learning.engine.metrics import Monitor
 from transfer_learning.models.network import Network, count_parameters
 from transfer_learning.reporting.intervals import wilson_interval
@@ -134,7 +135,9 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     data.setup()
     check_not_empty(data, splits)  # there may be fewer images than were listed
     check_last_batch(data, model.network, trainer)
-    model.train().float()  # a loaded model is in evaluation mode, and in 16 bits after `bf16-true`
+    model.train()  # a loaded model is in evaluation mode
+    if str(trainer.precision) not in TRUE_PRECISIONS:
+        model.float()  # after a training in `bf16-true` it is in 16 bits
     model.set_class_weights(data.class_weights or model.own_class_weights)  # not those of earlier data
 
 
