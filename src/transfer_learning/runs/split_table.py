@@ -17,9 +17,12 @@ def split_rows(data: ImageDataModule) -> list[tuple]:
     ]
 
 
-def differing_images(path: Path, rows: list[tuple]) -> int:
-    """The number of images that are in only one of a split.csv, if it exists, and `rows`. Names of files may differ."""
+def differing_images(path: Path, rows: list[tuple]) -> int | None:
+    """The number of images that are in only one of a split.csv and `rows`, None if there is no such file.
+
+    Names of files may differ.
+    """
     if not path.is_file():
-        return 0
+        return None
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})

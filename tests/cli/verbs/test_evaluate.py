@@ -154,6 +154,9 @@ def test_own_images_that_have_changed_are_refused(finished, verb, tmp_path):
     (finished / "split.csv").write_text("\n".join(rows[:-2]) + "\n")
     output = verb("evaluate", finished)
     assert output.code == 1 and "this run began with other images (2 differ)" in output.err.splitlines()[-1]
+    (finished / "split.csv").unlink()
+    output = verb("evaluate", finished)
+    assert output.code == 1 and "split.csv: missing, so this run's images cannot be checked" in output.err
 
 
 def test_options_that_would_be_ignored_are_refused(finished, photographs_folder, verb):
