@@ -51,6 +51,7 @@ def test_files_of_a_run_and_of_results_are_not_replaced(tmp_path, mark, owner, n
 
 def test_the_folder_of_a_run_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(UserError, match=r"the folder of a run.*with --explain\."):
-        check_new(tmp_path, True, True, "--explain")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"the folder of a run.*with --explain\."):
+            check_new(tmp_path, overwrite, True, "--explain")
     assert check_new(tmp_path / "evaluations", False, True) == tmp_path / "evaluations"

@@ -20,6 +20,12 @@ def check_suffix(path: str | Path, suffixes: Sequence[str], note: str = "") -> N
         raise UserError(f"--out {path}: expected a name that ends in {' or '.join(suffixes)}{note}.")
 
 
+def check_not_input(path: str | Path, inputs: Sequence[str], option: str = "--out") -> None:
+    """Raises UserError if the folder for results, which `option` names, is one of the folders of images."""
+    if os.path.isdir(path) and os.path.realpath(path) in map(os.path.realpath, inputs):
+        raise UserError(f"{option} {path}: the folder of the images; expected a folder of its own.")
+
+
 def check_new(
     path: str | Path, overwrite: bool, is_folder: bool = False, option: str = "--out", what: str = ""
 ) -> Path:
@@ -37,12 +43,12 @@ def check_new(
         if real.name in names and real.with_name(mark).is_file():
             reason = f"{real.name} is a file of the {owner} in this folder"
             raise UserError(f"{path}: {reason}. Choose another name with {option}.")
+    if is_folder and (path / "config.yaml").is_file():
+        raise UserError(f"{path}: the folder of a run, which has files of its own. Choose another name with {option}.")
     is_alike = not path.exists() or (path.is_dir() if is_folder else path.is_file())
     if os.path.lexists(path) and (not overwrite or not is_alike):
         kind, ways = (what, ", or add --overwrite") if is_alike else (", as another kind of file", "")
         raise UserError(f"{path}: exists already{kind}. Choose another name with {option}{ways}.")
-    if is_folder and (path / "config.yaml").is_file():
-        raise UserError(f"{path}: the folder of a run, which has files of its own. Choose another name with {option}.")
     parents = (real, *real.parents) if is_folder else real.parents
     above = next(folder for folder in parents if folder.exists() or not is_folder)
     if not above.is_dir():

@@ -213,6 +213,17 @@ def test_results_are_not_written_to_the_folder_of_a_run(finished, photographs_fo
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def test_results_are_not_written_among_the_images(finished, photographs_folder, verb, tmp_path):
+    (tmp_path / "link").symlink_to(photographs_folder)
+    before = sorted(photographs_folder.rglob("*"))
+    for verb_name, option in {"evaluate": "--out", "predict": "--explain"}.items():
+        for out in (photographs_folder, tmp_path / "link"):
+            output = verb(verb_name, finished, photographs_folder, option, out, "--overwrite")
+            reason = "the folder of the images; expected a folder of its own."
+            assert output.code == 1 and output.err == f"transfer-learning: {option} {out}: {reason}\n"
+    assert sorted(photographs_folder.rglob("*")) == before
+
+
 def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_folder, verb, tmp_path):
     checkpoints, evaluations = finished / "checkpoints", finished / "evaluations"
     assert verb("evaluate", finished, "--split", "val").code == 0

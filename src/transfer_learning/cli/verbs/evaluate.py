@@ -103,12 +103,13 @@ def destination(
 
     Raises UserError if it must not be overwritten.
     """
-    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.files import check_new, check_not_input
     from transfer_learning.cli.runs import folder_of
     from transfer_learning.utilities.errors import UserError
 
     if options.out is None:
         options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, options)
+    check_not_input(options.out, [] if options.path is None else [options.path])
     before = earlier(Path(options.out))
     out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
     if before == {}:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from transfer_learning.callbacks.evaluation import grad_cam_overlays
-    from transfer_learning.cli.files import check_new, check_suffix
+    from transfer_learning.cli.files import check_new, check_not_input, check_suffix
     from transfer_learning.cli.images import image_files
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--top {options.top}: expected 1 or more.")
     explain = None
     if options.explain is not None:
+        check_not_input(options.explain, paths, "--explain")
         explain = check_new(options.explain, options.overwrite, is_folder=True, option="--explain")
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")
