@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -66,6 +67,26 @@ def test_another_folder_with_other_classes_and_broken_images(finished, photograp
     table = read_predictions(tmp_path / "results" / "predictions.csv")
     assert sorted(table.files) == files and set(table.splits) == {"field"} and set(table.labels) == {1}
     assert found["accuracy"] == pytest.approx(predicted.classes.count("dog") / 16)
+
+
+def test_training_images_of_the_run_are_counted_in_another_folder(finished, photographs_folder, verb, tmp_path):
+    with open(finished / "split.csv", newline="") as file:
+        digests = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
+    others, mixed, note = tmp_path / "others", photographs_folder, "training images of this run: "
+    files = [path for path in shutil.copytree(mixed, others).rglob("*.png") if file_sha256(path) in digests]
+    assert 0 < len(files) == len(digests) < 32
+    for path in files:
+        path.unlink()
+    for folder, count in {others: 0, mixed: len(files)}.items():
+        output = verb("evaluate", finished, folder)
+        found = json.loads((finished / "evaluations" / folder.name / "evaluation.json").read_text())[folder.name]
+        assert output.code == 0 and found["training_images"] == count and (note in output.out) == (count > 0)
+    assert f"{note}{len(files)} of 32, so the accuracy is too high here\n" in output.out
+    (finished / "split.csv").unlink()
+    output = verb("evaluate", finished, mixed, "--out", tmp_path / "unknown")
+    assert output.code == 0 and "without the split.csv of the run it is not known whether these images" in output.out
+    assert json.loads((tmp_path / "unknown" / "evaluation.json").read_text())[mixed.name]["training_images"] is None
+    assert verb("evaluate", finished / "checkpoints" / "last.ckpt", mixed).code == 0
 
 
 def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkeypatch):

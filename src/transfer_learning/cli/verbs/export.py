@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from transfer_learning.cli.files import check_new, check_suffix
+    from transfer_learning.cli.runs import training_images, training_note
     from transfer_learning.data.digests import FileDigests
     from transfer_learning.data.sources.cartoons import Cartoons
     from transfer_learning.data.sources.folder import labelled_images
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     trained = f"{check.trained_difference:.1e} from that in {model.trained_precision}, as it was trained"
     print(f"largest difference on {what}: {check.difference:.1e} from the model in float32, {trained}")
     if images:
-        print(
-            f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
-        )
+        accuracies = f"{check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
+        note = training_note(training_images(checkpoint, images), len(images.digests))
+        print(f"accuracy: {accuracies}\n{note}", end="")
     return int(bool(check.unreadable))
