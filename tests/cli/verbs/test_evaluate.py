@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_training_images_of_the_run_are_counted_in_another_folder(finished, phot
     assert output.code == 0 and "without the split.csv of the run it is not known whether these images" in output.out
     assert json.loads((tmp_path / "unknown" / "evaluation.json").read_text())[mixed.name]["training_images"] is None
     assert verb("evaluate", finished / "checkpoints" / "last.ckpt", mixed).code == 0
+
+
+def test_runs_below_the_folder_of_the_images_are_no_images(photographs_folder, in_process, verb, tmp_path):
+    photos = shutil.copytree(photographs_folder, tmp_path / "photos")
+    settings = ["data=image_folder", f"data.root={photos}", "data.image_size=32", "data.batch_size=6", "trainer=cpu"]
+    settings += ["model.channels=[4,8]", "trainer.max_epochs=1", "logger=none", "callbacks=[checkpoints,evaluation]"]
+    for name in ("first", "second"):
+        code, output = in_process(*settings, f"data.cache_dir={tmp_path}/cache", f"hydra.run.dir={photos}/runs/{name}")
+        assert code == 0 and "left out, folders of runs or evaluations" in output, output
+        assert re.search(r"^all  +20 +6 +6$", output, re.MULTILINE)
+    for number in range(2):
+        output = verb("evaluate", photos / "runs" / "first", "--out", photos / f"results{number}")
+        assert output.code == 0, output.err
 
 
 def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkeypatch):
