@@ -200,6 +200,14 @@ def test_folder_without_a_run_is_refused(tmp_path, monkeypatch, in_process, key,
     assert code == 1 and f"{key}={where}: no run there" in output and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", ["resume", "rerun"])
+def test_damaged_config_is_one_message(tmp_path, in_process, key):
+    for name, text in {"config.yaml": "seed: 0\n", "train.log": ""}.items():
+        (tmp_path / name).write_text(text)
+    reason = "not the config of a run, or damaged (ValueError: it has no list `overrides`)."
+    assert in_process(f"{key}={tmp_path}") == (1, f"{tmp_path}/config.yaml: {reason}\n")
+
+
 @pytest.mark.slow
 def test_rerun_repeats_a_run_to_the_bit_and_takes_other_settings(finished, in_process, tmp_path, cache):
     strange = finished.rename(tmp_path / "a=b,c 'd")  # as the folder of a job may be called

@@ -37,6 +37,20 @@ def test_an_extension_that_fails_before_it_trains_changes_nothing(train, tmp_pat
     assert code == 0 and "finished already after 2 epochs, val/acc" in output and epochs_of(tmp_path / "run") == 2
 
 
+@pytest.mark.parametrize("typed", ["photos", "link"])
+def test_the_folder_of_the_images_is_not_that_of_the_run(in_process, write_image, tmp_path, typed):
+    for seed in range(12):
+        write_image(tmp_path / "photos" / "ab"[seed % 2] / f"{seed}.png", seed)
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    place = [f"data.root={tmp_path}/photos", f"hydra.run.dir={tmp_path}/{typed}"]
+    code, output = in_process("data=image_folder", *place, f"data.cache_dir={tmp_path}/cache")
+    assert code == 1 and output.splitlines()[-1] == (
+        f"hydra.run.dir={tmp_path}/{typed}: the folder of the images, data.root. "
+        "Choose another one, or leave hydra.run.dir out."
+    )
+    assert not (tmp_path / "photos" / "config.yaml").exists()
+
+
 def test_too_many_epochs_can_be_taken_back(train, tmp_path, in_process):
     assert train("trainer.max_epochs=2")[0] == 0
     (tmp_path / "run" / "metrics.json").unlink()  # as if killed

@@ -4,7 +4,7 @@ import socket
 import pytest
 
 from tests.conftest import needs_pipes
-from transfer_learning.data.listing import EMPTY, LINKED, SPECIAL, list_files, no_folder
+from transfer_learning.data.listing import EMPTY, LINKED, RESULTS, SPECIAL, list_files, no_folder
 from transfer_learning.utilities.errors import UserError
 
 
@@ -32,6 +32,18 @@ def test_files_are_sorted_and_hidden_ones_are_left_out(folder):
     )
     assert names(root) == ["a/3/x", "b/1", "b/2", "c"]
     assert list_files(root).left_out == {}
+
+
+def test_folders_of_runs_and_evaluations_are_left_out(folder):
+    run = ("config.yaml", "train.log", "curves.png", "evaluations/dk/mistakes.png")
+    root = folder(
+        *(f"runs/first/{name}" for name in run),
+        *(f"found/{name}" for name in ("evaluation.json", "predictions.csv", "mistakes.png")),
+        *(f"a/{name}" for name in ("config.yaml", "predictions.csv", "1.png")),
+    )
+    assert names(root) == ["a/1.png", "a/config.yaml", "a/predictions.csv"]
+    assert list_files(root).left_out == {RESULTS: [f"{root}/found", f"{root}/runs/first"]}
+    assert len(names(root / "runs" / "first")) == 4  # a folder that was asked for
 
 
 def test_names_that_only_begin_like_a_systems_folder_are_listed(folder):

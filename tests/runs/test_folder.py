@@ -347,3 +347,33 @@ def test_resumed_run_needs_the_images_that_it_began_with(folder):
             folder.record(others, {"number": 3})
     folder.last.unlink()
     folder.record(data_of(names, list("0124")), {"number": 3})  # from the beginning
+
+
+def test_a_run_with_a_checkpoint_needs_its_split_csv(folder):
+    data = data_of(list("wxyz"), list("0123"))
+    leave(folder, "checkpoints/last.ckpt")
+    for check in (folder.check_images, lambda data: folder.record(data, {})):
+        with pytest.raises(UserError, match=r"split\.csv: missing, so this run's images cannot be checked"):
+            check(data)
+    assert not (folder.path / "split.csv").exists() and not (folder.path / "provenance.json").exists()
+    folder.last.unlink()
+    folder.record(data, {})  # from the beginning
+    folder.check_images(data)
+
+
+@pytest.mark.parametrize(
+    "digests, message",
+    [
+        (None, "{other}/split.csv: missing, so whether the run that is repeated had the same images is not known"),
+        ("0124", "{other}: the run that is repeated had other images (2 differ)"),
+        ("0123", ""),
+    ],
+)
+def test_a_repeated_run_with_other_or_unknown_images_is_named(folder, tmp_path, caplog, digests, message):
+    other = RunFolder(tmp_path / "other")
+    other.path.mkdir()
+    if digests:
+        other.record(data_of(list("wxyz"), list(digests)), {})
+    with caplog.at_level("INFO"):
+        folder.record(data_of(list("wxyz"), list("0123")), {}, repeats=str(other.path))
+    assert caplog.messages == ([message.format(other=other.path)] if message else [])

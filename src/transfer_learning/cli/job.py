@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
             cfg.update({key: own[key] for key in ("monitor", "test", "find_lr") if key not in cfg})
         check_mode(cfg, is_single)
         fill_in(cfg, before if folder.last.exists() or read_metrics(folder.path) else {})
+        check_place(cfg, folder.path)
         kept = [override for override in cfg.overrides if not keys_of([override]) & keys_of(overrides)]  # of resume=
         extra = {"overrides": [*kept, *overrides], "hydra": OmegaConf.to_container(own.hydra)}
         new = keys_of([override for override in overrides if override not in before.get("overrides", [])])
@@ -89,6 +91,13 @@ def check_mode(cfg: DictConfig, is_single: bool) -> None:
         raise UserError(f"find_lr={as_typed(cfg.find_lr)}: expected true or false.")
     if cfg.find_lr and not is_single:
         raise UserError("find_lr=true: trains nothing that a sweep could compare; leave out -m.")
+
+
+def check_place(cfg: DictConfig, folder: Path) -> None:
+    """Raises UserError if the run's folder is that of the images, where what is in it counts as images."""
+    if (root := cfg.data.get("root")) and os.path.realpath(root) == os.path.realpath(folder):
+        ways = "Choose another one, or leave hydra.run.dir out."
+        raise UserError(f"hydra.run.dir={folder}: the folder of the images, data.root. {ways}")
 
 
 def check_system(choices: Mapping[str, Any]) -> None:

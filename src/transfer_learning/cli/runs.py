@@ -9,6 +9,7 @@ from transfer_learning.cli.errors import name_keys
 from transfer_learning.data.datamodule import ImageDataModule
 from transfer_learning.data.images import Images
 from transfer_learning.runs.folder import RunFolder
+from transfer_learning.runs.split_table import digests_of_split
 from transfer_learning.utilities.errors import UserError
 
 
@@ -41,6 +42,19 @@ def own_data(folder: Path) -> ImageDataModule:
         data.setup()
     RunFolder(folder).check_images(data)
     return data
+
+
+def training_images(checkpoint: Path, images: Images) -> int | None:
+    """How many of other images are byte-identical to training images of the checkpoint's run; None if not known."""
+    digests = digests_of_split(checkpoint.absolute().parent.parent / "split.csv", "train")
+    return None if digests is None else sum(digest in digests for digest in images.digests)
+
+
+def training_note(count: int | None, total: int) -> str:
+    """A line about what `training_images` counts among `total` images, "" if it is 0."""
+    if count is None:
+        return "without the split.csv of the run it is not known whether these images trained the model\n"
+    return f"training images of this run: {count:,} of {total:,}, so the accuracy is too high here\n" if count else ""
 
 
 def own_images(folder: Path) -> dict[str, Images]:

@@ -26,6 +26,7 @@ from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import LIGHTNING_LOGGER, exit_at_broken_pipe, open_streams, without_notices
 from transfer_learning.cli.overrides import as_override
 from transfer_learning.cli.project import check_installation
+from transfer_learning.utilities.errors import UserError
 
 FOLDER_KEY = "hydra.run.dir"
 GRACE = 10.0  # seconds for the first process of a run: Lightning kills it when it finds that another one has failed
@@ -72,7 +73,9 @@ def call(main: Callable[[], None]) -> None:
         shown = error.__cause__ if isinstance(error.__cause__, OSError) else error
         if tracebacks_wanted() or not is_user_error(shown):
             raise
-        messages = [one_line(each, folder_key=FOLDER_KEY) for each in (shown, shown.__cause__) if each]
+        # Of Hydra's errors, the cause says more. A UserError says all.
+        causes = [] if isinstance(shown, UserError) else [shown.__cause__]
+        messages = [one_line(each, folder_key=FOLDER_KEY) for each in (shown, *causes) if each]
         sys.exit(" ".join(dict.fromkeys(messages)))  # each once
 
 

@@ -12,6 +12,8 @@ from transfer_learning.utilities.text import printable
 LINKED = "links to folders that are listed already"
 SPECIAL = "pipes, sockets or devices"
 EMPTY = "folders without files"
+RESULTS = "folders of runs or evaluations"
+RESULT_FILES = ({"config.yaml", "train.log"}, {"evaluation.json", "predictions.csv"})  # that such folders have
 # Of macOS, Synology's and QNAP's storages, and Windows: copies, previews and what was deleted
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
 
@@ -35,12 +37,13 @@ class Listing(NamedTuple):
 
 
 def list_files(root: Path) -> Listing:
-    """Every file below `root`, without names that begin with a dot and without `SYSTEM_FOLDERS`.
+    """Every file below `root`, without names that begin with a dot, without `SYSTEM_FOLDERS`, and without folders below
+    it that have the files of a run or an evaluation.
 
     A folder is visited once: by its own path if that is below `root`, else by the first link to it. A link that
     leads nowhere is listed as a file. Raises UserError for a folder that cannot be read.
     """
-    files, special, repeated, empty = list[Path](), list[str](), list[str](), list[str]()
+    files, special, repeated, empty, results = list[Path](), list[str](), list[str](), list[str](), list[str]()
     folders, links, visited = [root], list[Path](), set()
     while folders or links:
         folder = folders.pop() if folders else heapq.heappop(links)
@@ -51,6 +54,9 @@ def list_files(root: Path) -> Listing:
         visited.add((state.st_dev, state.st_ino))
         if not entries and folder != root:
             empty.append(printable(str(folder)))
+        if folder != root and any(marks <= {entry.name for entry in entries} for marks in RESULT_FILES):
+            results.append(printable(str(folder)))
+            continue
         for entry in entries:
             if os.path.isdir(entry.path):
                 if entry.is_symlink():
@@ -61,7 +67,7 @@ def list_files(root: Path) -> Listing:
                 files.append((folder / entry.name).relative_to(root))
             else:
                 special.append(printable(entry.path))
-    left_out = {LINKED: sorted(repeated), SPECIAL: sorted(special), EMPTY: sorted(empty)}
+    left_out = {LINKED: sorted(repeated), SPECIAL: sorted(special), EMPTY: sorted(empty), RESULTS: sorted(results)}
     return Listing(
         sorted(files, key=lambda file: file.as_posix()), {why: found for why, found in left_out.items() if found}
     )

@@ -196,9 +196,15 @@ class RunFolder:
             self._begin = None
 
     def check_images(self, data: ImageDataModule) -> None:
-        """Raises UserError if the run began with other images, another split or other class names."""
+        """Raises UserError if the run began with other images, another split or other class names, or if split.csv is
+        missing, so that this is not known.
+        """
         path = self.path / "split.csv"
-        if count := differing_images(path, split_rows(data)):
+        count = differing_images(path, split_rows(data))
+        if count is None:
+            ways = "Restore it, or begin another run."
+            raise UserError(f"{path}: missing, so this run's images cannot be checked. {ways}")
+        if count:
             ways = "Restore them, or begin another run."
             raise UserError(f"{path}: this run began with other images ({count} differ). {ways}")
 
@@ -206,14 +212,17 @@ class RunFolder:
     def record(self, data: ImageDataModule, attempt: Mapping[str, Any], repeats: str | None = None) -> None:
         """Writes split.csv, the images of each split, and adds an attempt to provenance.json.
 
-        `repeats` is the folder of a run that this one repeats; it is logged if the images of the two differ. Raises
-        UserError if this run began with other images.
+        `repeats` is the folder of a run that this one repeats; it is logged if the images of the two differ, or if
+        that is not known. Raises UserError as `check_images` if this run has a checkpoint.
         """
         rows = split_rows(data)
         path, other = self.path / "split.csv", Path(repeats or "", "split.csv")
         if self.last.exists():
             self.check_images(data)
-        if repeats and (count := differing_images(other, rows)):
+        count = differing_images(other, rows) if repeats else 0
+        if count is None:
+            rank_zero_info(f"{other}: missing, so whether the run that is repeated had the same images is not known")
+        elif count:
             rank_zero_info(f"{repeats}: the run that is repeated had other images ({count} differ)")
         write_csv(path, [SPLIT_COLUMNS, *rows])
         path = self.path / "provenance.json"

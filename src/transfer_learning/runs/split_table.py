@@ -1,4 +1,4 @@
-"""split.csv, the images of each split of a run: its rows, and in how many images two of them differ."""
+"""split.csv, the images of each split of a run: its rows, and how it differs from other images."""
 
 import csv
 from pathlib import Path
@@ -17,9 +17,20 @@ def split_rows(data: ImageDataModule) -> list[tuple]:
     ]
 
 
-def differing_images(path: Path, rows: list[tuple]) -> int:
-    """The number of images that are in only one of a split.csv, if it exists, and `rows`. Names of files may differ."""
+def digests_of_split(path: Path, split: str) -> set[str] | None:
+    """The digests of a split's images in a split.csv, None if there is no such file."""
     if not path.is_file():
-        return 0
+        return None
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return {row[2] for row in csv.reader(file) if row[:1] == [split] and len(row) == len(SPLIT_COLUMNS)}
+
+
+def differing_images(path: Path, rows: list[tuple]) -> int | None:
+    """The number of images that are in only one of a split.csv and `rows`, None if there is no such file.
+
+    Names of files may differ.
+    """
+    if not path.is_file():
+        return None
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})

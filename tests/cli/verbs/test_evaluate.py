@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -66,6 +68,39 @@ def test_another_folder_with_other_classes_and_broken_images(finished, photograp
     table = read_predictions(tmp_path / "results" / "predictions.csv")
     assert sorted(table.files) == files and set(table.splits) == {"field"} and set(table.labels) == {1}
     assert found["accuracy"] == pytest.approx(predicted.classes.count("dog") / 16)
+
+
+def test_training_images_of_the_run_are_counted_in_another_folder(finished, photographs_folder, verb, tmp_path):
+    with open(finished / "split.csv", newline="") as file:
+        digests = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
+    others, mixed, note = tmp_path / "others", photographs_folder, "training images of this run: "
+    files = [path for path in shutil.copytree(mixed, others).rglob("*.png") if file_sha256(path) in digests]
+    assert 0 < len(files) == len(digests) < 32
+    for path in files:
+        path.unlink()
+    for folder, count in {others: 0, mixed: len(files)}.items():
+        output = verb("evaluate", finished, folder)
+        found = json.loads((finished / "evaluations" / folder.name / "evaluation.json").read_text())[folder.name]
+        assert output.code == 0 and found["training_images"] == count and (note in output.out) == (count > 0)
+    assert f"{note}{len(files)} of 32, so the accuracy is too high here\n" in output.out
+    (finished / "split.csv").unlink()
+    output = verb("evaluate", finished, mixed, "--out", tmp_path / "unknown")
+    assert output.code == 0 and "without the split.csv of the run it is not known whether these images" in output.out
+    assert json.loads((tmp_path / "unknown" / "evaluation.json").read_text())[mixed.name]["training_images"] is None
+    assert verb("evaluate", finished / "checkpoints" / "last.ckpt", mixed).code == 0
+
+
+def test_runs_below_the_folder_of_the_images_are_no_images(photographs_folder, in_process, verb, tmp_path):
+    photos = shutil.copytree(photographs_folder, tmp_path / "photos")
+    settings = ["data=image_folder", f"data.root={photos}", "data.image_size=32", "data.batch_size=6", "trainer=cpu"]
+    settings += ["model.channels=[4,8]", "trainer.max_epochs=1", "logger=none", "callbacks=[checkpoints,evaluation]"]
+    for name in ("first", "second"):
+        code, output = in_process(*settings, f"data.cache_dir={tmp_path}/cache", f"hydra.run.dir={photos}/runs/{name}")
+        assert code == 0 and "left out, folders of runs or evaluations" in output, output
+        assert re.search(r"^all  +20 +6 +6$", output, re.MULTILINE)
+    for number in range(2):
+        output = verb("evaluate", photos / "runs" / "first", "--out", photos / f"results{number}")
+        assert output.code == 0, output.err
 
 
 def test_calibration_is_kept_and_used(finished, photographs_folder, verb, monkeypatch):
@@ -154,6 +189,9 @@ def test_own_images_that_have_changed_are_refused(finished, verb, tmp_path):
     (finished / "split.csv").write_text("\n".join(rows[:-2]) + "\n")
     output = verb("evaluate", finished)
     assert output.code == 1 and "this run began with other images (2 differ)" in output.err.splitlines()[-1]
+    (finished / "split.csv").unlink()
+    output = verb("evaluate", finished)
+    assert output.code == 1 and "split.csv: missing, so this run's images cannot be checked" in output.err
 
 
 def test_options_that_would_be_ignored_are_refused(finished, photographs_folder, verb):
@@ -208,6 +246,17 @@ def test_results_are_not_written_to_the_folder_of_a_run(finished, photographs_fo
     output = verb(verb_name, finished, *arguments, finished, "--overwrite")
     assert output.code == 1 and output.err.startswith(f"transfer-learning: {finished}: the folder of a run, which")
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_results_are_not_written_among_the_images(finished, photographs_folder, verb, tmp_path):
+    (tmp_path / "link").symlink_to(photographs_folder)
+    before = sorted(photographs_folder.rglob("*"))
+    for verb_name, option in {"evaluate": "--out", "predict": "--explain"}.items():
+        for out in (photographs_folder, tmp_path / "link"):
+            output = verb(verb_name, finished, photographs_folder, option, out, "--overwrite")
+            reason = "the folder of the images; expected a folder of its own."
+            assert output.code == 1 and output.err == f"transfer-learning: {option} {out}: {reason}\n"
+    assert sorted(photographs_folder.rglob("*")) == before
 
 
 def test_evaluations_of_something_else_are_named_and_kept(finished, photographs_folder, verb, tmp_path):

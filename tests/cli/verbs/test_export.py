@@ -68,6 +68,20 @@ def test_labelled_images_give_both_accuracies(run_folder, tmp_path, call):
     assert errors.count("\n") == 1 and "broken.jpg: left out, not readable as an image" in errors
 
 
+def test_training_images_among_those_of_the_check_are_counted(run_folder, tmp_path, call):
+    drawn = Cartoons(3, 1, 1).list_images(FileDigests())
+    rows = ["split,class,sha256,file"]
+    for index, code in enumerate(drawn.labels):
+        path = tmp_path / "photos" / drawn.class_names[code] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.read(index).save(path)
+        rows.append(f"{'train' if index < 4 else 'val'},{drawn.class_names[code]},{file_sha256(path)},{path}")
+    (run_folder / "split.csv").write_text("\n".join(rows))
+    code, output, _ = call(run_folder, "--format", "torch-export", "--verify", tmp_path / "photos")
+    assert code == 0
+    assert output.splitlines()[-1] == "training images of this run: 4 of 10, so the accuracy is too high here"
+
+
 def test_an_existing_file_is_replaced_only_with_overwrite(run_folder, call):
     file = run_folder / "model.pt2"
     file.write_text("an older file")

@@ -151,6 +151,16 @@ def test_an_interrupt_before_the_first_images_keeps_the_old_file(
     assert output.code == 130 and (tmp_path / "p.csv").read_text() == "the results of hours"
 
 
+def test_tables_of_the_run_are_not_replaced(finished, photographs_folder, verb):
+    tables = {path: path.read_bytes() for path in finished.glob("*.csv")}
+    assert {path.name for path in tables} >= {"split.csv", "epochs.csv", "predictions.csv"}
+    for path in tables:
+        output = verb("predict", finished, photographs_folder, "--out", path, "--overwrite")
+        reason = f"{path.name} is a file of the run in this folder. Choose another name with --out."
+        assert output.code == 1 and output.err.splitlines()[-1] == f"transfer-learning: {path}: {reason}"
+    assert {path: path.read_bytes() for path in tables} == tables
+
+
 def test_options_may_stand_between_the_other_arguments(finished, photographs_folder, verb, tmp_path):
     first, second = sorted(map(str, photographs_folder.glob("cat/*.png")))[:2]
     output = verb("predict", finished, first, "--tta", "flip", second, "--out", tmp_path / "p.csv")
@@ -183,7 +193,8 @@ def test_the_command_in_a_process_of_its_own(finished, photographs_folder, in_an
         ("RUN NOWHERE", "NOWHERE: no such file or folder; expected images"),
         ("RUN EMPTY", "EMPTY: no images there; expected images"),
         ("RUN PIPE", "PIPE: a pipe, a socket or a device; expected an image."),
-        ("RUN IMAGE --out EMPTY", "EMPTY: exists already, as another kind of file. Choose another name with --out."),
+        ("RUN IMAGE --out EMPTY", "--out EMPTY: expected a name that ends in .csv or .jsonl."),
+        ("RUN IMAGE --out IMAGE --overwrite", "--out IMAGE: expected a name that ends in .csv or .jsonl."),
         ("RUN IMAGE --out NOWHERE/x.csv", "NOWHERE/x.csv: there is no folder NOWHERE."),
         (
             "RUN IMAGE --explain IMAGE --overwrite",

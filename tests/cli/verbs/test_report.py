@@ -104,21 +104,26 @@ def test_page_that_fails_changes_neither_leaderboard_nor_exit_code(in_process, t
         (["nothing"], "nothing: no such folder; expected the folder of a run"),
         (["."], r".: no run there; expected the folder of a run"),
         ([".", "--out", "no/page.html"], "no/page.html: there is no folder no."),
-        ([".", "--out", "folder"], "folder: exists already, as another kind of file. Choose another name with --out."),
+        ([".", "--out", "folder"], "--out folder: expected a name that ends in .html."),
+        ([".", "--out", "table.csv", "--overwrite"], "--out table.csv: expected a name that ends in .html."),
         (
-            [".", "--out", "folder", "--overwrite"],
-            "folder: exists already, as another kind of file. Choose another name with --out.",
+            [".", "--out", "folder.html", "--overwrite"],
+            "folder.html: exists already, as another kind of file. Choose another name with --out.",
         ),
         ([".", "--out", "page.html"], "page.html: exists already. Choose another name with --out, or add --overwrite."),
     ],
 )
 def test_mistakes_are_one_line(verb, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "page.html").write_text("mine")
+    for name in ("folder", "folder.html"):
+        (tmp_path / name).mkdir()
+    for name in ("page.html", "table.csv"):
+        (tmp_path / name).write_text("mine")
     code, _, line = verb(*arguments)
     assert code == 1 and line.startswith(f"transfer-learning: {message}") and "\n" not in line
-    assert (tmp_path / "page.html").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == dict.fromkeys(
+        ("page.html", "table.csv"), "mine"
+    )
 
 
 def test_tutorial_is_a_sweep_over_its_five_systems(composed):

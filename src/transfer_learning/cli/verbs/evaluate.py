@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from transfer_learning.cli.runs import folder_of, own_images
+    from transfer_learning.cli.runs import folder_of, own_images, training_images, training_note
     from transfer_learning.data.sources.folder import labelled_images
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.evaluation import evaluate_images
@@ -65,12 +65,18 @@ def run(options: argparse.Namespace) -> int:
         validation = evaluated["val"] if is_own and "val" in splits else evaluate_images(inference, own["val"])
         calibrate_and_print(inference.model, checkpoint, about["checkpoint_sha256"], validation, evaluated)
     metrics = {each: found.metrics(inference.model) for each, found in evaluated.items()}
+    note = ""
+    if not is_own:
+        count = training_images(checkpoint, evaluated[name].images)
+        metrics[name]["training_images"] = count
+        note = training_note(count, metrics[name]["images"])
     about |= {"temperature": inference.model.temperature, "tta": options.tta, **metrics}
     with atomic_folder(out, last="evaluation.json", replaced=replaced) as folder:
         write_results(folder, inference, evaluated, about)
     if options.tta:
         print(f"test-time augmentation: {options.tta}")
-    print(f"{table(metrics.items(), [key for key in metrics[next(iter(metrics))] if key != 'classes'])}\n")
+    shown = [key for key in metrics[next(iter(metrics))] if key not in ("classes", "training_images")]
+    print(f"{note}{table(metrics.items(), shown)}\n")
     print(f"{classes_table(metrics)}\n\n{printable(str(out))}")
     unreadable = {file: why for found in evaluated.values() for file, why in found.unreadable.items()}
     for file, reason in unreadable.items():
@@ -103,12 +109,13 @@ def destination(
 
     Raises UserError if it must not be overwritten.
     """
-    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.files import check_new, check_not_input
     from transfer_learning.cli.runs import folder_of
     from transfer_learning.utilities.errors import UserError
 
     if options.out is None:
         options.out = folder_of(checkpoint) / "evaluations" / default_name(checkpoint, name, options)
+    check_not_input(options.out, [] if options.path is None else [options.path])
     before = earlier(Path(options.out))
     out = check_new(options.out, options.overwrite, is_folder=True, what=difference(before, about))
     if before == {}:

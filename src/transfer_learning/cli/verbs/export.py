@@ -24,22 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.files import check_new, check_suffix
+    from transfer_learning.cli.runs import training_images, training_note
     from transfer_learning.data.digests import FileDigests
     from transfer_learning.data.sources.cartoons import Cartoons
     from transfer_learning.data.sources.folder import labelled_images
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.engine.export import FORMATS, export
-    from transfer_learning.utilities.errors import UserError
     from transfer_learning.utilities.hardware import configure_process
     from transfer_learning.utilities.text import printable
 
     suffix = FORMATS[options.format].suffix
     checkpoint, folder = find_checkpoint(options.run_path), Path(options.run_path)
     default = folder / f"model{suffix}" if folder.is_dir() else checkpoint.with_suffix(suffix)
+    check_suffix(options.out or default, [suffix], f", for --format {options.format}")
     out = check_new(options.out or default, options.overwrite)
-    if out.suffix != suffix:
-        raise UserError(f"--out {out}: expected a name that ends in {suffix}, for --format {options.format}.")
     configure_process()
     model = load(checkpoint)
     images = None if options.verify is None else labelled_images(options.verify, model.class_names)
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     trained = f"{check.trained_difference:.1e} from that in {model.trained_precision}, as it was trained"
     print(f"largest difference on {what}: {check.difference:.1e} from the model in float32, {trained}")
     if images:
-        print(
-            f"accuracy: {check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
-        )
+        accuracies = f"{check.accuracy:.4f} of the file, {check.trained_accuracy:.4f} of the model as it was trained"
+        note = training_note(training_images(checkpoint, images), len(images.digests))
+        print(f"accuracy: {accuracies}\n{note}", end="")
     return int(bool(check.unreadable))

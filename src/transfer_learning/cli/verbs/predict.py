@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from transfer_learning.callbacks.evaluation import grad_cam_overlays
-    from transfer_learning.cli.files import check_new
+    from transfer_learning.cli.files import check_new, check_not_input, check_suffix
     from transfer_learning.cli.images import image_files
     from transfer_learning.engine.checkpoint import find_checkpoint, load
     from transfer_learning.utilities.errors import UserError
@@ -56,13 +56,15 @@ def run(options: argparse.Namespace) -> int:
         reason = f"{next(filter(is_run, paths))}: a run after images" if paths else f"no images{taken}"
         raise UserError(f"{reason}; expected RUN, more runs if wanted, and then images, folders or patterns.")
     checkpoints = [find_checkpoint(path) for path in [options.first_run, *more_runs]]
-    out = None if options.out is None else check_new(options.out, options.overwrite)
+    out = None
+    if options.out is not None:
+        check_suffix(options.out, [".csv", ".jsonl"])
+        out = check_new(options.out, options.overwrite)
     if options.top < 1:
         raise UserError(f"--top {options.top}: expected 1 or more.")
-    if out and out.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"--out {options.out}: expected a name that ends in .csv or .jsonl.")
     explain = None
     if options.explain is not None:
+        check_not_input(options.explain, paths, "--explain")
         explain = check_new(options.explain, options.overwrite, is_folder=True, option="--explain")
     if explain and more_runs:
         raise UserError("--explain: expected one run, since an ensemble has several maps.")

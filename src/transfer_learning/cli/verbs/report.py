@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer_learning.cli.files import check_new
+from transfer_learning.cli.files import check_new, check_suffix
 from transfer_learning.utilities.text import printable
 
 EXAMPLES = (
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_suffix(arguments.out, [".html"])
     out = check_new(arguments.out, arguments.overwrite)
     print(write([Path(path) for path in arguments.paths], out, arguments.split))
     return 0
