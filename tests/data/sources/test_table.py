@@ -254,7 +254,7 @@ def test_classes_that_differ_in_case_are_different_and_that_is_said(listed, capl
     with caplog.at_level("INFO"):
         images = listed("file,label\na,a\nb,A\n", ["a.png", "b.png"])
     assert images.class_names == ("A", "a")
-    assert "names that differ in case only are different classes here" in caplog.text
+    assert "names that differ only in case are different classes here" in caplog.text
 
 
 def test_what_a_table_calls_other_classes_is_printable(listed):
