@@ -29,6 +29,8 @@ def remarks(caplog, *arguments):
         (("K", "\u212a"), "characters that look alike", "'K' and '\\u212a'"),  # Kelvin
         (("cat", "cat\n"), "characters that look alike", r"'cat' and 'cat\n'"),
         (("Cat", "cat\u2060"), "invisible characters and case", r"'Cat' and 'cat\u2060'"),
+        (("1", "1.0", "01"), "how a number is written", "'01' and '1' and '1.0'"),
+        (("-2.50", "-2.5"), "how a number is written", "'-2.5' and '-2.50'"),
     ],
 )
 def test_in_what_names_differ_is_said(caplog, names, kinds, shown):

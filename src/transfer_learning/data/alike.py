@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Collection
+from decimal import Decimal
 
 from pytorch_lightning.utilities import rank_zero_info
 
@@ -29,11 +30,16 @@ def _evenly_spaced(name: str) -> str:
     return " ".join(name.split())
 
 
+def _as_number(name: str) -> str:
+    return str(Decimal(name).as_integer_ratio()) if re.fullmatch(r"[-+]?\d{1,99}(\.\d{0,99})?", name) else name
+
+
 KINDS: dict[str, Callable[[str], str]] = {  # in what names may differ -> what removes that difference, in this order
     "invisible characters": _without_invisible,
     "how accents are encoded": _composed,
     "spaces": _evenly_spaced,
     "case": str.casefold,
+    "how a number is written": _as_number,
 }
 
 

@@ -64,6 +64,8 @@ class Table:
             left_out.setdefault(f"of other classes: {some(others)}", []).append(printable(str(file)))
             del rows[file]
         log_alike(wanted, wanted)
+        groups = {row["group"] for row in rows.values() if row.get("group")}
+        log_alike(groups, groups, "group")
         try:
             images = images_of_files(
                 [self.root / file for file in rows],
