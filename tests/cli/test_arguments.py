@@ -423,7 +423,11 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, small_cnn, vgg16
         (
             "data=image_folder data.root=CATS",
             "(val_per_class=0.2, test_per_class=0.2); it needs at least one image: add images, or ask for a count, "
-            "such as test_per_class=1.",
+            "such as 1.",
+        ),
+        (
+            "data=image_folder data.root=CATS data.val_per_class=20",
+            "data.val_per_class=20: class 'cat' has 3 images, but",
         ),
         ("model=basic", f"model=basic: there is no such file in conf/model/; expected one of {GROUPS}"),
         (
