@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from transfer_learning.cli.arguments import prepare
+from transfer_learning.cli.arguments import prepare, repeated_keys
 from transfer_learning.cli.project import PROJECT
 from transfer_learning.utilities.errors import UserError
 
@@ -478,6 +478,24 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
 def test_an_argument_without_a_key_is_named(arguments, message):
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         prepare(arguments)
+
+
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ("seed=1 seed=2", ["seed=1 seed=2: seed is given 2 times; the last one counts."]),
+        (
+            "-m seed=0,1 model=basic_cnn +seed=2 seed=3 model=small_cnn",
+            [
+                "seed=0,1 +seed=2 seed=3: seed is given 3 times; the last one counts.",
+                "model=basic_cnn model=small_cnn: model is given 2 times; the last one counts.",
+            ],
+        ),
+        ("seed=1 data.seed=2 seed=1 --cfg=job --cfg=all ~optimizer.lr +optimizer.lr=1 -m -m", []),
+    ],
+)
+def test_keys_that_are_given_several_times_are_named(typed, expected):
+    assert repeated_keys(typed.split()) == expected
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(
 
 def test_settings_are_audited_before_any_training(settings, verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    output = verb("audit", *settings, "--top", "0")
+    output = verb("audit", "data.seed=1", *settings, "data.seed=0", "--top", "0")
     assert output.code == 0, output.err
+    assert "data.seed=1 data.seed=0: data.seed is given 2 times; the last one counts." in output.err
     assert len([row for row in rows(tmp_path / "audit") if row["finding"] == "near-duplicate"]) == 1
     assert "<img" not in (tmp_path / "audit" / "audit.html").read_text()
     table = (tmp_path / "audit" / "audit.csv").read_text()

@@ -7,6 +7,7 @@ thumbnails, to a new folder. `train.py data.exclude=FOLDER/audit.csv` leaves out
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tabulate import tabulate
 
+    from transfer_learning.cli.arguments import repeated_keys
     from transfer_learning.cli.files import check_new
     from transfer_learning.cli.overrides import as_override
     from transfer_learning.cli.runs import own_config
@@ -43,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             f"{others[0]}: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."
         )
+    for remark in [] if is_run else repeated_keys(given):
+        print(remark, file=sys.stderr)
     folder = Path(given[0]) if is_run else None
     device = [f"trainer.accelerator={options.accelerator}"] if options.accelerator else []
     cfg = own_config(folder) if folder else composed([*given, *device])
