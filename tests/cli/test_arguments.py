@@ -183,7 +183,9 @@ def test_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process, cach
         ("model=basic_cnn", "model=basic_cnn: beside resume"),
         ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: beside resume"),
         ("-m", "-m: beside resume"),
-        ("trainer.max_epochs=many", "trainer.max_epochs was 2, is many"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many: expected a whole number, 1 or more (in "),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: expected a whole number, 1 or more"),
+        ("trainer.max_epochs=null", "trainer.max_epochs=null: expected a whole number, 1 or more"),
     ],
 )
 def test_other_arguments_beside_resume_are_refused(finished, in_process, beside, message):
