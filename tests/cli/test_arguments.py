@@ -475,6 +475,8 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
         (["-m", "tutorial"], "tutorial: expected KEY=VALUE."),
         (["--resolve", "tutorial"], "tutorial: expected KEY=VALUE."),
         (["--cfg", "job", "-m", "seed=0,1"], "--cfg -m: expected one of them."),
+        (["rerun=a", "seed=1", "rerun=b"], "rerun=a rerun=b: expected one of them."),
+        (["rerun=a", "resume=b"], "rerun=a resume=b: expected one of them."),
     ],
 )
 def test_an_argument_without_a_key_is_named(arguments, message):

@@ -113,9 +113,12 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         UserError: no run there, or its config is damaged; beside `resume` a setting that would change the run, beside
             `rerun` a config group, or a key that others have followed.
     """
-    named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
-    if named is None:
+    runs = [each for each in arguments if each.startswith(("resume=", "rerun="))]
+    if len(runs) > 1:
+        raise UserError(f"{' '.join(runs)}: expected one of them.")
+    if not runs:
         return arguments
+    (named,) = runs
     key, _, value = named.partition("=")
     if value[:1] in ("'", '"') and value[-1:] == value[:1]:  # as Hydra reads it
         value = value[1:-1]

@@ -132,6 +132,9 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=cartoons", "data.nothing=1"], "data.nothing: there is no such key in the config; expected one of "),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
         (["data=cartoons", *SETTINGS, "--accelerator", "mps"], "--accelerator mps: "),
+        (["data=cartoons", *SETTINGS, "trainer.accelerator=abacus"], "trainer.accelerator=abacus: "),
+        (["resume=outputs/a run"], "resume=outputs/a run: expected the run alone: audit 'outputs/a run'"),
+        (["data=cartoons", "rerun=run"], "rerun=run: expected the run alone: audit run"),
         (["data=cartoons", "--top", "-1"], "--top -1: expected 0 or more."),
     ],
 )

@@ -7,6 +7,7 @@ thumbnails, to a new folder. `train.py data.exclude=FOLDER/audit.csv` leaves out
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,13 +46,15 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             f"{others[0]}: expected one RUN, or settings alone, such as data=image_folder data.root=FOLDER."
         )
+    if not is_run and (named := [each for each in given if each.startswith(("resume=", "rerun="))]):
+        raise UserError(f"{named[0]}: expected the run alone: audit {shlex.quote(named[0].partition('=')[2])}")
     for remark in [] if is_run else repeated_keys(given):
         print(remark, file=sys.stderr)
     folder = Path(given[0]) if is_run else None
     device = [f"trainer.accelerator={options.accelerator}"] if options.accelerator else []
     cfg = own_config(folder) if folder else composed([*given, *device])
     out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)
-    audit, pixels = audited(cfg, folder, options.accelerator or cfg.trainer.accelerator)
+    audit, pixels = audited(cfg, folder, options.accelerator)
     with atomic_folder(out, last="audit.html") as folder_of_both:
         write_table(folder_of_both / "audit.csv", audit)
         write_audit_page(folder_of_both / "audit.html", audit, pixels, options.top)
@@ -97,8 +100,13 @@ def composed(settings: Sequence[str]) -> Any:
         HydraConfig.instance().cfg = None
 
 
-def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
-    """The audit of a config's images, or of the images of the run in `folder`, and their pixels."""
+def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any, Any]:
+    """The audit of a config's images, or of the images of the run in `folder`, and their pixels.
+
+    `accelerator` takes the place of the config's.
+    """
+    from contextlib import nullcontext
+
     import pytorch_lightning as pl
 
     from transfer_learning.cli.build import build, build_data
@@ -112,8 +120,9 @@ def audited(cfg: Any, folder: Path | None, accelerator: str) -> tuple[Any, Any]:
 
     configure_process()
     settings: dict = {"precision": cfg.trainer.precision, "logger": False, "enable_checkpointing": False}
-    with accelerator_errors(accelerator):
-        trainer = pl.Trainer(accelerator=accelerator, devices=1, **settings)
+    chosen = accelerator or cfg.trainer.accelerator
+    with nullcontext() if accelerator else name_keys(cfg), accelerator_errors(chosen):
+        trainer = pl.Trainer(accelerator=chosen, devices=1, **settings)
     with name_keys(cfg):
         data = own_data(folder) if folder else build_data(cfg)
         data.split = data.split if folder else WherePossible(data.split)
