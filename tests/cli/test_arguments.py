@@ -391,6 +391,7 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, small_cnn, vgg16
         ("SMALL data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
         ("SMALL model=vgg16_frozen model.weights=FOLDER/w.pth", "model.weights=FOLDER/w.pth: no such file"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer"),
+        ("SMALL trainer.accelerator=gpus", "trainer.accelerator=gpus: no such accelerator; expected auto, cpu,"),
         (
             "SMALL trainer.compile=true",
             "trainer.compile=true: torch cannot compile for cpu (RuntimeError: none). Install",
