@@ -155,6 +155,21 @@ def test_model_without_a_frozen_part(finished, verb):
     )
 
 
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (["model=basic_cnn"], "CNN: has no frozen layers"),
+        ([*MODEL, "model.weights=nothing.pth"], "model.weights="),
+        (["model=vgg16_frozen", "model.weights=nothing.pth"], "model.weights="),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_before_images_are_decoded(photos, verb, tmp_path, model, message):
+    where = ["data=image_folder", f"data.root={photos}", f"data.cache_dir={tmp_path}/cache", "trainer=cpu"]
+    output = verb("audit", *where, *model)
+    assert output.code == 1 and output.err.splitlines()[-1].startswith(f"transfer-learning: {message}")
+    assert not list(tmp_path.glob("cache/*.rows"))
+
+
 def test_images_that_have_changed_since_the_run_are_refused(trained, verb):
     lines = (trained / "split.csv").read_text().splitlines()
     (trained / "split.csv").write_text("\n".join(lines[:-1]) + "\n")

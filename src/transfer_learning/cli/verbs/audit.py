@@ -111,10 +111,10 @@ def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any
 
     from transfer_learning.cli.build import build, build_data
     from transfer_learning.cli.errors import name_keys
-    from transfer_learning.cli.runs import own_data
     from transfer_learning.engine.audit import WherePossible, audit
     from transfer_learning.engine.classifier import Classifier
     from transfer_learning.engine.training import compile_network, frozen_part
+    from transfer_learning.runs.folder import RunFolder
     from transfer_learning.utilities.errors import UserError
     from transfer_learning.utilities.hardware import accelerator_errors, configure_process
 
@@ -124,9 +124,9 @@ def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any
     with nullcontext() if accelerator else name_keys(cfg), accelerator_errors(chosen):
         trainer = pl.Trainer(accelerator=chosen, devices=1, **settings)
     with name_keys(cfg):
-        data = own_data(folder) if folder else build_data(cfg)
+        data = build_data(cfg)
         data.split = data.split if folder else WherePossible(data.split)
-        data.setup()
+        data.list_images()  # decoding waits for the check of the network
         pl.seed_everything(cfg.seed, verbose=False)  # as the training did: for a model without weights
         size = data.preprocessing.image_size
         network = build(cfg, "model", num_classes=len(data.class_names), image_size=size)
@@ -137,4 +137,7 @@ def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any
             reason = "has no frozen layers, whose features an audit compares"
             way = "Audit the data with another model: data=... model=vgg16_frozen"
             raise UserError(f"{type(network).__name__}: {reason}. {way}")
+        data.setup()
+        if folder:
+            RunFolder(folder).check_images(data)
         return audit(data, part), data.pixels
