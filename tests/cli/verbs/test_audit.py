@@ -104,6 +104,19 @@ def test_images_too_few_to_be_split_are_audited(verb, tmp_path, write_image):
     assert output.code == 1 and output.err.splitlines()[-1].startswith("transfer-learning: data.val_per_class=0.2: ")
 
 
+HINT = "Without data=image_folder (or data=table), the images are those of Dogs vs Cats."
+
+
+def test_a_root_without_data_is_answered_with_what_it_is_taken_for(photos, verb, tmp_path):
+    where = [f"data.cache_dir={tmp_path}/cache", *SETTINGS, "--overwrite", "--out", tmp_path / "results"]
+    output = verb("audit", f"data.root={photos}", *where)  # it has cats and dogs
+    assert output.code == 0 and output.err.splitlines().count(HINT) == 1
+    for data in ([], ["data=image_folder"], ["data=dogs_vs_cats"]):
+        output = verb("audit", *data, f"data.root={photos}/cat", *where)
+        assert output.code == 1 and f"data.root={photos}/cat: classes found: " in output.err
+        assert output.err.count(HINT) == (not data) and output.err.endswith(f" {HINT}\n") == (not data)
+
+
 def test_relative_paths_mean_what_they_mean_in_the_shell(photos, verb, tmp_path, monkeypatch):
     monkeypatch.chdir(photos.parent)
     settings = ["data=image_folder", "data.root=photos", f"data.cache_dir={tmp_path}/cache", *SETTINGS]

@@ -52,9 +52,14 @@ def run(options: argparse.Namespace) -> int:
         print(remark, file=sys.stderr)
     folder = Path(given[0]) if is_run else None
     device = [f"trainer.accelerator={options.accelerator}"] if options.accelerator else []
-    cfg = own_config(folder) if folder else composed([*given, *device])
+    cfg, hint = (own_config(folder), "") if folder else composed([*given, *device])
     out = check_new(options.out or (folder or Path()) / "audit", options.overwrite, is_folder=True)
-    audit, pixels = audited(cfg, folder, options.accelerator)
+    try:
+        audit, pixels = audited(cfg, folder, options.accelerator, hint)
+    except UserError as error:
+        if not hint or not str(error).startswith("data."):
+            raise
+        raise UserError(f"{error}{hint}") from error
     with atomic_folder(out, last="audit.html") as folder_of_both:
         write_table(folder_of_both / "audit.csv", audit)
         write_audit_page(folder_of_both / "audit.html", audit, pixels, options.top)
@@ -68,13 +73,17 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def composed(settings: Sequence[str]) -> Any:
-    """The config of data, model and trainer that settings on the command line of train.py describe."""
+def composed(settings: Sequence[str]) -> tuple[Any, str]:
+    """The config of data, model and trainer that settings on the command line of train.py describe, and a hint.
+
+    The hint is that of `assumed_data`.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
     from transfer_learning.cli.build import absolute_paths, check_added_keys
+    from transfer_learning.cli.errors import assumed_data
     from transfer_learning.cli.overrides import keys_of, quoted
     from transfer_learning.cli.project import PROJECT, check_installation
     from transfer_learning.utilities.hardware import default_precision
@@ -85,6 +94,7 @@ def composed(settings: Sequence[str]) -> Any:
     with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
         cfg = compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)  # interpolations use it
+    hint = assumed_data(settings, cfg.hydra.runtime.choices.data)
     with open_dict(cfg):
         del cfg["hydra"]
     try:
@@ -95,15 +105,15 @@ def composed(settings: Sequence[str]) -> Any:
         parts = {
             key: OmegaConf.to_container(cfg[key], resolve=True, throw_on_missing=True) for key in ("data", "model")
         }
-        return OmegaConf.create({**parts, "trainer": cfg.trainer, "seed": cfg.seed})
+        return OmegaConf.create({**parts, "trainer": cfg.trainer, "seed": cfg.seed}), hint
     finally:
         HydraConfig.instance().cfg = None
 
 
-def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any, Any]:
+def audited(cfg: Any, folder: Path | None, accelerator: str | None, hint: str) -> tuple[Any, Any]:
     """The audit of a config's images, or of the images of the run in `folder`, and their pixels.
 
-    `accelerator` takes the place of the config's.
+    `accelerator` takes the place of the config's; `hint` is shown if the images are too few to be split.
     """
     from contextlib import nullcontext
 
@@ -127,6 +137,8 @@ def audited(cfg: Any, folder: Path | None, accelerator: str | None) -> tuple[Any
         data = build_data(cfg)
         data.split = data.split if folder else WherePossible(data.split)
         data.list_images()  # decoding waits for the check of the network
+        if hint and not len(data.splits["val"]):
+            print(hint.strip(), file=sys.stderr)
         pl.seed_everything(cfg.seed, verbose=False)  # as the training did: for a model without weights
         size = data.preprocessing.image_size
         network = build(cfg, "model", num_classes=len(data.class_names), image_size=size)
