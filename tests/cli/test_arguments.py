@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from transfer_learning.cli.arguments import prepare
+from transfer_learning.cli.arguments import prepare, repeated_keys
 from transfer_learning.cli.project import PROJECT
 from transfer_learning.utilities.errors import UserError
 
@@ -183,7 +183,9 @@ def test_run_that_had_stopped_early_does_not_train_on(tmp_path, in_process, cach
         ("model=basic_cnn", "model=basic_cnn: beside resume"),
         ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: beside resume"),
         ("-m", "-m: beside resume"),
-        ("trainer.max_epochs=many", "trainer.max_epochs was 2, is many"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many: expected a whole number, 1 or more (in "),
+        ("trainer.max_epochs=-1", "trainer.max_epochs=-1: expected a whole number, 1 or more"),
+        ("trainer.max_epochs=null", "trainer.max_epochs=null: expected a whole number, 1 or more"),
     ],
 )
 def test_other_arguments_beside_resume_are_refused(finished, in_process, beside, message):
@@ -397,6 +399,7 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, small_cnn, vgg16
         ("SMALL data.image_size=21", "data.image_size=21: too small for 3 convolutions"),
         ("SMALL model=vgg16_frozen model.weights=FOLDER/w.pth", "model.weights=FOLDER/w.pth: no such file"),
         ("data=cartoons data.train_per_class=3 data.val_per_class=1 data.test_per_class=1 trainer=gpu", "trainer"),
+        ("SMALL trainer.accelerator=gpus", "trainer.accelerator=gpus: no such accelerator; expected auto, cpu,"),
         (
             "SMALL trainer.compile=true",
             "trainer.compile=true: torch cannot compile for cpu (RuntimeError: none). Install",
@@ -431,7 +434,11 @@ GROUPS = "basic_cnn, pretrained, regularised_cnn, resnet_small, small_cnn, vgg16
         (
             "data=image_folder data.root=CATS",
             "(val_per_class=0.2, test_per_class=0.2); it needs at least one image: add images, or ask for a count, "
-            "such as test_per_class=1.",
+            "such as 1.",
+        ),
+        (
+            "data=image_folder data.root=CATS data.val_per_class=20",
+            "data.val_per_class=20: class 'cat' has 3 images, but",
         ),
         ("model=basic", f"model=basic: there is no such file in conf/model/; expected one of {GROUPS}"),
         (
@@ -477,11 +484,31 @@ def test_mistake_is_one_error_without_a_traceback(tmp_path, monkeypatch, in_proc
         (["-m", "tutorial"], "tutorial: expected KEY=VALUE."),
         (["--resolve", "tutorial"], "tutorial: expected KEY=VALUE."),
         (["--cfg", "job", "-m", "seed=0,1"], "--cfg -m: expected one of them."),
+        (["rerun=a", "seed=1", "rerun=b"], "rerun=a rerun=b: expected one of them."),
+        (["rerun=a", "resume=b"], "rerun=a resume=b: expected one of them."),
     ],
 )
 def test_an_argument_without_a_key_is_named(arguments, message):
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         prepare(arguments)
+
+
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ("seed=1 seed=2", ["seed=1 seed=2: seed is given 2 times; the last one counts."]),
+        (
+            "-m seed=0,1 model=basic_cnn +seed=2 seed=3 model=small_cnn",
+            [
+                "seed=0,1 +seed=2 seed=3: seed is given 3 times; the last one counts.",
+                "model=basic_cnn model=small_cnn: model is given 2 times; the last one counts.",
+            ],
+        ),
+        ("seed=1 data.seed=2 seed=1 --cfg=job --cfg=all ~optimizer.lr +optimizer.lr=1 -m -m", []),
+    ],
+)
+def test_keys_that_are_given_several_times_are_named(typed, expected):
+    assert repeated_keys(typed.split()) == expected
 
 
 @pytest.mark.parametrize(

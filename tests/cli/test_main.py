@@ -9,7 +9,7 @@ import pytest
 from transfer_learning.cli.main import PROGRAM, main, parser
 from transfer_learning.cli.project import PROJECT
 from transfer_learning.cli.verbs import verbs
-from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 
 def test_help_lists_every_verb_and_loads_no_torch():
@@ -89,6 +89,25 @@ def test_tracebacks_of_errors_that_a_user_can_correct_are_shown_only_if_asked_fo
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(UserError):
         main(arguments)
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        (["demo", "RUN", "--accelerator", "gpu"], "--accelerator gpu: too old."),
+        (["demo", "RUN"], "--accelerator auto: too old."),
+        (["audit", "RUN"], "accelerator='cuda': too old."),  # no such option was given
+        (["cache"], "accelerator='cuda': too old."),
+    ],
+)
+def test_an_argument_is_called_as_the_option_that_set_it(monkeypatch, typed, message):
+    def run(options):
+        raise ArgumentError("accelerator", "cuda", "too old.")
+
+    monkeypatch.setattr(verbs()[typed[0]], "run", run)
+    with pytest.raises(SystemExit) as stopped:
+        main(typed)
+    assert stopped.value.code == f"{PROGRAM}: {message}"
 
 
 def test_a_full_disk_behind_standard_output_is_named(monkeypatch):

@@ -76,6 +76,14 @@ def test_a_later_sigterm_counts_if_the_first_one_was_lost(call, monkeypatch):
     assert call(main) == 143 and passed == [True]
 
 
+def test_a_key_that_is_given_twice_is_named_by_the_first_process(call, capfd, monkeypatch):
+    for rank, expected in (("1", ""), ("0", "seed=1 seed=2: seed is given 2 times; the last one counts.\n")):
+        monkeypatch.setattr("sys.argv", ["train.py", "seed=1", "seed=2"])
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert call(sys.exit) is None
+        assert capfd.readouterr().err == expected
+
+
 ONE_BAD_PROCESS = """
 import os, train
 import train

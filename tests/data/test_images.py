@@ -45,6 +45,13 @@ def test_sources_follow_the_protocol(source):
     assert isinstance(source, Source)
 
 
+def test_an_empty_file_to_predict_is_called_so(tmp_path):
+    (tmp_path / "a.png").touch()
+    _, remarks = decode(unlabelled([tmp_path / "a.png", str(tmp_path / "b.png")]), Preprocessing(8), range(2))
+    assert remarks["unreadable"][0] == "ValueError: the file is empty"
+    assert remarks["unreadable"][1].startswith("FileNotFoundError: ")
+
+
 def test_files_images_and_pixels_to_predict(tmp_path):
     colours = [(200, 10, 10), (10, 200, 10), (10, 10, 200), (50, 50, 50)]
     Image.new("RGB", (5, 4), colours[0]).save(tmp_path / "a.png")

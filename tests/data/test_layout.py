@@ -4,6 +4,7 @@ import pytest
 
 from transfer_learning.data.layout import labels_of
 from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.text import printable
 
 
 def told(text, wanted=None):
@@ -116,9 +117,16 @@ def test_what_was_decided_is_said(caplog):
     lines = [record.message for record in caplog.records]
     assert lines == [
         "train: taken as a class, not as a split, since bus, car beside it is one",
-        "names that differ in case only are different classes here: A and a",
-        "names that differ in case only are one class here: Cat and cat",
+        "names that differ only in case are different classes here: A and a",
+        "names that differ only in case are one class here: Cat and cat",
     ]
+
+
+def test_class_names_of_a_run_find_the_folders_whose_names_cannot_be_shown_as_they_are():
+    names = ["cat", "cat\u200b", "dog\xa0", "dog", "x\udce9"]
+    files = [Path(name, "1.jpg") for name in names]
+    assert [label.class_name for label in labels_of(files, list(map(printable, names)))] == list(map(printable, names))
+    assert [label.class_name for label in labels_of(files, names)] == names
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_what_the_others_leave_is_for_training():
     assert counts_of(PerClass(None, 2, 0.5)(twelve), twelve.labels)["train"] == [4, 2]
     with pytest.raises(ArgumentError, match="leaves the train split empty"):
         PerClass(None, 4, 3)(twelve)
-    with pytest.raises(ArgumentError, match="leaves the train split empty"):
+    with pytest.raises(ArgumentError, match="12 images, but 13 are asked for"):
         PerClass(None, 0.5, 0.6)(twelve)
 
 

@@ -256,5 +256,5 @@ def test_a_split_that_is_possible_is_as_without():
     assert contents(WherePossible(PerClass())(many)) == contents(PerClass()(many))
     with pytest.raises(UserError, match="no splits are given"):
         WherePossible(Given()).keeps_splits(many)
-    with pytest.raises(ArgumentError, match="class 'cat' with 0 images"):
+    with pytest.raises(ArgumentError, match="class 'cat' has 0 images"):
         WherePossible(PerClass())(labelled([]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transfer_learning.engine.checkpoint import KEYS
 from transfer_learning.runs.folder import RunFolder
 from transfer_learning.runs.metrics import read_metrics
-from transfer_learning.utilities.errors import UserError
+from transfer_learning.utilities.errors import ArgumentError, UserError
 
 CONFIG = {"seed": 0, "data": {"root": None, "sizes": [1, 2]}, "optimizer": {"lr": 1e-7}, "trainer": {"max_epochs": 5}}
 EXTRA = {"overrides": ["seed=0"], "hydra": {"run": {"dir": "somewhere"}}}
@@ -141,8 +141,6 @@ def test_only_more_epochs_extend_a_run_and_only_if_it_may_be_extended(folder):
     folder.claim(CONFIG, EXTRA)
     leave(folder, "metrics.json", "checkpoints/last.ckpt")
     for config, may_extend in (
-        (changed(trainer__max_epochs=None), True),
-        (changed(trainer__max_epochs="6"), True),
         (changed(trainer__max_epochs=6), False),
         (changed(trainer__max_epochs=6, optimizer__lr=1), True),
     ):
@@ -156,6 +154,15 @@ def test_only_more_epochs_extend_a_run_and_only_if_it_may_be_extended(folder):
         read_metrics(folder.path) is None and folder.last.exists() and (folder.path / "metrics-5-epochs.json").exists()
     )
     assert folder.config() == changed(trainer__max_epochs=6) | EXTRA
+
+
+@pytest.mark.parametrize("epochs", [None, "", "6", 6.5, True, 0, -1])
+def test_a_number_of_epochs_that_is_none_is_named_and_not_a_difference(folder, epochs):
+    folder.claim(changed(trainer__max_epochs=2), EXTRA)
+    leave(folder, "metrics.json", "checkpoints/last.ckpt")
+    with pytest.raises(ArgumentError, match="expected a whole number, 1 or more .*it was 2") as error:
+        folder.claim(changed(trainer__max_epochs=epochs), EXTRA, epochs_key=EPOCHS, may_extend=True)
+    assert (error.value.argument, error.value.value) == ("max_epochs", epochs)
 
 
 @pytest.mark.parametrize(

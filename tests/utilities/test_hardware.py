@@ -108,6 +108,40 @@ def test_the_gpu_of_a_mac_counts(monkeypatch, name, expected):
     assert hardware.count_gpus(name) == expected
 
 
+@pytest.mark.parametrize(
+    "gpus, is_mac, accelerator, message",
+    [
+        (0, False, "bogus", "no such accelerator; expected auto, cpu, gpu or mps."),
+        (0, False, "gpu", "torch finds no such device here; expected auto or cpu."),
+        (0, False, "cuda", "torch finds no such device here; expected auto or cpu."),
+        (0, False, "mps", "torch finds no such device here; expected auto or cpu."),
+        (2, False, "mps", "torch finds no such device here; expected auto, cpu or gpu."),
+        (0, True, "cuda", "torch finds no such device here; expected auto, cpu or gpu."),
+        (2, False, "gpu", None),
+        (2, False, "cuda", None),
+        (0, True, "mps", None),
+        (0, False, "auto", None),
+        (0, False, "cpu", None),
+        (0, False, "tpu", None),  # Lightning's own message tells what to install
+    ],
+)
+def test_an_accelerator_that_this_machine_lacks_is_refused(monkeypatch, gpus, is_mac, accelerator, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: is_mac)
+    if message is None:
+        return hardware.check_accelerator(accelerator)
+    for refused in (hardware.check_accelerator, lambda name: hardware.accelerator_errors(name).__enter__()):
+        with pytest.raises(ArgumentError) as error:
+            refused(accelerator)
+        assert (error.value.argument, error.value.value, error.value.message) == ("accelerator", accelerator, message)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, ModuleNotFoundError])
+def test_errors_of_lightning_about_an_accelerator_are_those_of_the_argument(kind):
+    with pytest.raises(ArgumentError, match="accelerator='cpu': not here"), hardware.accelerator_errors("cpu"):
+        raise kind("not\n here")
+
+
 @pytest.mark.parametrize("given, expected", [(None, ":4096:8"), (":16:8", ":16:8")])
 def test_cublas_is_configured_before_cuda_starts(monkeypatch, given, expected):
     """A sweep over `deterministic` would set it too late, in its second job."""

@@ -15,6 +15,13 @@ def test_characters_that_change_a_terminal_are_escaped():
     assert printable(family) == family
 
 
+def test_what_cannot_be_seen_is_escaped():
+    assert printable("cat\u200b") == r"cat\u200b" and printable("\ufeffcat\xad\u2060") == r"\ufeffcat\xad\u2060"
+    assert printable("\u3000cat\xa0\xa0") == r"\u3000cat\xa0\xa0"
+    for name in ("10\xa0000 km", " cat ", "\u0645\u06cc\u200c\u062e", "\u2764\ufe0f"):  # Persian, a red heart
+        assert printable(name) == name
+
+
 def test_the_first_of_many_names():
     assert some([]) == "" and some(["a"]) == "a" and some(["a", "b", "c"]) == "a, b, c"
     assert some([str(n) for n in range(2003)]) == "0, 1, 2 and 2,000 more"

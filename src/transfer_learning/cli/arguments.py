@@ -61,6 +61,20 @@ def check_form(arguments: list[str]) -> None:
             raise UserError(f"{argument}: expected KEY=VALUE{hint}.")
 
 
+def repeated_keys(arguments: list[str]) -> list[str]:
+    """A line for each key or group that is given several times with different values: Hydra takes the last one."""
+    given: dict[str, list[str]] = {}
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if equals and key[:1] not in ("-", "~"):
+            given.setdefault(key.lstrip("+"), []).append(argument)
+    several = {key: each for key, each in given.items() if len(set(each)) > 1}
+    return [
+        printable(f"{' '.join(each)}: {key} is given {len(each)} times; the last one counts.")
+        for key, each in several.items()
+    ]
+
+
 def check_folder(argument: str, folder: str | Path) -> None:
     """Raises UserError for the name of a run's folder that Hydra or TensorBoard would take for another one."""
     found = re.search(r"[$\x00-\x1f\x7f\udc80-\udcff]" + ("" if os.sep == "\\" else r"|\\"), str(folder))
@@ -99,9 +113,12 @@ def resume_or_rerun(arguments: list[str]) -> list[str]:
         UserError: no run there, or its config is damaged; beside `resume` a setting that would change the run, beside
             `rerun` a config group, or a key that others have followed.
     """
-    named = next((each for each in arguments if each.startswith(("resume=", "rerun="))), None)
-    if named is None:
+    runs = [each for each in arguments if each.startswith(("resume=", "rerun="))]
+    if len(runs) > 1:
+        raise UserError(f"{' '.join(runs)}: expected one of them.")
+    if not runs:
         return arguments
+    (named,) = runs
     key, _, value = named.partition("=")
     if value[:1] in ("'", '"') and value[-1:] == value[:1]:  # as Hydra reads it
         value = value[1:-1]

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
@@ -90,10 +90,15 @@ def one_line(error: BaseException, place: str = "", folder_key: str = "") -> str
 def data_hint(message: str) -> str:
     """What to add to an error about the images if `data.root` was typed, but `data` was not; else ""."""
     hydra_config = HydraConfig.get()
-    keys = keys_of(hydra_config.overrides.task)
-    is_default = hydra_config.runtime.choices.get("data") == "dogs_vs_cats" and "data" not in keys
-    is_meant = message.startswith("data.") and "data.root" in keys and is_default
-    return " Without data=image_folder (or data=table), the images are those of Dogs vs Cats." if is_meant else ""
+    hint = assumed_data(hydra_config.overrides.task, hydra_config.runtime.choices.get("data"))
+    return hint if message.startswith("data.") else ""
+
+
+def assumed_data(overrides: Iterable[str], chosen: str | None) -> str:
+    """What `data` is because it was not typed, if `data.root` was; else "". `chosen` is the name of its file."""
+    keys = keys_of(overrides)
+    is_default = chosen == "dogs_vs_cats" and "data" not in keys and "data.root" in keys
+    return " Without data=image_folder (or data=table), the images are those of Dogs vs Cats." if is_default else ""
 
 
 def is_user_error(error: BaseException) -> bool:

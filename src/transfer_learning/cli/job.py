@@ -34,7 +34,7 @@ from transfer_learning.runs.guard import RunGuard
 from transfer_learning.runs.metrics import read_metrics
 from transfer_learning.runs.provenance import attempt
 from transfer_learning.utilities.errors import UserError
-from transfer_learning.utilities.hardware import configure_process, default_precision, gpu_of_worker
+from transfer_learning.utilities.hardware import check_accelerator, configure_process, default_precision, gpu_of_worker
 from transfer_learning.utilities.validation import check_types
 
 OUTPUT_DIR = "${hydra:runtime.output_dir}"
@@ -229,6 +229,8 @@ def build_trainer(cfg: DictConfig, folder: RunFolder) -> pl.Trainer:
     with name_keys(cfg):
         check_types(train, {"compile": cfg.trainer.compile, "test": cfg.test, "monitor": cfg.monitor})
         check_types(Classifier, {"seed": cfg.seed})
+        if isinstance(cfg.trainer.accelerator, str):  # else `build` says so
+            check_accelerator(cfg.trainer.accelerator)
     callbacks = [RunGuard(folder), *build_all(cfg, "callbacks").values()]
     callbacks = [each for each in callbacks if sys.stdout.isatty() or not isinstance(each, ProgressBar)]
     given: dict[str, Any] = {

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from transfer_learning.cli import resolvers  # noqa: F401 (registers the functions that conf/ calls)
-from transfer_learning.cli.arguments import check_folder, prepare
+from transfer_learning.cli.arguments import check_folder, prepare, repeated_keys
 from transfer_learning.cli.errors import data_hint, is_user_error, one_line, pass_on_errors, tracebacks_wanted
 from transfer_learning.cli.imports import import_lightning
 from transfer_learning.cli.output import LIGHTNING_LOGGER, exit_at_broken_pipe, open_streams, without_notices
@@ -63,7 +63,10 @@ def call(main: Callable[[], None]) -> None:
     configure_messages()
     try:
         check_installation()
+        remarks = [] if _is_started_by_another() else repeated_keys(sys.argv[1:])
         sys.argv[1:] = prepare(sys.argv[1:])
+        for remark in remarks:
+            print(remark, file=sys.stderr)
         with exit_at_broken_pipe():
             main()
     except KeyboardInterrupt:

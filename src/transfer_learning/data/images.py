@@ -138,6 +138,8 @@ def unlabelled(images: Iterable[str | Path | Image.Image | np.ndarray]) -> Image
         if isinstance(item, np.ndarray):
             return Image.fromarray(item)
         if not isinstance(item, Image.Image):
+            if Path(item).is_file() and not Path(item).stat().st_size:
+                raise ValueError("the file is empty")
             return open_image(item)
         with one_at_a_time:  # the same image may be listed twice
             # A copy loses what the file says of its values, such as more than 8 bits per channel.

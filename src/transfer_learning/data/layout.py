@@ -1,13 +1,13 @@
 """What the folders and names of image files tell: the class of each image, and its split."""
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.data.alike import log_alike, normalized
 from transfer_learning.data.splits import split_named
 from transfer_learning.utilities.errors import UserError
 from transfer_learning.utilities.text import printable, some
@@ -61,22 +61,8 @@ def labels_of(files: Sequence[Path], wanted: Sequence[str] | None = None) -> lis
         name = next((matches[each] for each in names if each in matches), None)
         split = next((splits[each] for each in _chain(file.parent) if each in splits), None)
         labels.append(Label(name or (names[0] if names else None), split, name is not None))
-    log_case({place[1] for place, name in spelling.items() if name in matches}, set(matches))
+    log_alike({place[1] for place, name in spelling.items() if name in matches}, set(matches))
     return labels
-
-
-def log_case(names: Collection[str], class_names: Collection[str]) -> None:
-    """Logs names that differ only in case: which form one class, so that one is a class name, and which do not."""
-    alike: dict[str, list[str]] = {}
-    for name in sorted(names):
-        alike.setdefault(_normalized(name), []).append(name)
-    groups = [each for each in alike.values() if len(each) > 1]
-    for are_one, what in ((True, "one class"), (False, "different classes")):
-        texts = [
-            " and ".join(map(printable, each)) for each in groups if (len({*each} & {*class_names}) < 2) == are_one
-        ]
-        if texts:
-            rank_zero_info(f"names that differ in case only are {what} here: {some(texts)}")
 
 
 def _log_folders_around_classes(places: Iterable[Iterable[Place]], splits: Collection[Path]) -> None:
@@ -156,7 +142,7 @@ def _spellings(places: Iterable[Place], splits: Collection[Path] = (), join: boo
     """
     alike: dict[str, dict[Place, None]] = {}
     for place in places:
-        alike.setdefault(_normalized(place[1]), {})[place] = None
+        alike.setdefault(normalized(place[1]), {})[place] = None
     spelling: dict[Place, str] = {}
     for group in alike.values():
         names = list(dict.fromkeys(name for _, name in group))
@@ -171,15 +157,12 @@ def _matches(names: Iterable[str], wanted: Sequence[str]) -> Mapping[str, str]:
     is none, its plural. Where names differ in case only, the one that is spelled like the wanted class is taken.
     """
     names = set(names)
-    forms = {_normalized(name) for name in names}
-    wanted_forms = {_normalized(each): each for each in wanted}
+    forms = {normalized(name) for name in names}
+    wanted_forms = {normalized(each): each for each in wanted}
     plurals = {form + "s": each for form, each in wanted_forms.items() if form not in forms}
-    exact = {_normalized(each) for each in wanted if each in names}
+    shown = {printable(name): name for name in names}  # the class names of a run are printable
+    same = {name: each for each in wanted if (name := each if each in names else shown.get(each))}
+    exact = set(map(normalized, same))
     of_form = {**plurals, **wanted_forms}
-    found = {name: of_form.get(_normalized(name)) for name in names if _normalized(name) not in exact}
-    return {name: each for name, each in found.items() if each} | {each: each for each in wanted if each in names}
-
-
-def _normalized(name: str) -> str:
-    """What names have in common that differ only in case, in how accents are encoded, or in spaces around them."""
-    return unicodedata.normalize("NFC", printable(name)).casefold().strip()
+    found = {name: of_form.get(normalized(name)) for name in names if normalized(name) not in exact}
+    return {name: each for name, each in found.items() if each} | same

@@ -4,14 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt
+from pydantic import NonNegativeInt
 from pytorch_lightning.utilities import rank_zero_info
 
 from transfer_learning.data.folds import assign_groups, ranks
 from transfer_learning.data.images import Images
+from transfer_learning.data.split_sizes import PerClassSize, counts_of_class
 from transfer_learning.utilities.errors import ArgumentError, UserError
 from transfer_learning.utilities.text import some
 from transfer_learning.utilities.validation import validated
@@ -22,7 +22,6 @@ SPLIT_NAME = re.compile(r"(train|val|test)(id|ing|idation)?[ _-]?(data(set)?|set
 # called before images are decoded, and again without those that cannot be read. A strategy that keeps given splits has
 # a method `keeps_splits(images)`, which is asked first; without it, all are split anew.
 SplitStrategy = Callable[[Images], dict[str, np.ndarray]]
-PerClassSize = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 
 
 def split_named(name: str) -> str | None:
@@ -177,7 +176,7 @@ def _divide_per_class(
     mixed = np.argsort(order)
     available = np.bincount(images.labels, minlength=len(images.class_names)).tolist()
     counts = [
-        dict.fromkeys(sizes, 0) if may_lack_classes and not number else _counts(sizes, number, name)
+        dict.fromkeys(sizes, 0) if may_lack_classes and not number else counts_of_class(sizes, number, name)
         for number, name in zip(available, images.class_names)
     ]
     if images.groups:
@@ -188,34 +187,6 @@ def _divide_per_class(
         numbers = np.repeat(np.arange(len(sizes)), list(of_class.values()))
         bins[members[: len(numbers)]] = numbers
     return {split: mixed[bins[mixed] == number] for number, split in enumerate(sizes)}
-
-
-def _counts(sizes: Mapping[str, int | float | None], available: int, class_name: str) -> dict[str, int]:
-    """The number of images of a class in each split."""
-    asked = ", ".join(f"{split}_per_class={size}" for split, size in sizes.items() if size is not None)
-    given = [size for size in sizes.values() if size is not None]
-    shares = all(isinstance(size, float) for size in given)
-    rest = 1 - sum(given) if shares else None
-    filled: dict[str, Any] = {split: rest if size is None else size for split, size in sizes.items()}
-    counts = {split: int(n * available + 1e-9) if isinstance(n, float) else n or 0 for split, n in filled.items()}
-    if None in filled.values():
-        counts["train"] = available - sum(counts.values())
-    elif shares and abs(sum(filled.values()) - 1) < 1e-9:
-        remainders = sorted(counts, key=lambda split: counts[split] - filled[split] * available)
-        for split in remainders[: available - sum(counts.values())]:
-            counts[split] += 1
-    if sum(counts.values()) > available:
-        reason = f"class '{class_name}' has {available} images, but {sum(counts.values())} are asked for ({asked})"
-        ways = "ask for fewer, or for shares of each class, such as 0.2"
-        raise ArgumentError("train_per_class", sizes["train"], f"{reason}: {ways}.")
-    if empty := next((split for split, count in counts.items() if count < 1), None):
-        reason = f"class '{class_name}' with {available} images leaves the {empty} split empty ({asked})"
-        largest = max((split for split in sizes if split != empty), key=counts.__getitem__)
-        named = empty if sizes[empty] is not None else largest
-        is_share = isinstance(sizes[empty], float)
-        ways = f": add images, or ask for a count, such as {named}_per_class=1" if is_share else ""
-        raise ArgumentError(f"{named}_per_class", sizes[named], f"{reason}; it needs at least one image{ways}.")
-    return counts
 
 
 def _divide_groups(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from transfer_learning.utilities.errors import UserError, first_line
+from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
 
 TIMESTAMP, FLOAT = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
 
@@ -74,9 +74,14 @@ def check_only_epochs_differ(
 ) -> bool:
     """Whether two flat configs differ in the number of epochs, an integer that may be smaller, or larger to extend.
 
-    Raises UserError, with the differences, if they differ in anything else (see `RunFolder.claim`).
+    Raises UserError, with the differences, if they differ in anything else (see `RunFolder.claim`), and ArgumentError
+    for another number of epochs that is none.
     """
     differing = [key for key in differing_keys(before, now, given) if key not in may_change]
+    if epochs_key in differing and (type(now.get(epochs_key)) is not int or now[epochs_key] < 1):
+        name, was = epochs_key.rpartition(".")[2], before.get(epochs_key, "absent")
+        reason = f"expected a whole number, 1 or more (in {place} it was {was})"
+        raise ArgumentError(name, now.get(epochs_key), f"{reason}.")
     numbers: list[Any] = [each.get(epochs_key or "") for each in (before, now)]
     are_epochs = differing == [epochs_key] and all(type(number) is int for number in numbers)
     if not differing or (are_epochs and (may_extend or numbers[1] < numbers[0])):

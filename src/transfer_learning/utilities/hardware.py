@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pytorch_lightning.accelerators import AcceleratorRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from transfer_learning.utilities.cores import usable_cores
@@ -97,12 +98,22 @@ def gpu_of_worker(accelerator: str) -> list[int] | None:
     return [int(worker[1]) % gpus] if worker and gpus > 1 else None
 
 
+def check_accelerator(accelerator: str) -> None:
+    """Raises ArgumentError for a name that Lightning does not know, and for a GPU that torch cannot use here."""
+    if accelerator not in ("auto", "gpu", *AcceleratorRegistry.available_accelerators()):
+        raise ArgumentError("accelerator", accelerator, "no such accelerator; expected auto, cpu, gpu or mps.")
+    if accelerator in ("gpu", "cuda", "mps") and not count_gpus(accelerator):
+        names = "auto, cpu or gpu" if count_gpus("gpu") else "auto or cpu"
+        raise ArgumentError("accelerator", accelerator, f"torch finds no such device here; expected {names}.")
+
+
 @contextmanager
 def accelerator_errors(accelerator: str) -> Iterator[None]:
-    """Turns Lightning's error of the block about an accelerator into an ArgumentError."""
+    """Turns Lightning's error of the block about an accelerator into an ArgumentError; `check_accelerator` is first."""
+    check_accelerator(accelerator)
     try:
         yield
-    except (ValueError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, ModuleNotFoundError, MisconfigurationException) as error:
         raise ArgumentError("accelerator", accelerator, " ".join(str(error).split())) from error
 
 

@@ -76,8 +76,9 @@ def test_run_is_audited_from_its_stored_features_and_its_copy_excluded(
 
 def test_settings_are_audited_before_any_training(settings, verb, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    output = verb("audit", *settings, "--top", "0")
+    output = verb("audit", "data.seed=1", *settings, "data.seed=0", "--top", "0")
     assert output.code == 0, output.err
+    assert "data.seed=1 data.seed=0: data.seed is given 2 times; the last one counts." in output.err
     assert len([row for row in rows(tmp_path / "audit") if row["finding"] == "near-duplicate"]) == 1
     assert "<img" not in (tmp_path / "audit" / "audit.html").read_text()
     table = (tmp_path / "audit" / "audit.csv").read_text()
@@ -101,6 +102,19 @@ def test_images_too_few_to_be_split_are_audited(verb, tmp_path, write_image):
     (tmp_path / "photos" / "a" / "2.png").unlink()
     output = verb("audit", *settings, "--out", tmp_path / "none")
     assert output.code == 1 and output.err.splitlines()[-1].startswith("transfer-learning: data.val_per_class=0.2: ")
+
+
+HINT = "Without data=image_folder (or data=table), the images are those of Dogs vs Cats."
+
+
+def test_a_root_without_data_is_answered_with_what_it_is_taken_for(photos, verb, tmp_path):
+    where = [f"data.cache_dir={tmp_path}/cache", *SETTINGS, "--overwrite", "--out", tmp_path / "results"]
+    output = verb("audit", f"data.root={photos}", *where)  # it has cats and dogs
+    assert output.code == 0 and output.err.splitlines().count(HINT) == 1
+    for data in ([], ["data=image_folder"], ["data=dogs_vs_cats"]):
+        output = verb("audit", *data, f"data.root={photos}/cat", *where)
+        assert output.code == 1 and f"data.root={photos}/cat: classes found: " in output.err
+        assert output.err.count(HINT) == (not data) and output.err.endswith(f" {HINT}\n") == (not data)
 
 
 def test_relative_paths_mean_what_they_mean_in_the_shell(photos, verb, tmp_path, monkeypatch):
@@ -131,6 +145,9 @@ def test_the_model_is_vgg16_if_none_is_named(photos, verb, tmp_path):
         (["data=cartoons", "data.nothing=1"], "data.nothing: there is no such key in the config; expected one of "),
         (["data=cartoons", *SETTINGS, "--accelerator", "abacus"], "--accelerator abacus: "),
         (["data=cartoons", *SETTINGS, "--accelerator", "mps"], "--accelerator mps: "),
+        (["data=cartoons", *SETTINGS, "trainer.accelerator=abacus"], "trainer.accelerator=abacus: "),
+        (["resume=outputs/a run"], "resume=outputs/a run: expected the run alone: audit 'outputs/a run'"),
+        (["data=cartoons", "rerun=run"], "rerun=run: expected the run alone: audit run"),
         (["data=cartoons", "--top", "-1"], "--top -1: expected 0 or more."),
     ],
 )
@@ -149,6 +166,21 @@ def test_model_without_a_frozen_part(finished, verb):
         "transfer-learning: CNN: has no frozen layers, whose features an audit compares. "
         "Audit the data with another model: data=... model=vgg16_frozen"
     )
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (["model=basic_cnn"], "CNN: has no frozen layers"),
+        ([*MODEL, "model.weights=nothing.pth"], "model.weights="),
+        (["model=vgg16_frozen", "model.weights=nothing.pth"], "model.weights="),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused_before_images_are_decoded(photos, verb, tmp_path, model, message):
+    where = ["data=image_folder", f"data.root={photos}", f"data.cache_dir={tmp_path}/cache", "trainer=cpu"]
+    output = verb("audit", *where, *model)
+    assert output.code == 1 and output.err.splitlines()[-1].startswith(f"transfer-learning: {message}")
+    assert not list(tmp_path.glob("cache/*.rows"))
 
 
 def test_images_that_have_changed_since_the_run_are_refused(trained, verb):

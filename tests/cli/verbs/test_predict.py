@@ -203,7 +203,7 @@ def test_the_command_in_a_process_of_its_own(finished, photographs_folder, in_an
         ("RUN IMAGE --out x.txt", "--out x.txt: expected a name that ends in .csv or .jsonl."),
         ("RUN IMAGE --out IMAGE/x.csv", "IMAGE/x.csv: there is no folder IMAGE."),
         ("RUN IMAGE --top 0", "--top 0: expected 1 or more."),
-        ("RUN IMAGE --accelerator tpus", "--accelerator tpus: "),
+        ("RUN IMAGE --accelerator tpus", "--accelerator tpus: no such accelerator; expected"),
         ("RUN RUN IMAGE --explain maps", "--explain: expected one run"),
     ],
 )

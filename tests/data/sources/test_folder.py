@@ -306,6 +306,18 @@ def test_a_pattern_tells_the_groups(tmp_path, write_image, pattern, expected):
     assert groups["b/other.png"] == f"{tmp_path}/b/other.png"  # alone
 
 
+def test_groups_that_are_easily_taken_for_one_are_named(tmp_path, write_image, caplog):
+    for seed, name in enumerate(["a/P1_1.png", "a/p1_2.png", "b/p01_3.png", "b/x.png", "b/X.png"]):
+        write_image(tmp_path / name, seed)
+    with caplog.at_level("INFO"):
+        list_images(tmp_path, group_pattern=r"[pP](\d+)_")
+        list_images(tmp_path, group_pattern=r"[pP]\d+")
+    assert [record.message for record in caplog.records if "alone" not in record.message] == [
+        "names that differ only in how a number is written are different groups here: '01' and '1'",
+        "names that differ only in case are different groups here: P1 and p1",
+    ]
+
+
 @pytest.mark.parametrize(
     "pattern, message", [("(P", "expected a regular expression"), ("Q", "gives no group for any file")]
 )

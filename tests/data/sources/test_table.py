@@ -254,7 +254,19 @@ def test_classes_that_differ_in_case_are_different_and_that_is_said(listed, capl
     with caplog.at_level("INFO"):
         images = listed("file,label\na,a\nb,A\n", ["a.png", "b.png"])
     assert images.class_names == ("A", "a")
-    assert "names that differ in case only are different classes here" in caplog.text
+    assert "names that differ only in case are different classes here" in caplog.text
+
+
+def test_classes_and_groups_that_are_the_same_number_are_different_and_that_is_said(listed, caplog):
+    text = "file,label,who\na,1,7\nb,1.0,7.0\nc,2,P1\nd,2,p1\ne,2,\n"
+    with caplog.at_level("INFO"):
+        images = listed(text, ["a.png", "b.png", "c.png", "d.png", "e.png"], group_column="who")
+    assert images.class_names == ("1", "1.0", "2") and len(set(images.groups)) == 5
+    assert [record.message for record in caplog.records] == [
+        "names that differ only in how a number is written are different classes here: '1' and '1.0'",
+        "names that differ only in how a number is written are different groups here: '7' and '7.0'",
+        "names that differ only in case are different groups here: P1 and p1",
+    ]
 
 
 def test_what_a_table_calls_other_classes_is_printable(listed):

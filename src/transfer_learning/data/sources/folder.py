@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_info
 
+from transfer_learning.data.alike import log_alike
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
@@ -75,6 +76,8 @@ class Folder:
             raise ArgumentError("group_pattern", self.group_pattern, expected)
         if alone:
             rank_zero_info(f"{len(alone):,} images that the group's pattern does not match, each alone: {some(alone)}")
+        found = set(groups) - set(alone)
+        log_alike(found, found, "group")
         return groups
 
 

@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
+from transfer_learning.data.alike import log_alike
 from transfer_learning.data.delimiter import delimiter_of
 from transfer_learning.data.digests import FileDigests
 from transfer_learning.data.formats import NOT_AN_IMAGE, is_image_name, missing_plugin
 from transfer_learning.data.images import Images, check_classes, images_of_files, too_few_classes
-from transfer_learning.data.layout import log_case
 from transfer_learning.data.listing import list_files, no_folder
 from transfer_learning.data.splits import split_named
 from transfer_learning.utilities.errors import ArgumentError, UserError, first_line
@@ -63,7 +63,9 @@ class Table:
         for file in [file for file, row in rows.items() if row["label"] not in wanted]:
             left_out.setdefault(f"of other classes: {some(others)}", []).append(printable(str(file)))
             del rows[file]
-        log_case(wanted, wanted)
+        log_alike(wanted, wanted)
+        groups = {row["group"] for row in rows.values() if row.get("group")}
+        log_alike(groups, groups, "group")
         try:
             images = images_of_files(
                 [self.root / file for file in rows],
