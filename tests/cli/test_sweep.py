@@ -138,7 +138,7 @@ def test_job_that_ends_with_a_programming_error_has_the_traceback_in_its_log(swe
 
 def test_name_of_a_sweep_needs_a_multirun(in_process, tmp_path):
     code, output = in_process(*TINY, "sweep=mine", f"hydra.run.dir={tmp_path}/run")
-    assert code == 1 and "sweep=mine: names a multirun; add -m" in output
+    assert code == 1 and "sweep=mine: names a sweep; add -m" in output
 
 
 @pytest.mark.slow

@@ -78,13 +78,13 @@ def run_job(cfg: DictConfig, is_single: bool, command: list[str], started: float
 def check_mode(cfg: DictConfig, is_single: bool) -> None:
     """Raises UserError for a sweep without -m, and for a learning-rate finder with -m."""
     if cfg.sweep is not None and is_single:
-        raise UserError(f"sweep={cfg.sweep}: names a multirun; add -m.")
+        raise UserError(f"sweep={cfg.sweep}: names a sweep; add -m.")
     hydra_config = HydraConfig.get()
     for key, values in (hydra_config.sweeper.get("params") or {}).items():  # of an experiment such as the tutorial
         if key not in keys_of(hydra_config.overrides.task):
             experiment = f"experiment={hydra_config.runtime.choices.get('experiment')}"
             way = "add -m" if is_single else "give it a command of its own"
-            raise UserError(f"{experiment}: is a multirun; {way}, or choose one of {key}={values}.")
+            raise UserError(f"{experiment}: is a sweep; {way}, or choose one of {key}={values}.")
     check_system(hydra_config.runtime.choices)
     check_direction(cfg, hydra_config.sweeper.get("direction"))
     if type(cfg.find_lr) is not bool:
@@ -105,9 +105,8 @@ def check_system(choices: Mapping[str, Any]) -> None:
     if system := choices.get("system"):
         own = OmegaConf.load(PROJECT / "conf" / "system" / f"{system}.yaml").defaults[0]["override /model"]
         if own != choices["model"]:
-            raise UserError(
-                f"system={system}: is model={own}, but model={choices['model']} is chosen too; leave out one."
-            )
+            both = f"model={own}, but model={choices['model']} is chosen too"
+            raise UserError(f"system={system}: is {both}; leave out one.")
 
 
 def check_direction(cfg: DictConfig, direction: Any) -> None:

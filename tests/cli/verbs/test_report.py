@@ -84,7 +84,7 @@ def test_the_list_of_backbones_and_their_image_sizes(in_process, composed, tmp_p
     for name, size in (("vgg16", 224), ("efficientnet_v2_s", 384)):
         assert composed("experiment=backbones", f"model.backbone={name}").data.image_size == size
     code, output = in_process("experiment=backbones", "data=cartoons", f"hydra.run.dir={tmp_path}/run")
-    assert code == 1 and "experiment=backbones: is a multirun; add -m" in output
+    assert code == 1 and "experiment=backbones: is a sweep; add -m" in output
 
 
 def test_page_that_fails_changes_neither_leaderboard_nor_exit_code(in_process, tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_tutorial_is_a_sweep_over_its_five_systems(composed):
 
 def test_tutorial_without_a_multirun_is_one_line(in_process, tmp_path):
     code, output = in_process("experiment=tutorial", f"hydra.run.dir={tmp_path}/run")
-    assert code == 1 and "experiment=tutorial: is a multirun; add -m, or choose one of system=basic_cnn," in output
+    assert code == 1 and "experiment=tutorial: is a sweep; add -m, or choose one of system=basic_cnn," in output
     assert "Traceback" not in output and not (tmp_path / "run" / "config.yaml").exists()
 
 

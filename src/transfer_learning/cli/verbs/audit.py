@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER, filled in or not")
     parser.add_argument("--top", metavar="N", type=int, default=40, help="findings of each kind on the page (40)")
-    parser.add_argument("--accelerator", help="auto (a GPU if there is one), cpu, gpu or mps (trainer.accelerator)")
+    parser.add_argument("--accelerator", help="auto (a GPU if there is one), cpu, gpu or mps (as configured)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,11 +22,11 @@ KEYS = {"checkpoint", "checkpoint_sha256", "folder", "splits", "temperature", "t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_or_checkpoint", type="path", metavar="RUN")
-    parser.add_argument("path", type="path", metavar="PATH", nargs="?", help="a folder of labelled images")
+    parser.add_argument("run_or_checkpoint", type="path", metavar="RUN", help="a run or a checkpoint")
+    parser.add_argument("path", type="path", metavar="PATH", nargs="?", help="class folders, or files like cat.1.jpg")
     parser.add_argument("--split", choices=["val", "test"], action="append", help="only this split of the run")
     parser.add_argument(
-        "--out", type="path", metavar="FOLDER", help="for the results (RUN/evaluations/NAME: PATH or the splits)"
+        "--out", type="path", metavar="FOLDER", help="for the results (RUN/evaluations/PATH, or its splits)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the results in FOLDER")
     parser.add_argument(

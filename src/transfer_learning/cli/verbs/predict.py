@@ -25,7 +25,7 @@ SHOWN = 10  # classes in the summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first_run", type="path", metavar="RUN", help="a run")
+    parser.add_argument("first_run", type="path", metavar="RUN", help="a run or a checkpoint")
     parser.add_argument(
         "paths", type="path", nargs="+", metavar="PATH", help="images, folders or patterns; before them, more runs"
     )

@@ -19,9 +19,9 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", type="path", help="a run, a sweep, or a folder above them")
-    parser.add_argument("--out", metavar="FILE", type="path", default="report.html", help="default: report.html")
+    parser.add_argument("--out", metavar="FILE", type="path", default="report.html", help="the page (report.html)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    parser.add_argument("--split", choices=["val", "test"], default="val", help="images to compare on, default: val")
+    parser.add_argument("--split", choices=["val", "test"], default="val", help="images to compare on (val)")
 
 
 def run(arguments: argparse.Namespace) -> int:
