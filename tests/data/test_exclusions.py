@@ -117,7 +117,7 @@ def test_data_without_excluded_images(folder, folder_data, table, caplog):
 def test_excluding_too_many_is_the_splits_error(folder, folder_data, table):
     images = Folder(folder).list_images(FileDigests())
     rows = [f"x,{digest}" for digest, label in zip(images.digests, images.labels) if label == 0]
-    with pytest.raises(ArgumentError, match="class 'a' has 1 images"):
+    with pytest.raises(ArgumentError, match="class 'a' has 1 image, but each of 3 splits"):
         folder_data((3, 2, 2), exclude=table("\n".join(["exclude,sha256", *rows[1:]])))
 
 
