@@ -138,7 +138,8 @@ def test_a_checkpoint_of_weights_alone_is_not_resumed(tmp_path, small_data, smal
     data = small_data()
     train(data, small_model(), trainer)
     with pytest.raises(UserError, match=r"best\.ckpt: has weights alone; expected a checkpoint of the whole training"):
-        train(data, small_model(), quiet_trainer(max_epochs=2), resume=tmp_path / "best.ckpt")
+        trainer = quiet_trainer(max_epochs=2, default_root_dir=tmp_path)
+        train(data, small_model(), trainer, resume=tmp_path / "best.ckpt")
 
 
 class SaveAtStep(pl.Callback):
@@ -162,7 +163,8 @@ def test_only_checkpoints_of_the_end_of_an_epoch_are_resumed(tmp_path, small_dat
     rows = [trained_rows(data, small_model(), quiet_trainer(max_epochs=3, callbacks=callbacks, **settings))]
     for name, epoch in (("step5", 2), ("step6", 2)):
         with pytest.raises(UserError, match=rf"{name}\.ckpt: is from within epoch {epoch}; expected one of the end"):
-            train(data, small_model(), quiet_trainer(max_epochs=3), resume=tmp_path / f"{name}.ckpt")
+            trainer = quiet_trainer(max_epochs=3, default_root_dir=tmp_path)
+            train(data, small_model(), trainer, resume=tmp_path / f"{name}.ckpt")
     trainer = quiet_trainer(max_epochs=3, callbacks=[best("full")], **settings)
     rows += [trained_rows(data, small_model(), trainer, resume=next((tmp_path / "full").iterdir()))]
     assert rows[0] == rows[1] and len(rows[0]) == 3
