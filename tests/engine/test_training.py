@@ -23,7 +23,7 @@ from transfer_learning.data.preprocessing import Preprocessing
 from transfer_learning.data.sources.cartoons import Cartoons, cartoon
 from transfer_learning.engine.checkpoint_file import CheckpointFile
 from transfer_learning.engine.lr_finder import find_learning_rate
-from transfer_learning.engine.training import compile_network, frozen_part, train
+from transfer_learning.engine.training import compile_network, frozen_part, train, undo_compilation
 from transfer_learning.models.network import Frozen
 from transfer_learning.optim.schedules import Cosine, OneCycle
 from transfer_learning.reporting.prediction_table import read_predictions
@@ -672,7 +672,7 @@ def test_a_training_without_compilation_undoes_that_of_an_earlier_one(pretrained
     network = pretrained().network
     compile_network(network, torch.device("cuda"))
     assert network.frozen._compiled_call_impl and network.trainable._compiled_call_impl
-    compile_network(network, torch.device("cuda"), compile=False)
+    undo_compilation(network)
     assert network.frozen._compiled_call_impl is network.trainable._compiled_call_impl is None
 
 

@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if tracebacks_wanted() or not is_user_error(error):
             raise
         message = one_line(error, "standard output")
-        given = getattr(options, error.argument, None) if isinstance(error, ArgumentError) else None
-        if isinstance(error, ArgumentError) and given is not None:
+        if isinstance(error, ArgumentError) and (given := getattr(options, error.argument, None)) is not None:
             message = f"--{error.argument} {given}: {error.message}"
         sys.exit(f"{PROGRAM}: {message}")
 

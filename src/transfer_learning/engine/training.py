@@ -90,7 +90,9 @@ def train(
     model.trained_precision = str(trainer.precision)
     model.temperature = 1.0  # an earlier calibration was of other weights ...
     model.predictions.clear()  # ... and so were earlier predictions
-    compile_network(model.network, trainer.strategy.root_device, compile)
+    undo_compilation(model.network)
+    if compile:
+        compile_network(model.network, trainer.strategy.root_device)
     before_features = time.perf_counter()
     data.store_features(frozen_part(model, trainer, compile), splits)
     before_fit = time.perf_counter()
@@ -141,16 +143,18 @@ def prepare(data: ImageDataModule, model: Classifier, trainer: pl.Trainer, split
     model.set_class_weights(data.class_weights or model.own_class_weights)  # not those of earlier data
 
 
-def compile_network(network: Network, device: torch.device, compile: bool = True) -> None:
-    """Compiles in place, so that checkpoints keep their keys; or undoes what an earlier training compiled.
+def undo_compilation(network: Network) -> None:
+    """Undoes what `compile_network` did for an earlier training."""
+    for part in (network.frozen, network.trainable):
+        part._compiled_call_impl = None
+
+
+def compile_network(network: Network, device: torch.device) -> None:
+    """Compiles in place, so that checkpoints keep their keys.
 
     What this process compiled before is forgotten: torch counts the variants of all modules together (batch sizes,
     training or not ...), and beyond its limit, by default 8, it compiles nothing more.
     """
-    for part in (network.frozen, network.trainable):
-        part._compiled_call_impl = None
-    if not compile:
-        return
     torch.compiler.reset()
     torch._dynamo.config.cache_size_limit = 64  # the name of `recompile_limit` in torch 2.6, still valid
     for part in [network.frozen] if device.type == "cpu" else [network.frozen, network.trainable]:

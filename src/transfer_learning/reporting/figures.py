@@ -19,7 +19,7 @@ MOST_NUMBERS = 15  # classes up to which a confusion matrix shows its counts
 MOST_NAMES = 120  # classes up to which it names each; they fill the largest side
 MOST_CHARACTERS = 22  # of a class name in a confusion matrix
 SIDE, GAP, DPI = 112, 10, 100  # pixels of an image in a grid, between two, and of an inch
-TICKS, LINES = FontProperties(size=10), FontProperties(size=7)  # of class names, and of the lines below an image
+TICK_FONT, CAPTION_FONT = FontProperties(size=10), FontProperties(size=7)
 
 
 def of_predictions(table: PredictionTable, mistakes: np.ndarray, pixels: np.ndarray) -> dict[str, Figure]:
@@ -44,7 +44,7 @@ def confusion_matrix(table: PredictionTable) -> Figure:
     """
     count, matrix = len(table.class_names), table.confusion_counts()
     names = [_without_middle(name, MOST_CHARACTERS) for name in table.class_names]
-    longest = max(_width(name, TICKS) for name in names) / DPI
+    longest = max(_width(name, TICK_FONT) for name in names) / DPI
     side, rotated, numbered = min(3 + 0.25 * count, 19), count * longest > 2.4, count <= MOST_NUMBERS
     left, bottom, right, top = 0.55 + longest, (0.55 + longest if rotated else 0.6), (0.1 if numbered else 1.0), 0.4
     width, height = left + side + right, bottom + side + top  # inches
@@ -55,8 +55,8 @@ def confusion_matrix(table: PredictionTable) -> Figure:
     drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     named = range(0, count, -(-count // MOST_NAMES))
     shown = [_plain(names[code]) for code in named]
-    axes.set_xticks(named, shown, rotation=90 if rotated else 0, fontproperties=TICKS)
-    axes.set_yticks(named, shown, fontproperties=TICKS)
+    axes.set_xticks(named, shown, rotation=90 if rotated else 0, fontproperties=TICK_FONT)
+    axes.set_yticks(named, shown, fontproperties=TICK_FONT)
     axes.set(xlabel="predicted", ylabel="label", title=f"{np.trace(matrix)} of {len(table.files)} images right")
     if numbered:
         for (row, column), number in np.ndenumerate(matrix):
@@ -107,7 +107,7 @@ def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int
         figure.figimage(np.asarray(Image.fromarray(image).resize((SIDE, SIDE))), left, top - SIDE, origin="upper")
         text = "\n".join(_plain(_fitted(line)) for line in title.split("\n"))
         place = left / width / columns, (top - SIDE - 3) / height / rows
-        figure.text(*place, text, fontproperties=LINES, va="top", transform=figure.transFigure)
+        figure.text(*place, text, fontproperties=CAPTION_FONT, va="top", transform=figure.transFigure)
     return figure
 
 
@@ -142,7 +142,7 @@ def overlay(pixels: np.ndarray, cam: np.ndarray) -> np.ndarray:
 def _fitted(text: str) -> str:
     """A text about as wide as an image at most: without its middle if it is wider."""
     fitted, kept = text, min(len(text), 2 * MOST_CHARACTERS)
-    while _width(fitted, LINES) > SIDE + GAP / 3:
+    while _width(fitted, CAPTION_FONT) > SIDE + GAP / 3:
         kept -= 1
         fitted = _without_middle(text, kept)
     return fitted

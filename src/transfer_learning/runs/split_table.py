@@ -19,10 +19,8 @@ def split_rows(data: ImageDataModule) -> list[tuple]:
 
 def digests_of_split(path: Path, split: str) -> set[str] | None:
     """The digests of a split's images in a split.csv, None if there is no such file."""
-    if not path.is_file():
-        return None
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return {row[2] for row in csv.reader(file) if row[:1] == [split] and len(row) == len(SPLIT_COLUMNS)}
+    found = _read(path)
+    return None if found is None else {row[2] for row in found if row[:1] == [split] and len(row) == len(SPLIT_COLUMNS)}
 
 
 def differing_images(path: Path, rows: list[tuple]) -> int | None:
@@ -30,7 +28,14 @@ def differing_images(path: Path, rows: list[tuple]) -> int | None:
 
     Names of files may differ.
     """
+    found = _read(path)
+    if found is None:
+        return None
+    return len({tuple(row[:3]) for row in found} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})
+
+
+def _read(path: Path) -> list[list[str]] | None:
     if not path.is_file():
         return None
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return len({tuple(row[:3]) for row in csv.reader(file)} ^ {row[:3] for row in [SPLIT_COLUMNS, *rows]})
+        return list(csv.reader(file))
